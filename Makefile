@@ -1,0 +1,68 @@
+# One command for each job; each makes the environment first. `make help` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Not in constraints.txt: installed alone, without its dependencies, for the model definitions that tests use.
+TORCHVISION := torchvision==0.28.0
+# Test processes; each runs on one thread, so that they do not fight over the cores.
+JOBS ?= 2
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench tables lint format types directions unit clean distclean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(READY): pyproject.toml setup.py constraints.txt Makefile | $(BIN)/python
+	$(PIP) setuptools wheel
+	$(PIP) torch
+	$(PIP) --no-build-isolation --editable '.[dev,examples,onnx]'
+	$(PIP) --no-deps $(TORCHVISION)
+	@touch $@
+
+demo: $(READY)  ## train a small model by local learning and write its pictures to results/demo
+	$(BIN)/python examples/demo.py --out results/demo
+
+test: lint types directions unit  ## every check
+
+bench: $(READY)  ## time a training step beside plain autograd
+	$(BIN)/python benchmarks/step.py
+
+tables: $(READY)  ## measure the tables of the documentation
+	$(BIN)/python benchmarks/tables.py
+
+lint: $(READY)  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy cannot see an editable install, so it reads a tree of links with the folders where they are installed.
+types: $(READY)  ## mypy on the modules that pyproject.toml lists
+	@rm -rf build/linked && mkdir -p build/linked/altprop
+	@cd build/linked/altprop && ln -s ../../../altprop/* $(addprefix ../../../,ir rules passes compiler runtime) .
+	cd build/linked && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+
+directions: $(READY)  ## who may import whom
+	$(BIN)/python -m pytest -q tests/test_import_directions.py
+
+unit: $(READY)  ## pytest; TESTS=... chooses some, JOBS=... sets the number of processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope $(TESTS)
+
+clean:  ## remove what builds and runs left, but not the environment
+	rm -rf build dist results/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)

@@ -1,0 +1,109 @@
+"""What all tests share: golden texts, the real data sets, torchvision's models, one thread a worker.
+
+A *golden text* is the expected print of a graph or program, kept in `tests/golden/`. `pytest
+--update-golden` writes the present prints there; read the diff before committing it.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+DATA_HOMES = {
+    "MNIST": "the four idx .gz files in MNIST/raw (torchvision.datasets.MNIST downloads them)",
+    "FashionMNIST": "the four idx .gz files in FashionMNIST/raw (github.com/zalandoresearch/fashion-mnist)",
+    "cifar-10-batches-py": "the Python version of CIFAR-10 (www.cs.toronto.edu/~kriz/cifar.html)",
+    "planetoid": "the ind.* files of Cora and Citeseer (github.com/kimiyoung/planetoid)",
+    "tinyshakespeare": "input.txt (github.com/karpathy/char-rnn, data/tinyshakespeare)",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ from this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+    register_torchvision_operators()
+
+
+def register_torchvision_operators() -> None:
+    """Declares the operators that `import torchvision` describes, where its compiled ones do not load.
+
+    Its compiled file needs the very build of torch that it was made with; its model definitions do not.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return
+    with contextlib.suppress(OSError):
+        torch.ops.load_library(Path(found.origin).with_name("_C.so"))
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou) -> Tensor")
+
+
+def difference(expected: str, actual: str, name: str) -> str:
+    """The unified diff from the golden text to the present one; empty if they are equal."""
+    lines = difflib.unified_diff(
+        expected.splitlines(), actual.splitlines(), f"golden/{name}.txt", "this run", lineterm=""
+    )
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares `text` with `tests/golden/<name>.txt`.
+
+    With `--update-golden` it writes the file instead. Trailing newlines do not count.
+    """
+    update = request.config.getoption("--update-golden")
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        actual = text.rstrip("\n") + "\n"
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(actual, "utf-8")
+            return
+        if not path.exists():
+            pytest.fail(f"no golden text {path.name}: run pytest --update-golden, read it, and commit it")
+        expected = path.read_text("utf-8")
+        if actual != expected:
+            shown = difference(expected, actual, name)
+            pytest.fail(f"{path.name} differs; --update-golden accepts it:\n{shown}", pytrace=False)
+
+    return check
+
+
+def find_data_dir() -> Path | None:
+    """The folder of real data sets: the variable ALTPROP_DATA, else one beside the repository, else none."""
+    named = os.environ.get("ALTPROP_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets, with one subfolder for each key of `DATA_HOMES`."""
+    folder = find_data_dir()
+    if folder is None:
+        homes = "; ".join(f"{name}: {home}" for name, home in DATA_HOMES.items())
+        pytest.skip(f"no data sets here: set ALTPROP_DATA to a folder with any of these. {homes}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """The module torchvision, for its model definitions."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed: make .venv/.ready installs it")
+    return importlib.import_module("torchvision")
