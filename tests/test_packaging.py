@@ -125,7 +125,9 @@ def test_new_subfolder_is_packaged(tmp_path: Path) -> None:
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "README.md").touch()
     (tmp_path / "LICENSE").touch()
-    show = "from setuptools.distutils.core import run_setup; print(*run_setup('setup.py', None, 'init').packages)"
+    show = (
+        "from setuptools import distutils as d; print(*d.core.run_setup('setup.py', None, 'init').packages)"
+    )
     found = set(run([sys.executable, "-c", show], tmp_path).split())
     assert found == {*FOLDERS, "altprop.passes.novel", "altprop.passes.novel.deep"}
 
