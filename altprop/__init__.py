@@ -1,0 +1,38 @@
+"""altprop: a compiler that rewrites PyTorch models into local-learning programs."""
+
+from altprop import nn, optim, rules
+from altprop.api import compile  # noqa: A004  (the name is torch's own)
+from altprop.ir.errors import (
+    CaptureError,
+    CompileError,
+    ExportError,
+    PlanError,
+    RuleError,
+    ScheduleError,
+    VerifyError,
+)
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import Connection, Feedback, RegionPlan, WiringPlan
+from altprop.runtime.net import LocalNet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureError",
+    "CompileError",
+    "Connection",
+    "ErrorGraph",
+    "ExportError",
+    "Feedback",
+    "LocalNet",
+    "PlanError",
+    "RegionPlan",
+    "RuleError",
+    "ScheduleError",
+    "VerifyError",
+    "WiringPlan",
+    "compile",
+    "nn",
+    "optim",
+    "rules",
+]

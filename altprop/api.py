@@ -1,0 +1,116 @@
+"""`altprop.compile`: the door from a model to a local-learning program."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from altprop.compiler.pipeline import Compiled, Options, compile_graph
+from altprop.ir.errors import CompileError
+from altprop.ir.loss import LossFunction, get_loss
+from altprop.ir.optim import Optimizer
+from altprop.ir.plan import WiringPlan
+from altprop.rules.base import Rule
+from altprop.rules.registry import get
+from altprop.runtime.net import LocalNet
+from altprop.runtime.variant import Call
+
+BACKENDS = ("eager", "inductor")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiler:
+    """Compiles a model for the inputs of a call; what the net calls when it meets a new form of input."""
+
+    options: Options
+
+    def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
+        options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
+        made = compile_graph(model, call.args, call.kwargs, options, target)
+        return _CompiledCall(made.graph, made.history, made.seconds, call)
+
+
+@dataclasses.dataclass(frozen=True)
+class _CompiledCall(Compiled):
+    """A compilation, and the call that it was made for."""
+
+    example: Call = dataclasses.field(default_factory=lambda: Call((), {}))
+
+
+def compile(  # noqa: A001  (the name is torch's own)
+    model: nn.Module,
+    rule: str | Rule | Mapping[str, str | Rule] = "reclra",
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    plan: str | Path | WiringPlan | None = None,
+    regions: str | Sequence[str] = "layer",
+    loss: str | LossFunction = "cross_entropy",
+    optimizer: Optimizer | None = None,
+    devices: Any = None,
+    backend: str = "eager",
+    seed: int = 0,
+) -> LocalNet:
+    """Rewrites a model into a local-learning program.
+
+    Args:
+        model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared.
+        rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
+        example_inputs: tuple of inputs with a batch of two or more; None captures at the first call.
+        example_kwargs: keyword inputs.
+        plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path of a file.
+        regions: "layer", "block", or globs over module names.
+        loss: a name, or a callable `(output, target) -> scalar`.
+        optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
+        devices: None, or one device that the model is on already.
+        backend: "eager" or "inductor".
+        seed: feedback is a function of the seed and the connection's name.
+
+    Raises:
+        CompileError: names what cannot be compiled, where, and what to do.
+    """
+    if not isinstance(model, nn.Module):
+        raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
+    if backend not in BACKENDS:
+        raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
+    _check_device(model, devices)
+    options = Options(
+        rules=_rules(rule),
+        loss=get_loss(loss),
+        plan=_plan(plan),
+        regions=regions if isinstance(regions, str) else tuple(regions),
+        optimizer=optimizer,
+    )
+    net = LocalNet(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
+    net.training = model.training
+    if example_inputs is not None or example_kwargs:
+        net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))
+    return net
+
+
+def _rules(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
+    if isinstance(rule, Mapping):
+        if not rule:
+            raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")
+        return {glob: get(one) for glob, one in rule.items()}
+    return {"*": get(rule)}
+
+
+def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
+    if isinstance(plan, Path) or (
+        isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")
+    ):
+        return WiringPlan.load(plan)
+    return plan
+
+
+def _check_device(model: nn.Module, devices: Any) -> None:
+    if devices is None:
+        return
+    if not isinstance(devices, str):
+        raise CompileError("devices: this version runs on one device; give its name, or None.")
+    places = {str(p.device) for p in model.parameters()}
+    if places - {devices}:
+        raise CompileError(f"the model is on {', '.join(sorted(places))}, not on {devices}: move it first.")

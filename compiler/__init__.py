@@ -1,0 +1,1 @@
+"""The compiler: capture, and the pipeline that orders the passes."""

@@ -1,0 +1,251 @@
+"""Capture: an `nn.Module` becomes a functional graph of ATen operators with a symbolic batch.
+
+The model is exported in its present mode, composite operators are decomposed *before* anything is
+differentiated, and operators with kernels of their own stay whole, so that the program's forward has the bits
+of the caller's model. Fused attention and recurrent layers stay whole too: autograd knows their own backward.
+"""
+
+import dataclasses
+import inspect
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import Dim
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from altprop.ir.captured import CapturedGraph, ModuleCall
+from altprop.ir.errors import CaptureError
+
+_WHOLE = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> CapturedGraph:
+    """Captures the forward of `model` on example inputs.
+
+    Args:
+        model: any module that `torch.export` can capture; it is not altered.
+        args: example positional inputs; tensors with the batch first.
+        kwargs: example keyword inputs.
+
+    Raises:
+        CaptureError: the model cannot be captured; the message names the module, the line and the remedy.
+    """
+    kwargs = dict(kwargs or {})
+    _check_examples(model, args, kwargs)
+    program = _export(model, args, kwargs)
+    return _read(program, model)
+
+
+def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    leaves = pytree.tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not tensors:
+        raise CaptureError("example_inputs hold no tensor: pass a tuple of the model's inputs, such as (x,).")
+    if tensors[0].dim() > 0 and tensors[0].shape[0] == 1:
+        raise CaptureError(
+            "example_inputs have a batch of 1, which torch.export would fix for good: "
+            "give a batch of two or more, such as torch.randn(2, ...)."
+        )
+    complex_names = [name for name, p in model.named_parameters() if p.is_complex()]
+    if complex_names or any(t.is_complex() for t in tensors):
+        where = complex_names[0] if complex_names else "an input"
+        raise CaptureError(f"{where} is complex: use real tensors, with the two parts as channels.")
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not torch.isfinite(parameter.detach()).all():
+            raise CaptureError(f"parameter {name} holds NaN or infinity: initialise it before compiling.")
+
+
+def _dynamic_shapes(leaves: Sequence[Any], batch: int) -> list[Any]:
+    def of(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch:
+            return {0: Dim.AUTO}
+        return None
+
+    return [of(leaf) for leaf in leaves]
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    batch = next(leaf.shape[0] if leaf.dim() else 0 for leaf in leaves if isinstance(leaf, torch.Tensor))
+    shapes = pytree.tree_unflatten(_dynamic_shapes(leaves, batch), spec)
+    detached = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    args, kwargs = pytree.tree_unflatten(detached, spec)
+    rng = torch.get_rng_state()
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.enable_grad():
+            program = torch.export.export(
+                model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False
+            )
+            return program.run_decompositions(_decompositions())
+    except Exception as error:  # torch.export raises many kinds; each becomes one sentence
+        raise CaptureError(_explain(model, error)) from error
+    finally:
+        torch.set_rng_state(rng)
+        _restore(model, buffers)
+
+
+def _by_name(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Shapes of the arguments in the form that `torch.export` wants: by position, or all by name."""
+    if not kwargs:
+        return tuple(args)
+    signature = inspect.signature(model.forward)
+    bound = signature.bind_partial(*args, **kwargs).arguments
+    named: dict[str, Any] = {}
+    for name, value in bound.items():
+        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        named.update(value if variadic else {name: value})
+    return named
+
+
+def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in buffers and not torch.equal(buffer, buffers[name]):
+                buffer.copy_(buffers[name])
+
+
+def _decompositions() -> Any:
+    table = torch.export.default_decompositions()
+    for op in list(table.keys()):
+        if not _changes_no_bits(op):
+            table.pop(op)
+    return table
+
+
+def _changes_no_bits(op: Any) -> bool:
+    """Composite operators are what eager itself decomposes; all others keep their kernels."""
+    if not isinstance(op, torch._ops.OpOverload):
+        return False
+    name = op._schema.name.removeprefix("aten::")
+    if name in _WHOLE:
+        return False
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    return composite or name in ("native_batch_norm", "_native_batch_norm_legit", "batch_norm")
+
+
+def _explain(model: nn.Module, error: BaseException) -> str:
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    line = _user_line(error)
+    where = f" at {line}" if line else ""
+    return (
+        f"{type(model).__name__} cannot be captured{where}: {first} "
+        f"{_remedy(text)}"
+    )
+
+
+def _user_line(error: BaseException) -> str:
+    torch_root = torch.__path__[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if not f.filename.startswith(torch_root) and "<" not in f.filename]
+    users = [f for f in users if not f.filename.endswith("compiler/capture.py")]
+    if not users:
+        return ""
+    last = users[-1]
+    return f'{last.filename}:{last.lineno} ("{last.line}")'
+
+
+def _remedy(text: str) -> str:
+    if "data-dependent" in text or "GuardOnDataDependent" in text or "Could not guard" in text:
+        return "Control flow that depends on tensor values cannot be captured: use torch.where or torch.cond."
+    if "proxy" in text.lower() or "item()" in text:
+        return "A tensor was turned into a Python number: keep it a tensor."
+    return "Write this part with tensor operations that torch.export supports, or leave it outside the model."
+
+
+@dataclasses.dataclass
+class _Reader:
+    parameters: dict[str, str] = dataclasses.field(default_factory=dict)
+    buffers: dict[str, str] = dataclasses.field(default_factory=dict)
+    constants: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    inputs: list[str] = dataclasses.field(default_factory=list)
+
+
+def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGraph:
+    reader = _read_inputs(program, model)
+    outputs, constants, updates = _read_outputs(program)
+    graph = program.graph
+    fake_mode = next(
+        node.meta["val"].fake_mode for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
+    )
+    first = next(n for n in graph.nodes if n.name in reader.inputs and isinstance(n.meta["val"], torch.Tensor))
+    batch = first.meta["val"].shape[0] if first.meta["val"].dim() else 1
+    out_spec = program.call_spec.out_spec
+    in_spec = program.call_spec.in_spec
+    if out_spec is None or in_spec is None:
+        raise CaptureError("the exported program has no call specification.")
+    trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    return CapturedGraph(
+        graph=graph,
+        parameters=reader.parameters,
+        trainable=frozenset(trainable & set(reader.parameters.values())),
+        buffers=reader.buffers,
+        constants=reader.constants,
+        inputs=tuple(reader.inputs),
+        outputs=outputs,
+        constant_outputs=constants,
+        buffer_updates=updates,
+        in_spec=in_spec,
+        out_spec=out_spec,
+        modules={node.name: _module_calls(node) for node in graph.nodes if node.op == "call_function"},
+        batch=batch,
+        fake_mode=fake_mode,
+    )
+
+
+def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Reader:
+    reader = _Reader()
+    first_name: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first_name.setdefault(id(parameter), name)
+    owners = dict(model.named_parameters(remove_duplicate=False))
+    for spec in program.graph_signature.input_specs:
+        placeholder = spec.arg.name
+        if spec.kind is InputKind.PARAMETER:
+            reader.parameters[placeholder] = first_name[id(owners[str(spec.target)])]
+        elif spec.kind is InputKind.BUFFER:
+            reader.buffers[placeholder] = str(spec.target)
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            reader.constants[placeholder] = program.constants[str(spec.target)]
+        elif spec.kind is InputKind.USER_INPUT:
+            reader.inputs.append(placeholder)
+        else:
+            raise CaptureError(f"the model holds {spec.kind.name.lower()} {spec.target}, which is not supported.")
+    return reader
+
+
+def _read_outputs(
+    program: torch.export.ExportedProgram,
+) -> tuple[tuple[str, ...], dict[int, Any], dict[str, str]]:
+    outputs: list[str] = []
+    constants: dict[int, Any] = {}
+    updates: dict[str, str] = {}
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            updates[spec.arg.name] = str(spec.target)
+        elif spec.kind is OutputKind.USER_OUTPUT:
+            if isinstance(spec.arg, ConstantArgument):
+                constants[len(outputs)] = spec.arg.value
+                outputs.append("")
+            else:
+                outputs.append(spec.arg.name)
+        else:
+            raise CaptureError(
+                f"the model writes into {spec.target}, one of its own inputs: work on a copy (x = x.clone())."
+            )
+    return tuple(outputs), constants, updates
+
+
+def _module_calls(node: fx.Node) -> tuple[ModuleCall, ...]:
+    stack = node.meta.get("nn_module_stack") or {}
+    calls = []
+    for key, (_, kind) in stack.items():
+        path = key.removeprefix("L__self__")
+        if path and path != key:
+            calls.append(ModuleCall(path, kind if isinstance(kind, str) else kind.__qualname__))
+    return tuple(calls)

@@ -1,0 +1,144 @@
+"""Orders the passes: from a model to flat programs."""
+
+import dataclasses
+import fnmatch
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from altprop.compiler.capture import capture
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.loss import Loss
+from altprop.ir.optim import Optimizer
+from altprop.ir.plan import WiringPlan
+from altprop.ir.region import Region
+from altprop.passes.add_optimizer import AddOptimizer
+from altprop.passes.base import Pass
+from altprop.passes.cleanup import Cleanup
+from altprop.passes.connect_skip_errors import ConnectSkipErrors
+from altprop.passes.cut_regions import CutRegions
+from altprop.passes.derive_updates import DeriveUpdates
+from altprop.passes.flatten import Flatten
+from altprop.passes.insert_error_neurons import InsertErrorNeurons
+from altprop.passes.insert_feedback import InsertFeedback
+from altprop.rules.base import Rule
+from altprop.rules.bp import Backprop
+from altprop.rules.wiring import Network, make_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a compilation is asked for; see `altprop.compile`."""
+
+    rules: Mapping[str, Rule]
+    loss: Loss
+    plan: str | WiringPlan | None = None
+    regions: str | tuple[str, ...] = "layer"
+    optimizer: Optimizer | None = None
+
+    def rule_of(self, region: Region) -> Rule:
+        """Returns the rule of a region: that of the first glob that matches its name.
+
+        Raises:
+            CompileError: no glob matches.
+        """
+        for glob, rule in self.rules.items():
+            if fnmatch.fnmatchcase(region.name, glob):
+                return rule
+        raise CompileError(f'no rule is given for region "{region.name}"; add a glob that matches it, such as "*".')
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """The last graph, all graphs by the pass that made them, and the seconds that each took."""
+
+    graph: ErrorGraph
+    history: Mapping[str, ErrorGraph]
+    seconds: Mapping[str, float]
+
+
+def compile_graph(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, target: Any = None
+) -> Compiled:
+    """Runs the pipeline.
+
+    Args:
+        model: the model, in the mode that is wanted.
+        args: example positional inputs.
+        kwargs: example keyword inputs.
+        options: rule, plan, loss and so on.
+        target: an example target; without one the loss's usual form is taken.
+    """
+    runner = _Runner()
+    captured = runner.time("capture", lambda: capture(model, args, kwargs))
+    graph = ErrorGraph("captured", captured)
+    runner.history["capture"] = graph
+    graph = runner.run(CutRegions(options.regions), graph)
+    plan = runner.time("plan", lambda: _plan(graph, options))
+    for one in _passes(captured, options, plan, target):
+        graph = runner.run(one, graph)
+    return Compiled(graph, runner.history, runner.seconds)
+
+
+class _Runner:
+    """Runs passes and keeps every graph."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, ErrorGraph] = {}
+        self.seconds: dict[str, float] = {}
+
+    def time(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        self.seconds[name] = time.perf_counter() - start
+        return result
+
+    def run(self, one: Pass, graph: ErrorGraph) -> ErrorGraph:
+        result: ErrorGraph = self.time(one.name, lambda: one(graph).graph)
+        self.history[one.name] = result
+        return result
+
+
+def _plan(graph: ErrorGraph, options: Options) -> WiringPlan:
+    if isinstance(options.plan, WiringPlan):
+        return options.plan
+    return make_plan(Network.of(graph.regions), options.rule_of, options.plan, Backprop())
+
+
+def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
+    rules = {str(rule): rule for rule in options.rules.values()}
+    fused = options.optimizer is None or options.optimizer.fused
+    passes: list[Pass] = [
+        InsertErrorNeurons(plan),
+        ConnectSkipErrors(),
+        InsertFeedback(),
+        DeriveUpdates(rules),
+        Flatten(options.loss, _fake_target(captured, options.loss, target)),
+    ]
+    if options.optimizer is not None:
+        passes.append(AddOptimizer(options.optimizer))
+    return [*passes, Cleanup(fuse=fused)]
+
+
+def _fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:
+    """A target of fake tensors: like the example, or of the loss's usual form."""
+    outputs = [captured.value(name) for name in captured.outputs if name]
+    floating = [value for value in outputs if value.is_floating_point()]
+    if target is None:
+        with captured.fake_mode:
+            return loss.default_target(floating[0]) if floating else None
+
+    def fake(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        sizes = [captured.batch if d == 0 else s for d, s in enumerate(leaf.shape)]
+        with captured.fake_mode:
+            return torch.empty(sizes, dtype=leaf.dtype, device=leaf.device)
+
+    return pytree.tree_map(fake, target)

@@ -1,0 +1,1 @@
+"""Data that the compiler and the runtime agree on: regions, graphs, plans, programs, errors."""

@@ -1,0 +1,85 @@
+"""The captured forward graph.
+
+A *captured graph* is the model's forward pass as a functional `torch.fx.Graph` of ATen operators. Every node
+carries its fake value in `node.meta["val"]`. Parameters, buffers, constants and user inputs are placeholders.
+The *preamble* is the part of the forward that no trainable parameter feeds (masks, positions, sizes).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleCall:
+    """One call of a module: its path, `"layer1.0"`, the second call `"fc@1"`, and its class."""
+
+    path: str
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CapturedGraph:
+    """What `torch.export` saw of one model in one mode.
+
+    Attributes:
+        graph: the functional forward graph; its output node returns buffer updates, then user outputs.
+        parameters: placeholder name to parameter name; tied parameters share the first name.
+        trainable: names of the parameters that require grad.
+        buffers: placeholder name to buffer name.
+        constants: placeholder name to tensor, for tensors that the forward makes out of nothing.
+        inputs: placeholder names of the user's inputs, in the order of the flattened call.
+        outputs: names of the values that the model returns, flattened; `""` for a constant.
+        constant_outputs: value of each returned constant, by its place in `outputs`.
+        buffer_updates: value name to the name of the buffer that it replaces.
+        in_spec: tree of the call, `(args, kwargs)`.
+        out_spec: tree of the result.
+        modules: node name to the module calls around it, outermost first.
+        batch: size of the batch, a `SymInt`, or an int where the model fixes it.
+        fake_mode: the fake-tensor mode of all values.
+    """
+
+    graph: fx.Graph
+    parameters: Mapping[str, str]
+    trainable: frozenset[str]
+    buffers: Mapping[str, str]
+    constants: Mapping[str, torch.Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constant_outputs: Mapping[int, Any]
+    buffer_updates: Mapping[str, str]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+    modules: Mapping[str, tuple[ModuleCall, ...]]
+    batch: Any
+    fake_mode: Any
+
+    def node(self, name: str) -> fx.Node:
+        """Returns the node called `name`."""
+        return self.nodes[name]
+
+    @property
+    def nodes(self) -> dict[str, fx.Node]:
+        """All nodes by name, in topological order."""
+        cached: dict[str, fx.Node] | None = self.__dict__.get("_nodes")
+        if cached is None:
+            cached = {node.name: node for node in self.graph.nodes}
+            self.__dict__["_nodes"] = cached
+        return cached
+
+    def value(self, name: str) -> Any:
+        """Returns the fake value of the node called `name`."""
+        return self.nodes[name].meta.get("val")
+
+    def call_of(self, node: fx.Node) -> str:
+        """Returns the innermost module call that made `node`, `""` for the root."""
+        calls = self.modules.get(node.name, ())
+        return calls[-1].path if calls else ""
+
+    def is_trainable(self, node: fx.Node) -> bool:
+        """Whether `node` is the placeholder of a trainable parameter."""
+        return node.op == "placeholder" and self.parameters.get(node.name) in self.trainable

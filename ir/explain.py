@@ -1,0 +1,91 @@
+"""The table that says, for every parameter, what really moves it."""
+
+import csv
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from altprop.ir.graph import ErrorGraph
+
+HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One parameter: `how` is "local-vjp", "backprop" or "frozen"."""
+
+    parameter: str
+    region: str
+    rule: str
+    connection: str
+    signal: str
+    how: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Rows in the order of the model's parameters; prints as a table."""
+
+    rows: tuple[Row, ...]
+
+    def __getitem__(self, parameter: str) -> Row:
+        for row in self.rows:
+            if row.parameter == parameter:
+                return row
+        raise KeyError(parameter)
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Writes the table; returns the path."""
+        path = Path(path)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(HEADERS)
+            writer.writerows(dataclasses.astuple(row) for row in self.rows)
+        return path
+
+    def __str__(self) -> str:
+        table = [HEADERS, *(dataclasses.astuple(row) for row in self.rows)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(HEADERS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def explain(graph: ErrorGraph, trainable: Mapping[str, bool]) -> Explanation:
+    """Reads the table off the derived graph.
+
+    Args:
+        graph: a graph at level "derived".
+        trainable: whether each parameter of the model requires grad.
+    """
+    moved = {name: update.region for update in graph.updates.values() for name in update.gradients}
+    owners = {name: region.name for region in graph.regions for name in region.parameters}
+    rows = []
+    for name in trainable:
+        region = owners.get(name, "")
+        if name in moved:
+            regions = [u.region for u in graph.updates.values() if name in u.gradients]
+            rows.append(_moved(graph, name, regions))
+        else:
+            rows.append(Row(name, region, "frozen", "", "", "frozen"))
+    return Explanation(tuple(rows))
+
+
+def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
+    assert graph.plan is not None
+    ordered = [r.name for r in graph.regions if r.name in regions]
+    incoming = [c for c in graph.connections if c.target in ordered]
+    outputs = [r.name for r in graph.regions if r.name in ordered and r.is_output]
+    signals = [f"loss at {output}" for output in outputs] + [f"error of {c.source}" for c in incoming]
+    exact = any(c.feedback.kind == "transpose" for c in incoming)
+    rules = dict.fromkeys(graph.plan.region(region).rule for region in ordered)
+    return Row(
+        parameter=name,
+        region=" + ".join(ordered),
+        rule=" + ".join(rules),
+        connection=", ".join(f"{c.name} ({c.feedback.kind})" for c in incoming) or "-",
+        signal=", ".join(dict.fromkeys(signals)),
+        how="backprop" if exact else "local-vjp",
+    )

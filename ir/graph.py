@@ -1,0 +1,136 @@
+"""The error-pathway graph: the one object that all passes work on.
+
+It starts as a captured forward graph and gains, pass by pass, regions, error neurons, connections, feedback,
+updates and an optimizer. Every stage is immutable and prints.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.optim import Optimizer
+from altprop.ir.plan import Connection, WiringPlan
+from altprop.ir.program import Program
+from altprop.ir.region import Region
+
+if TYPE_CHECKING:
+    from altprop.ir.local import LocalGraph
+    from altprop.ir.updates import LocalUpdate
+
+LEVELS = ("captured", "cut", "neurons", "wired", "feedback", "derived")
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorNeurons:
+    """Error neurons of one region.
+
+    Attributes:
+        region: the region at whose activity they sit.
+        rule: text of the rule that fills them.
+        shape: their shape, that of the activity.
+    """
+
+    region: str
+    rule: str
+    shape: tuple[int | str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackParameter:
+    """A feedback matrix, filter bank or other tensor that stands on a connection.
+
+    Attributes:
+        name: `"source->target"`, or `"source->target:weight"` where a connection has several.
+        connection: name of the connection.
+        shape: its shape.
+        distribution: name of the distribution it is drawn from.
+        scale: standard deviation (normal) or half width (uniform).
+        learning: whether the rule may move it.
+        stands_for: name of the parameter in whose place it stands, or "".
+    """
+
+    name: str
+    connection: str
+    shape: tuple[int, ...]
+    distribution: str
+    scale: float
+    learning: bool
+    stands_for: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorGraph:
+    """The state of a compilation.
+
+    Attributes:
+        level: how far the passes have come, one of `LEVELS`.
+        captured: the forward graph.
+        regions: in the order of the forward pass.
+        preamble: operators that no trainable parameter feeds; they run before all regions.
+        plan: the wiring plan, from the level "neurons" on.
+        neurons: error neurons by region.
+        connections: connections in the order in which errors are sent.
+        feedback: feedback parameters by name.
+        locals: forward and local vector-Jacobian products by region.
+        updates: local updates by region, in the order in which they run.
+        optimizer: the optimizer inside the program, or None.
+        programs: flat programs by name.
+        options: loss, seed and whatever else the passes agree on.
+    """
+
+    level: str
+    captured: CapturedGraph
+    regions: tuple[Region, ...] = ()
+    preamble: tuple[str, ...] = ()
+    plan: WiringPlan | None = None
+    neurons: Mapping[str, ErrorNeurons] = dataclasses.field(default_factory=dict)
+    connections: tuple[Connection, ...] = ()
+    feedback: Mapping[str, FeedbackParameter] = dataclasses.field(default_factory=dict)
+    locals: Mapping[str, "LocalGraph"] = dataclasses.field(default_factory=dict)
+    updates: Mapping[str, "LocalUpdate"] = dataclasses.field(default_factory=dict)
+    optimizer: Optimizer | None = None
+    programs: Mapping[str, Program] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def region(self, name: str) -> Region:
+        """Returns the region called `name`."""
+        return next(region for region in self.regions if region.name == name)
+
+    def producer(self, value: str) -> str | None:
+        """Returns the name of the region that makes `value`, or None for the preamble and placeholders."""
+        return next((region.name for region in self.regions if value in region.nodes), None)
+
+    def at_least(self, level: str) -> bool:
+        """Whether the passes have come as far as `level`."""
+        return LEVELS.index(self.level) >= LEVELS.index(level)
+
+    def replace(self, **changes: Any) -> "ErrorGraph":
+        """Returns a copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def to_networkx(self) -> "nx.MultiDiGraph[str]":
+        """Returns regions, error neurons, forward edges and skip-error connections as one networkx graph."""
+        from altprop.ir.drawing import to_networkx
+
+        return to_networkx(self)
+
+    def dot(self) -> str:
+        """Returns the drawing in the DOT language."""
+        from altprop.ir.drawing import to_dot
+
+        return to_dot(self)
+
+    def draw(self, path: str | Path) -> Path:
+        """Draws the graph; the suffix chooses svg, png, pdf, dot, graphml or html. Returns the path."""
+        from altprop.ir.drawing import draw
+
+        return draw(self, Path(path))
+
+    def __str__(self) -> str:
+        from altprop.ir.graph_text import format_graph
+
+        return format_graph(self)

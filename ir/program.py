@@ -1,0 +1,68 @@
+"""Flat programs: what the compiler hands to the runtime.
+
+A *program* is a straight line of ATen operators. Its inputs and outputs are *slots*: each says what the runtime
+has to put there or does with what comes out. A program holds no tensors of the model.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx
+
+SLOT_KINDS = (
+    "parameter",  # a parameter of the model
+    "buffer",  # a buffer of the model
+    "constant",  # a tensor that the model's forward makes out of nothing
+    "feedback",  # a feedback parameter
+    "state",  # a tensor of the optimizer
+    "scalar",  # a Python number that changes from step to step
+    "input",  # a tensor that the user passes to the forward
+    "target",  # the target of the loss
+    "output",  # a value that the model returns
+    "residual",  # a value that the forward keeps for the update
+    "cotangent",  # gradient of the user's loss at an output
+    "loss",  # the loss, a scalar
+    "gradient",  # update direction of a parameter
+    "feedback_gradient",  # update direction of a feedback parameter
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One input or output of a program: a kind from `SLOT_KINDS` and a name within the kind."""
+
+    kind: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A flat program.
+
+    Attributes:
+        name: "forward", "update", "backward" or "step".
+        graph: its operators; placeholders and results stand in the order of the slots.
+        inputs: what to pass.
+        outputs: what comes out.
+    """
+
+    name: str
+    graph: fx.GraphModule
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+
+    def replace(self, **changes: Any) -> "Program":
+        """Returns a copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def named_outputs(self, values: Any) -> Mapping[Slot, Any]:
+        """Pairs the slots with the values that a run returned."""
+        return dict(zip(self.outputs, values, strict=True))
+
+    def __str__(self) -> str:
+        heads = ", ".join(f"{slot.kind} {slot.name}" for slot in self.inputs)
+        tails = ", ".join(f"{slot.kind} {slot.name}" for slot in self.outputs)
+        lines = [f"program {self.name}", f"  takes {heads}", f"  gives {tails}"]
+        lines += [f"    {node.format_node()}" for node in self.graph.graph.nodes if node.op == "call_function"]
+        return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Local updates: what the rule's functions became for one region, as a graph of operators with named inputs."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import fx
+
+Value = tuple[str, ...]
+"""Name of a value across the whole program: `("value", name)` and `("residual", region, node)` for the forward,
+`("placeholder", name)`, `("feedback", name)`, `("error", region)`, `("cotangent", region)`, ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalUpdate:
+    """The derived update of one region.
+
+    Attributes:
+        region: name of the region.
+        graph: operators: signal, error and update.
+        inputs: placeholder name to the value that it takes.
+        results: value to the name of the node that holds it.
+        gradients: names of the model's parameters that it moves.
+        feedback_gradients: names of the feedback parameters that it moves.
+    """
+
+    region: str
+    graph: fx.Graph
+    inputs: Mapping[str, Value]
+    results: Mapping[Value, str]
+    gradients: tuple[str, ...]
+    feedback_gradients: tuple[str, ...] = ()

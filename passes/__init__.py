@@ -1,0 +1,1 @@
+"""Passes over the error-pathway graph, one a file."""

@@ -1,0 +1,159 @@
+"""Puts the optimizer into the program: gradients go straight into its state and the parameters, in place.
+
+A parameter is written behind its last reader, and as early as that allows, so that gradients do not pile up.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.optim import SGD, Adam, Optimizer
+from altprop.ir.program import Program, Slot
+from altprop.passes.base import Pass
+from altprop.passes.flat.aliases import last_reader
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class AddOptimizer(Pass):
+    """Attributes:
+    optimizer: its settings.
+    """
+
+    requires: ClassVar[str] = "derived"
+    ensures: ClassVar[str] = "derived"
+
+    optimizer: Optimizer = dataclasses.field(default_factory=SGD)
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Adds the program "step", made from "backward"."""
+        backward = graph.programs.get("backward")
+        if backward is None:
+            return graph.replace(optimizer=self.optimizer), 0, "parameters (the target's form is not known yet)"
+        step = _Stepper(backward, self.optimizer).build()
+        programs = {**graph.programs, "step": step}
+        count = sum(slot.kind.endswith("gradient") for slot in backward.outputs)
+        return graph.replace(optimizer=self.optimizer, programs=programs), count, "parameters with an optimizer"
+
+
+class _Stepper:
+    def __init__(self, backward: Program, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.graph = fx.Graph()
+        here: dict[fx.Node, fx.Node] = {}
+        returned = self.graph.graph_copy(backward.graph.graph, here)
+        self.results = dict(zip(backward.outputs, returned, strict=True))
+        self.inputs = list(zip(backward.inputs, [n for n in self.graph.nodes if n.op == "placeholder"], strict=True))
+        self.scalars: dict[str, fx.Node] = {}
+
+    def build(self) -> Program:
+        emit = _adam if isinstance(self.optimizer, Adam) else _sgd
+        for slot, gradient in self.results.items():
+            if slot.kind in ("gradient", "feedback_gradient"):
+                self._update(slot, gradient, emit)
+        kept = {slot: node for slot, node in self.results.items() if slot.kind == "loss"}
+        self.graph.output(tuple(kept.values()))
+        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        order = {n: i for i, n in enumerate(self.graph.nodes)}
+        inputs = sorted(self.inputs, key=lambda item: order[item[1]])
+        return Program("step", module, tuple(slot for slot, _ in inputs), tuple(kept))
+
+    def _update(self, slot: Slot, gradient: fx.Node, emit: "Emit") -> None:
+        is_feedback = slot.kind == "feedback_gradient"
+        parameters = [n for s, n in self.inputs if s == Slot("feedback" if is_feedback else "parameter", slot.name)]
+        parameter = parameters[0] if parameters else self._input(Slot(_kind(is_feedback), slot.name), "parameter")
+        behind = last_reader(self.graph, [gradient, *parameters])
+        states = {
+            name: self._input(Slot("state", f"{name}:{slot.name}"), f"{name}", gradient.meta.get("val"))
+            for name in self.optimizer.slots
+        }
+        with self.graph.inserting_after(behind):
+            anchor = self.graph.call_function(aten.detach.default, (gradient,))
+        with self.graph.inserting_before(anchor):
+            emit(_Emitter(self, is_feedback), parameter, gradient, states)
+        self.graph.erase_node(anchor)
+
+    def _input(self, slot: Slot, name: str, value: object = None) -> fx.Node:
+        first = next(n for n in self.graph.nodes if n.op != "placeholder")
+        with self.graph.inserting_before(first):
+            node = self.graph.placeholder(name)
+        node.target = node.name
+        if value is not None:
+            node.meta["val"] = value
+        self.inputs.append((slot, node))
+        return node
+
+    def scalar(self, name: str) -> fx.Node:
+        if name not in self.scalars:
+            self.scalars[name] = self._input(Slot("scalar", name), name)
+        return self.scalars[name]
+
+
+def _kind(is_feedback: bool) -> str:
+    return "feedback" if is_feedback else "parameter"
+
+
+@dataclasses.dataclass
+class _Emitter:
+    """Emits operators for one parameter."""
+
+    stepper: _Stepper
+    is_feedback: bool
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.stepper.optimizer
+
+    @property
+    def decay(self) -> float:
+        return self.optimizer.decay(self.is_feedback)
+
+    def scalar(self, name: str) -> fx.Node:
+        return self.stepper.scalar(("feedback_" if self.is_feedback else "") + name)
+
+    def call(self, target: torch._ops.OpOverload, *args: object, **kwargs: object) -> fx.Node:
+        node = self.stepper.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
+        first = args[0]
+        if isinstance(first, fx.Node) and "val" in first.meta:
+            node.meta["val"] = first.meta["val"]
+        return node
+
+
+Emit = Callable[[_Emitter, fx.Node, fx.Node, dict[str, fx.Node]], None]
+
+
+def _sgd(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[str, fx.Node]) -> None:
+    """The single-tensor form of `torch.optim.SGD`, without dampening."""
+    optimizer = emitter.optimizer
+    assert isinstance(optimizer, SGD)
+    call = emitter.call
+    if emitter.decay:
+        gradient = call(aten.add.Tensor, gradient, parameter, alpha=emitter.decay)
+    if optimizer.momentum:
+        buffer = call(aten.mul_.Tensor, states["momentum"], optimizer.momentum)
+        buffer = call(aten.add_.Tensor, buffer, gradient)
+        gradient = call(aten.add.Tensor, gradient, buffer, alpha=optimizer.momentum) if optimizer.nesterov else buffer
+    call(aten.add_.Tensor, parameter, gradient, alpha=emitter.scalar("minus_lr"))
+
+
+def _adam(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[str, fx.Node]) -> None:
+    """The single-tensor form of `torch.optim.Adam` and `AdamW`."""
+    optimizer = emitter.optimizer
+    assert isinstance(optimizer, Adam)
+    call = emitter.call
+    beta1, beta2 = optimizer.betas
+    if optimizer.decoupled and emitter.decay:
+        call(aten.mul_.Tensor, parameter, emitter.scalar("shrink"))
+    elif emitter.decay:
+        gradient = call(aten.add.Tensor, gradient, parameter, alpha=emitter.decay)
+    mean = call(aten.lerp_.Scalar, states["exp_avg"], gradient, 1 - beta1)
+    square = call(aten.mul_.Tensor, states["exp_avg_sq"], beta2)
+    square = call(aten.addcmul_.default, square, gradient, gradient, value=1 - beta2)
+    root = call(aten.div.Tensor, call(aten.sqrt.default, square), emitter.scalar("root_correction"))
+    root = call(aten.add_.Tensor, root, optimizer.eps)
+    call(aten.addcdiv_.default, parameter, mean, root, value=emitter.scalar("minus_step_size"))

@@ -1,0 +1,56 @@
+"""What a pass is.
+
+A *pass* is a frozen dataclass of its options. Called with a graph it returns a new graph and whether anything
+changed. `requires` is the level that it needs, `ensures` the level that it promises; both are verified, the
+first on the input, the second on the result.
+"""
+
+import dataclasses
+import logging
+from typing import ClassVar
+
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.verify import verify
+
+log = logging.getLogger("altprop")
+
+
+@dataclasses.dataclass(frozen=True)
+class PassResult:
+    """A graph, and whether the pass changed anything."""
+
+    graph: ErrorGraph
+    modified: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """Base of all passes."""
+
+    requires: ClassVar[str] = "captured"
+    ensures: ClassVar[str] = "captured"
+
+    @property
+    def name(self) -> str:
+        """Name of the pass: that of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Does the work. Returns the new graph, how many things changed, and what they are."""
+        raise NotImplementedError
+
+    def __call__(self, graph: ErrorGraph) -> PassResult:
+        """Verifies, runs, verifies.
+
+        Raises:
+            VerifyError: the graph breaks a law of the level that the pass requires or ensures.
+        """
+        verify(graph, self.requires, before=self.name)
+        result, count, what = self.run(graph)
+        verify(result, self.ensures, after=self.name)
+        log.info("%s: %d %s", self.name, count, what)
+        return PassResult(result, count > 0)
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))
+        return f"{self.name}({options})"

@@ -1,0 +1,75 @@
+"""Simplifies the flat programs: removes what has no effect, fuses what may be fused.
+
+The order matters: simplify first, so that the fusions see plain patterns; reuse memory last. None of the steps but
+the fusions of the optimizer changes a bit of the result.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from torch import fx
+
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Program
+from altprop.passes.base import Pass
+from altprop.passes.flat.fuse import fuse_updates
+from altprop.passes.flat.masks import narrow_masks
+from altprop.passes.flat.merge import merge_projections, merge_twins
+from altprop.passes.flat.reuse import reuse_memory
+from altprop.passes.flat.simplify import simplify
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleanup(Pass):
+    """Attributes:
+    fuse: whether an update may run into its buffer in one operator.
+    reuse: whether results may overwrite arguments that nothing reads any more.
+    """
+
+    requires: ClassVar[str] = "derived"
+    ensures: ClassVar[str] = "derived"
+
+    fuse: bool = True
+    reuse: bool = True
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Rewrites `programs`."""
+        programs: dict[str, Program] = {}
+        count = 0
+        for name, program in graph.programs.items():
+            copied = _copy(program)
+            count += self._clean(copied.graph.graph, inside_step=name == "step")
+            copied.graph.recompile()
+            programs[name] = _drop_unread(copied)
+        return graph.replace(programs=programs), count, "simplifications"
+
+    def _clean(self, graph: fx.Graph, inside_step: bool) -> int:
+        count = simplify(graph) + merge_twins(graph) + narrow_masks(graph) + merge_projections(graph)
+        if self.fuse and inside_step:
+            count += fuse_updates(graph)
+        count += simplify(graph)
+        if self.reuse:
+            count += reuse_memory(graph)
+        graph.lint()
+        return count
+
+
+def _copy(program: Program) -> Program:
+    copied = fx.Graph()
+    here: dict[fx.Node, fx.Node] = {}
+    returned = copied.graph_copy(program.graph.graph, here)
+    copied.output(returned)
+    return program.replace(graph=fx.GraphModule({}, copied))
+
+
+def _drop_unread(program: Program) -> Program:
+    graph = program.graph.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    kept = []
+    for slot, node in zip(program.inputs, placeholders, strict=True):
+        if node.users:
+            kept.append(slot)
+        else:
+            graph.erase_node(node)
+    program.graph.recompile()
+    return program.replace(inputs=tuple(kept))

@@ -1,0 +1,44 @@
+"""Draws the plan's skip-error connections between error neurons."""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.errors import PlanError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import Connection, WiringPlan
+from altprop.ir.region import forward_edges
+from altprop.passes.base import Pass
+from altprop.rules.feedback import FORWARD_SHAPED, KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectSkipErrors(Pass):
+    """Orders the connections so that every error is complete before it is sent."""
+
+    requires: ClassVar[str] = "neurons"
+    ensures: ClassVar[str] = "wired"
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Adds `connections` to the graph."""
+        plan = graph.plan or WiringPlan((), ())
+        edges = forward_edges(graph.regions)
+        for index, connection in enumerate(plan.connections):
+            _check(index, connection, edges.has_edge(connection.target, connection.source), graph)
+        rank = {name: position for position, name in enumerate(plan.order())}
+        ordered = sorted(plan.connections, key=lambda c: (rank[c.target], rank[c.source]))
+        return graph.replace(level="wired", connections=tuple(ordered)), len(ordered), "connections"
+
+
+def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph) -> None:
+    where = f"connections[{index}] ({connection.name})"
+    kind = connection.feedback.kind
+    if kind not in KINDS:
+        raise PlanError(f'{where}.feedback.kind: there is no kind "{kind}"; there are {", ".join(KINDS)}.')
+    if kind in FORWARD_SHAPED and not is_edge:
+        raise PlanError(
+            f'{where}: feedback "{kind}" runs backwards over a forward edge, but {connection.source} does not read '
+            f"{connection.target}; use a direct kind, such as dense."
+        )
+    for end in (connection.source, connection.target):
+        if end not in graph.neurons:
+            raise PlanError(f'{where}: region "{end}" has no error neurons in the plan.')

@@ -1,0 +1,121 @@
+"""Finds the pre-activation, the activation and the activity of a group of nodes.
+
+The activation is the last elementwise non-linearity that all of the group's parameters pass through on their
+way out. It may be several operators (`x * sigmoid(x)`), as long as they read one value. Without one, the activity
+is the last value that all parameters pass through, and the activation is the identity.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from torch import fx
+
+from altprop.passes.cut.operators import is_elementwise, is_floating, is_moving, is_nonlinear
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """The pre-activation, the nodes of phi (empty for the identity) and the activity."""
+
+    preactivation: fx.Node
+    phi: tuple[fx.Node, ...]
+    activity: fx.Node
+
+
+def find_activation(
+    nodes: Sequence[fx.Node], parametric: Iterable[fx.Node], outputs: Iterable[fx.Node], batch: object
+) -> Activation:
+    """Finds the activation of a region.
+
+    Args:
+        nodes: the region's operators, in topological order.
+        parametric: those of them that read parameters.
+        outputs: those of them that are read outside.
+        batch: size of the batch; activities with the batch first are preferred.
+    """
+    gates = _gates(nodes, set(parametric), set(outputs))
+    for node in reversed(gates):
+        if is_nonlinear(node) or _multiplies(node):
+            phi = _single_source(node, set(nodes))
+            if phi is not None and phi[0] in gates:
+                return Activation(phi[0], phi[1], node)
+    activity = _plain_activity(gates, nodes, set(outputs), batch)
+    return Activation(activity, (), activity)
+
+
+def _multiplies(node: fx.Node) -> bool:
+    return is_elementwise(node) and len(set(node.all_input_nodes)) > 1
+
+
+def _gates(nodes: Sequence[fx.Node], parametric: set[fx.Node], outputs: set[fx.Node]) -> list[fx.Node]:
+    """Nodes that every way from a parametric node to an output passes through."""
+    inside = set(nodes)
+    live = _reach_outputs(nodes, outputs)
+    tainted = _descendants(nodes, parametric)
+    flowing = [node for node in nodes if node in live and node in tainted]
+    position = {node: index for index, node in enumerate(flowing)}
+    gates = []
+    reach = -1
+    last_start = max((position[node] for node in parametric if node in position), default=0)
+    for index, node in enumerate(flowing):
+        closes = reach <= index
+        if closes and index >= last_start and is_floating(node):
+            gates.append(node)
+        furthest = max((position[user] for user in node.users if user in inside and user in position), default=index)
+        reach = max(reach, len(flowing) if node in outputs else furthest)
+    return gates
+
+
+def _reach_outputs(nodes: Sequence[fx.Node], outputs: set[fx.Node]) -> set[fx.Node]:
+    live: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node in outputs or any(user in live for user in node.users):
+            live.add(node)
+    return live
+
+
+def _descendants(nodes: Sequence[fx.Node], starts: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in nodes:
+        if node in starts or any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _single_source(node: fx.Node, inside: set[fx.Node]) -> tuple[fx.Node, tuple[fx.Node, ...]] | None:
+    """The smallest set of elementwise nodes ending in `node` that reads one value, and that value."""
+    order = {n: index for index, n in enumerate(node.graph.nodes)}
+    taken = {node}
+    frontier = set(node.all_input_nodes)
+    while len(frontier) > 1:
+        latest = max(frontier, key=order.__getitem__)
+        if latest not in inside or not is_elementwise(latest):
+            return None
+        frontier.remove(latest)
+        taken.add(latest)
+        frontier |= set(latest.all_input_nodes) - taken
+    if not frontier or not any(is_nonlinear(n) for n in taken):
+        return None
+    (source,) = frontier
+    if source not in inside or source.meta["val"].shape != node.meta["val"].shape:
+        return None
+    return source, tuple(sorted(taken, key=order.__getitem__))
+
+
+def _plain_activity(
+    gates: Sequence[fx.Node], nodes: Sequence[fx.Node], outputs: set[fx.Node], batch: object
+) -> fx.Node:
+    """The last computed gate, or the reshape of it that has the batch first and reads as a sequence."""
+    if not gates:
+        return next(node for node in nodes if node in outputs and is_floating(node))
+    core = max((i for i, gate in enumerate(gates) if not is_moving(gate)), default=len(gates) - 1)
+    forms = [gate for gate in gates[core:] if _batch_first(gate, batch)]
+    if forms and forms[0] is gates[core] and forms[0].meta["val"].dim() <= 3:
+        return forms[0]
+    sequences = [gate for gate in forms if gate.meta["val"].dim() == 3]
+    return (sequences[-1:] or forms[:1] or [gates[core]])[0]
+
+
+def _batch_first(node: fx.Node, batch: object) -> bool:
+    value = node.meta["val"]
+    return bool(value.dim() > 0 and str(value.shape[0]) == str(batch))

@@ -1,0 +1,151 @@
+"""What the cut knows of operators: which mix units, which act on one unit at a time, which only move data."""
+
+import operator
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+# Operators that mix the units of their input with a parameter; each starts a region.
+_MIXING = {
+    "convolution",
+    "addmm",
+    "mm",
+    "bmm",
+    "baddbmm",
+    "addbmm",
+    "matmul",
+    "linear",
+    "mv",
+    "addmv",
+    "dot",
+    "einsum",
+    "embedding",
+    "_embedding_bag",
+    "embedding_bag",
+    "index_select",
+    "gather",
+    "index",
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "_sparse_mm",
+    "_sparse_addmm",
+}
+
+# Operators that multiply two values; where two projections meet in one, they are one region.
+_MULTIPLYING = {"mul", "bmm", "mm", "matmul", "baddbmm", "scaled_dot_product_attention", "einsum"}
+
+# Elementwise operators that are linear in each of their inputs.
+_LINEAR = {
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "neg",
+    "clone",
+    "_to_copy",
+    "alias",
+    "detach",
+    "where",
+    "masked_fill",
+    "copy",
+    "positive",
+    "fill",
+    "full_like",
+    "zeros_like",
+    "ones_like",
+    "native_dropout",
+    "dropout",
+    "bernoulli",
+    "bitwise_and",
+    "bitwise_or",
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+}
+
+# Operators that move data without computing.
+_MOVING = {
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "permute",
+    "transpose",
+    "t",
+    "clone",
+    "contiguous",
+    "squeeze",
+    "unsqueeze",
+    "expand",
+    "flatten",
+    "alias",
+    "detach",
+    "slice",
+    "select",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "chunk",
+    "_to_copy",
+}
+
+
+def short_name(node: fx.Node) -> str:
+    """Returns `"relu"` for `aten.relu.default`, `"getitem"` for `operator.getitem`."""
+    if node.op != "call_function":
+        return ""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.split("::")[-1]
+    if node.target is operator.getitem:
+        return "getitem"
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def is_mixing(node: fx.Node) -> bool:
+    """Whether the operator mixes units, as matrices and filters do."""
+    return short_name(node) in _MIXING
+
+
+def is_multiplying(node: fx.Node) -> bool:
+    """Whether the operator multiplies its inputs with each other."""
+    return short_name(node) in _MULTIPLYING
+
+
+def is_moving(node: fx.Node) -> bool:
+    """Whether the operator only moves data."""
+    if short_name(node) == "getitem":
+        return short_name(node.all_input_nodes[0]) in _MOVING
+    return short_name(node) in _MOVING
+
+
+def is_elementwise(node: fx.Node) -> bool:
+    """Whether each element of the result depends on one element of each input."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return torch.Tag.pointwise in node.target.tags or short_name(node) in _LINEAR
+
+
+def is_nonlinear(node: fx.Node) -> bool:
+    """Whether the operator is an elementwise non-linearity of one input."""
+    return is_elementwise(node) and short_name(node) not in _LINEAR and "dropout" not in short_name(node)
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether the node's value is a tensor."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def is_floating(node: fx.Node) -> bool:
+    """Whether the node's value is a tensor that can carry an error."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()

@@ -1,0 +1,60 @@
+"""Which part of the forward graph every node plays: preamble, prologue or main.
+
+* *preamble*: no trainable parameter feeds it;
+* *prologue*: trainable parameters feed it, inputs do not (a transposed weight, a table of positions);
+* *main*: both do; main nodes are what regions are made of.
+"""
+
+import dataclasses
+
+from torch import fx
+
+from altprop.ir.captured import CapturedGraph
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """Names of the nodes of each role, in topological order, and the parameters behind each prologue node."""
+
+    preamble: tuple[str, ...]
+    prologue: tuple[str, ...]
+    main: tuple[str, ...]
+    parameters_of: dict[str, frozenset[str]]
+
+    def own_parameters(self, node: fx.Node) -> frozenset[str]:
+        """Returns the parameters that reach `node` directly or through the prologue."""
+        found: frozenset[str] = frozenset()
+        for source in node.all_input_nodes:
+            found |= self.parameters_of.get(source.name, frozenset())
+        return found
+
+
+def find_roles(captured: CapturedGraph) -> Roles:
+    """Sorts the nodes of the captured graph by role."""
+    fed_by_input: dict[str, bool] = {}
+    parameters: dict[str, frozenset[str]] = {}
+    groups: dict[str, list[str]] = {"preamble": [], "prologue": [], "main": []}
+    for node in captured.graph.nodes:
+        if node.op == "placeholder":
+            fed_by_input[node.name] = node.name in captured.inputs
+            own = {captured.parameters[node.name]} if captured.is_trainable(node) else set()
+            parameters[node.name] = frozenset(own)
+        elif node.op == "call_function":
+            sources = node.all_input_nodes
+            fed_by_input[node.name] = any(fed_by_input[s.name] for s in sources)
+            parameters[node.name] = frozenset().union(*(parameters[s.name] for s in sources))
+            groups[_role(fed_by_input[node.name], bool(parameters[node.name]))].append(node.name)
+    main = set(groups["main"])
+    kept = {name: found for name, found in parameters.items() if found and name not in main}
+    return Roles(
+        preamble=tuple(groups["preamble"]),
+        prologue=tuple(groups["prologue"]),
+        main=tuple(groups["main"]),
+        parameters_of=kept,
+    )
+
+
+def _role(has_input: bool, has_parameters: bool) -> str:
+    if not has_parameters:
+        return "preamble"
+    return "main" if has_input else "prologue"

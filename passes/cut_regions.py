@@ -1,0 +1,201 @@
+"""Cuts the forward graph into regions."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import fx
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.region import Region
+from altprop.passes.base import Pass
+from altprop.passes.cut.activation import find_activation
+from altprop.passes.cut.blocks import block_of, find_blocks, match_globs
+from altprop.passes.cut.groups import Group, Groups
+from altprop.passes.cut.layers import cut_layers
+from altprop.passes.cut.operators import is_floating
+from altprop.passes.cut.roles import Roles, find_roles
+
+
+@dataclasses.dataclass(frozen=True)
+class CutRegions(Pass):
+    """Cuts at layer granularity, at block granularity, or around the modules that globs name.
+
+    Attributes:
+        regions: "layer", "block", or a tuple of globs over module paths.
+    """
+
+    requires: ClassVar[str] = "captured"
+    ensures: ClassVar[str] = "cut"
+
+    regions: str | tuple[str, ...] = "layer"
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Adds `regions` and `preamble` to the graph."""
+        captured = graph.captured
+        roles = find_roles(captured)
+        if not roles.main:
+            raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
+        blocks = find_blocks(captured, roles)
+        groups = cut_layers(captured, roles, block_of(captured, self._whole(captured, blocks)))
+        builder = _Builder(captured, roles, groups, blocks)
+        regions = builder.build()
+        _check_cover(captured, regions)
+        cut = graph.replace(level="cut", regions=regions, preamble=roles.preamble)
+        return cut, len(regions), "regions"
+
+    def _whole(self, captured: CapturedGraph, blocks: Sequence[str]) -> Sequence[str]:
+        if self.regions == "layer":
+            return ()
+        if self.regions == "block":
+            if not blocks:
+                raise CompileError('regions="block": the model has no repeated submodule; use regions="layer" or globs.')
+            return blocks
+        if isinstance(self.regions, str):
+            raise CompileError(f'regions="{self.regions}" is neither "layer" nor "block" nor a list of globs.')
+        return match_globs(captured, self.regions)
+
+
+class _Builder:
+    def __init__(self, captured: CapturedGraph, roles: Roles, groups: Groups, blocks: Sequence[str]) -> None:
+        self.captured = captured
+        self.roles = roles
+        self.groups = groups
+        self.block_of = block_of(captured, blocks)
+        self.order = {name: index for index, name in enumerate(captured.nodes)}
+        self.results = {n.name for n in captured.graph.nodes if n.name in captured.outputs}
+
+    def build(self) -> tuple[Region, ...]:
+        groups = self._sorted()
+        names = _unique([_common_name(group.names) for group in groups])
+        return tuple(self._region(group, name) for group, name in zip(groups, names, strict=True))
+
+    def _sorted(self) -> list[Group]:
+        """The groups in an order in which each can run as a whole."""
+        waiting = sorted(self.groups.all(), key=lambda g: min(self.order[n.name] for n in g.nodes))
+        done: list[Group] = []
+        while waiting:
+            ready = next((g for g in waiting if all(s in done for s in self.groups.sources(g))), None)
+            if ready is None:
+                stuck = ", ".join(_common_name(g.names) for g in waiting[:4])
+                raise CompileError(
+                    f"these parts of the forward need each other's results: {stuck}; "
+                    'cut coarser with regions="block" or globs.'
+                )
+            waiting.remove(ready)
+            done.append(ready)
+        return done
+
+    def _region(self, group: Group, name: str) -> Region:
+        nodes = sorted(set(group.nodes), key=lambda n: self.order[n.name])
+        inside = set(nodes)
+        outputs = [n for n in nodes if n.name in self.results or any(self._is_read(u, inside) for u in n.users)]
+        parametric = [n for n in nodes if self.roles.own_parameters(n)]
+        found = find_activation(nodes, parametric, outputs, self.captured.batch)
+        tail = _tail(nodes, found.activity)
+        body = inside - set(tail) - set(found.phi)
+        return Region(
+            name=name,
+            nodes=tuple(n.name for n in nodes),
+            prologue=self._prologue(nodes),
+            parameters=self._parameters(nodes),
+            sources=self._sources(nodes),
+            outputs=tuple(n.name for n in outputs),
+            ports=tuple(n.name for n in nodes if n in body and _is_port(n, found.preactivation, tail, outputs)),
+            preactivation=found.preactivation.name,
+            activity=found.activity.name,
+            phi=tuple(n.name for n in found.phi),
+            tail=tuple(n.name for n in tail),
+            model_outputs=tuple(n.name for n in outputs if n.name in self.results),
+            shape=_shape(found.activity, self.captured.batch),
+            output_shape=self._output_shape(outputs),
+            block=self.block_of(nodes[0]),
+        )
+
+    def _output_shape(self, outputs: Sequence[fx.Node]) -> tuple[int | str, ...]:
+        returned = [n for n in outputs if n.name in self.results and is_floating(n)]
+        return _shape(returned[0], self.captured.batch) if returned else ()
+
+    def _is_read(self, user: fx.Node, inside: set[fx.Node]) -> bool:
+        return user not in inside and user in self.groups.of
+
+    def _prologue(self, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+        names = set(self.roles.prologue)
+        found: set[str] = set()
+        stack = [s for n in nodes for s in n.all_input_nodes]
+        while stack:
+            node = stack.pop()
+            if node.name in names and node.name not in found:
+                found.add(node.name)
+                stack.extend(node.all_input_nodes)
+        return tuple(sorted(found, key=self.order.__getitem__))
+
+    def _parameters(self, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+        found = {p for node in nodes for p in self.roles.own_parameters(node)}
+        listed = dict.fromkeys(self.captured.parameters.values())
+        return tuple(name for name in listed if name in found)
+
+    def _sources(self, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+        inside = set(nodes)
+        read = {s.name for n in nodes for s in n.all_input_nodes if s in self.groups.of and s not in inside}
+        return tuple(sorted(read, key=self.order.__getitem__))
+
+
+def _tail(nodes: Sequence[fx.Node], activity: fx.Node) -> list[fx.Node]:
+    after = {activity}
+    tail = []
+    for node in nodes:
+        if any(source in after for source in node.all_input_nodes):
+            after.add(node)
+            tail.append(node)
+    return tail
+
+
+def _is_port(node: fx.Node, preactivation: fx.Node, tail: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> bool:
+    if node is preactivation or not is_floating(node):
+        return False
+    return node in outputs or any(user in tail for user in node.users)
+
+
+def _shape(node: fx.Node, batch: object) -> tuple[int | str, ...]:
+    def size(value: object) -> int | str:
+        if str(value) == str(batch):
+            return "N"
+        return int(str(value)) if str(value).isdigit() else str(value).replace(str(batch), "N")
+
+    sizes = list(node.meta["val"].shape)
+    return tuple(size(s) if index == 0 or not str(s).isdigit() else int(s) for index, s in enumerate(sizes))
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """`"attn"` for `attn.q`, `attn.k` and `attn.v`; both names, joined, where nothing is common."""
+    names = list(dict.fromkeys(names))
+    if len(names) == 1:
+        return names[0]
+    parts = os.path.commonprefix([name.split(".") for name in names])
+    return ".".join(parts) or "+".join(names)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        index = counts[name]
+        counts[name] += 1
+        unique.append(f"{name}#{index + 1}" if index else name)
+    return unique
+
+
+def _check_cover(captured: CapturedGraph, regions: Sequence[Region]) -> None:
+    """Every trainable parameter is moved by some region, or the compile fails naming it."""
+    covered = {name for region in regions for name in region.parameters}
+    missing = sorted(captured.trainable - covered)
+    if missing:
+        raise CompileError(
+            f"{', '.join(missing)}: the forward reads no such parameter together with an input, so no region can "
+            "train it; freeze it with requires_grad_(False), or use it."
+        )

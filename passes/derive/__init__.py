@@ -1,0 +1,1 @@
+"""How local updates are derived; `altprop.passes.derive_updates` is the pass."""

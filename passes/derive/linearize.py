@@ -1,0 +1,260 @@
+"""Traces a region's forward together with its local vector-Jacobian products.
+
+The three stages of the region (body, phi, tail) are differentiated one by one, each against its own cotangent, in
+one trace, operator by operator. No derivative crosses the region's border.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.ir.local import LocalGraph, Role, closure
+from altprop.ir.region import Region
+from altprop.passes.derive.interpret import run_nodes
+
+Tensors = list[torch.Tensor]
+
+
+def linearize(captured: CapturedGraph, region: Region) -> LocalGraph:
+    """Derives the local graph of one region.
+
+    Args:
+        captured: the forward graph.
+        region: one of its regions.
+
+    Raises:
+        CompileError: an operator of the region has no derivative.
+    """
+    return _Linearizer(captured, region).trace()
+
+
+@dataclasses.dataclass
+class _Results:
+    """Collects the values of a trace by role."""
+
+    roles: list[Role] = dataclasses.field(default_factory=list)
+    values: list[Any] = dataclasses.field(default_factory=list)
+
+    def add(self, role: Role, value: Any) -> None:
+        self.roles.append(role)
+        self.values.append(value)
+
+
+class _Linearizer:
+    def __init__(self, captured: CapturedGraph, region: Region) -> None:
+        self.captured = captured
+        self.region = region
+        self.nodes = [captured.node(name) for name in region.nodes]
+        self.prologue = [captured.node(name) for name in region.prologue]
+        self.external = self._external()
+        self.theta = [n for n in self.external if captured.is_trainable(n)]
+        sources = set(region.sources)
+        self.sources = [n for n in self.external if n.name in sources and _floating(n)]
+        self.h = captured.node(region.preactivation)
+        self.z = captured.node(region.activity)
+        self.ports = [captured.node(name) for name in region.ports]
+        self.outputs = [captured.node(name) for name in region.outputs if _floating(captured.node(name))]
+        phi, tail = set(region.phi), set(region.tail)
+        self.phi = [n for n in self.nodes if n.name in phi]
+        self.tail = [n for n in self.nodes if n.name in tail and n.name not in phi]
+        self.body = [n for n in self.nodes if n.name not in phi and n.name not in tail]
+
+    def _external(self) -> list[fx.Node]:
+        """Values that the region reads: placeholders, other regions' values, sizes; the batch anchor first."""
+        inside = set(self.nodes) | set(self.prologue)
+        found = dict.fromkeys(s for n in (*self.prologue, *self.nodes) for s in n.all_input_nodes)
+        anchor = self.captured.node(self.captured.inputs[0])
+        return list(dict.fromkeys([anchor, *(n for n in found if n not in inside)]))
+
+    def trace(self) -> LocalGraph:
+        tensors = [n for n in self.external if isinstance(n.meta["val"], torch.Tensor)]
+        cotangents = self._cotangents()
+        fakes = [n.meta["val"] for n in tensors] + [value for _, value in cotangents]
+        results = _Results()
+
+        def joint(*args: Any) -> list[Any]:
+            results.roles.clear()
+            results.values.clear()
+            known = {n: n.meta["val"] for n in self.external}
+            known |= dict(zip(tensors, args, strict=False))
+            cots = {role: value for (role, _), value in zip(cotangents, args[len(tensors) :], strict=True)}
+            self._joint(known, cots, results)
+            return [value for value in results.values if isinstance(value, torch.Tensor)]
+
+        module = self._make(joint, fakes)
+        roles: list[Role] = [("value", n.name) for n in tensors] + [role for role, _ in cotangents]
+        return self._read(module, roles, results)
+
+    def _make(self, joint: Any, fakes: Sequence[Any]) -> fx.GraphModule:
+        try:
+            with torch.enable_grad():
+                return make_fx(joint, tracing_mode="real")(*fakes)
+        except CompileError:
+            raise
+        except Exception as error:  # derivatives fail in as many ways as there are operators
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CompileError(
+                f'region "{self.region.name}" cannot be differentiated locally: {first} '
+                "Freeze its parameters, or replace the operator."
+            ) from error
+
+    def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:
+        def like(node: fx.Node) -> torch.Tensor:
+            with self.captured.fake_mode:
+                return torch.empty_like(node.meta["val"].detach(), memory_format=torch.preserve_format)
+
+        found: list[tuple[Role, torch.Tensor]] = [(("cot_h",), like(self.h))]
+        found += [(("cot_port", k), like(n)) for k, n in enumerate(self.ports)]
+        found += [(("cot_z",), like(self.z))]
+        found += [(("cot_out", k), like(n)) for k, n in enumerate(self.outputs)]
+        return found
+
+    def _joint(self, known: dict[fx.Node, Any], cots: dict[Role, torch.Tensor], results: _Results) -> None:
+        theta = [known[n] for n in self.theta]
+        sources = [known[n] for n in self.sources]
+        stored = self._body(known, theta, sources, cots, results)
+        z = self._activate(stored, cots, results)
+        self._tail(known, stored, z, sources, cots, results)
+
+    def _body(
+        self,
+        known: dict[fx.Node, Any],
+        theta: Tensors,
+        sources: Tensors,
+        cots: dict[Role, torch.Tensor],
+        results: _Results,
+    ) -> dict[fx.Node, Any]:
+        updates = [n for n in self.body if n.name in self.captured.buffer_updates]
+        others = [n for n in self.body if self._leaves(n) and n not in (self.h, *self.ports)]
+
+        def body(theta: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
+            values = {n: v for n, v in known.items()}
+            values |= dict(zip(self.theta, theta, strict=True)) | dict(zip(self.sources, sources, strict=True))
+            values = run_nodes([*self.prologue, *self.body], values)
+            return [values[n] for n in (self.h, *self.ports)], [values[n] for n in (*updates, *others)]
+
+        heads, pull, aux = torch.func.vjp(body, theta, sources, has_aux=True)
+        given = [cots[("cot_h",)], *(cots[("cot_port", k)] for k in range(len(self.ports)))]
+        grad_theta, grad_sources = pull(given)
+        for node, value in zip((*updates, *others), aux, strict=True):
+            results.add(("value", node.name), value)
+        for node, value in zip((self.h, *self.ports), heads, strict=True):
+            results.add(("value", node.name), value)
+        for k, value in enumerate(grad_theta):
+            results.add(("theta", k), value)
+        for k, value in enumerate(grad_sources):
+            results.add(("source", k), value)
+        return dict(zip((self.h, *self.ports, *others), [*heads, *aux[len(updates) :]], strict=True))
+
+    def _leaves(self, node: fx.Node) -> bool:
+        """Whether a body value beside `h` and the ports is read later: integers, sizes, masks."""
+        later = {*self.tail, *self.phi}
+        return node.name in self.region.outputs or any(user in later for user in node.users)
+
+    def _activate(
+        self, stored: dict[fx.Node, Any], cots: dict[Role, torch.Tensor], results: _Results
+    ) -> torch.Tensor:
+        if not self.phi:
+            results.add(("h",), cots[("cot_z",)])
+            return stored[self.h]
+
+        def phi(h: torch.Tensor) -> torch.Tensor:
+            return run_nodes(self.phi, {self.h: h})[self.z]
+
+        z, pull = torch.func.vjp(phi, stored[self.h])
+        results.add(("h",), pull(cots[("cot_z",)])[0])
+        results.add(("value", self.z.name), z)
+        return z
+
+    def _tail(
+        self,
+        known: dict[fx.Node, Any],
+        stored: dict[fx.Node, Any],
+        z: torch.Tensor,
+        sources: Tensors,
+        cots: dict[Role, torch.Tensor],
+        results: _Results,
+    ) -> None:
+        ports = [stored[n] for n in self.ports]
+
+        def tail(z: torch.Tensor, ports: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
+            values = {**known, **stored}
+            values |= dict(zip(self.sources, sources, strict=True))
+            values |= dict(zip(self.ports, ports, strict=True))
+            values[self.z] = z
+            values = run_nodes(self.tail, values)
+            rest = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
+            return [values[n] for n in self.outputs], [values[n] for n in rest]
+
+        made, pull, rest = torch.func.vjp(tail, z, ports, sources, has_aux=True)
+        grad_z, grad_ports, grad_sources = pull([cots[("cot_out", k)] for k in range(len(self.outputs))])
+        for node, value in zip(self.outputs, made, strict=True):
+            if node in self.tail:
+                results.add(("value", node.name), value)
+        integers = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
+        for node, value in zip(integers, rest, strict=True):
+            results.add(("value", node.name), value)
+        results.add(("z",), grad_z)
+        for k, value in enumerate(grad_ports):
+            results.add(("tail_port", k), value)
+        for k, value in enumerate(grad_sources):
+            results.add(("tail_source", k), value)
+
+    def _read(self, module: fx.GraphModule, roles: list[Role], results: _Results) -> LocalGraph:
+        graph = module.graph
+        placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+        inputs = {n.name: role for n, role in zip(placeholders, roles, strict=True)}
+        (returned,) = next(n for n in graph.nodes if n.op == "output").args
+        tensor_roles = [r for r, v in zip(results.roles, results.values, strict=True) if isinstance(v, torch.Tensor)]
+        made: dict[Role, fx.Node | None] = dict(zip(tensor_roles, returned, strict=True))
+        forward = _with_items(closure([n for role, n in made.items() if role[0] == "value" and n is not None]))
+        parameters = {n for n in placeholders if self._is_parameter(inputs[n.name])}
+        return LocalGraph(
+            region=self.region,
+            graph=graph,
+            inputs=inputs,
+            results={role: _unless_zero(node) for role, node in made.items()},
+            forward=frozenset(n.name for n in forward),
+            parameters_only=_functions_of(forward, parameters),
+            theta=tuple(self.captured.parameters[n.name] for n in self.theta),
+            theta_values=tuple(n.name for n in self.theta),
+            sources=tuple(n.name for n in self.sources),
+        )
+
+    def _is_parameter(self, role: Role) -> bool:
+        return role[0] == "value" and role[1] in self.captured.parameters
+
+
+def _floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _with_items(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Adds the other results of operators that have several, such as a dropout's mask."""
+    found = dict.fromkeys(nodes)
+    for node in nodes:
+        found |= dict.fromkeys(user for user in node.users if user.target is operator.getitem)
+    return [node for node in nodes[0].graph.nodes if node in found]
+
+
+def _unless_zero(node: fx.Node | None) -> fx.Node | None:
+    """A product that is zero by construction is none at all."""
+    if node is not None and node.op == "call_function" and "zeros" in str(node.target):
+        return None
+    return node
+
+
+def _functions_of(nodes: Sequence[fx.Node], starts: set[fx.Node]) -> frozenset[str]:
+    found = set(starts)
+    for node in nodes:
+        if node.op == "call_function" and node.all_input_nodes and all(s in found for s in node.all_input_nodes):
+            found.add(node)
+    return frozenset(n.name for n in found if n.op == "call_function")

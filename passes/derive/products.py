@@ -1,0 +1,77 @@
+"""Evaluates local vector-Jacobian products on given residuals, with feedback in the weights' place if asked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.local import LocalGraph, Role
+from altprop.passes.derive.interpret import run_nodes
+
+Known = Mapping[fx.Node, Any]
+
+
+def evaluate(
+    local: LocalGraph,
+    roles: Sequence[Role],
+    known: Known,
+    cotangents: Mapping[Role, torch.Tensor],
+    replaced: Mapping[str, torch.Tensor] | None = None,
+) -> dict[Role, torch.Tensor | None]:
+    """Evaluates products of a region.
+
+    Args:
+        local: the region's local graph.
+        roles: the products wanted.
+        known: values of its placeholders and of the nodes of its forward half.
+        cotangents: cotangents by role.
+        replaced: tensors to take in place of parameters, in the update half only; forward values that are
+            functions of parameters alone are computed anew from them.
+
+    Returns:
+        The products by role; None where a product is zero.
+    """
+    nodes = local.needed(roles)
+    values = dict(known)
+    if replaced:
+        values = {n: v for n, v in values.items() if n.name not in local.parameters_only}
+        values |= {n: replaced[name] for n, name in _parameter_placeholders(local) if name in replaced}
+    placeholders = {role: n for n in local.graph.nodes if n.op == "placeholder" for role in [local.inputs[n.name]]}
+    values |= {placeholders[role]: value for role, value in cotangents.items()}
+    values = run_nodes(nodes, values)
+    results = {role: local.results[role] for role in roles}
+    return {role: None if node is None else values[node] for role, node in results.items()}
+
+
+def replaced_parameters(local: LocalGraph, target_values: Iterable[str]) -> list[str]:
+    """Returns the matrices and filters through which an error passes on its way to some sources.
+
+    Args:
+        local: local graph of the region that sends the error.
+        target_values: values of the region that receives it.
+    """
+    targets = set(target_values)
+    roles = [("source", k) for k, name in enumerate(local.sources) if name in targets]
+    stack = [node for role in roles if (node := local.results[role]) is not None]
+    seen: set[fx.Node] = set()
+    while stack:
+        node = stack.pop()
+        stops = node.name in local.forward and node.name not in local.parameters_only
+        if node in seen or (stops and node.op != "placeholder"):
+            continue
+        seen.add(node)
+        stack.extend(node.all_input_nodes)
+    found = {name for node, name in _parameter_placeholders(local) if node in seen and node.meta["val"].dim() >= 2}
+    return [name for name in dict.fromkeys(local.theta) if name in found]
+
+
+def _parameter_placeholders(local: LocalGraph) -> list[tuple[fx.Node, str]]:
+    by_value = dict(zip(local.theta_values, local.theta, strict=True))
+    found = []
+    for node in local.graph.nodes:
+        if node.op == "placeholder" and local.inputs[node.name][0] == "value":
+            name = by_value.get(local.inputs[node.name][1])
+            if name is not None:
+                found.append((node, name))
+    return found

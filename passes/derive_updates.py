@@ -1,0 +1,223 @@
+"""Derives the local update of every region by tracing the rule's four functions on it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import LocalGraph
+from altprop.ir.plan import Connection, Feedback
+from altprop.ir.updates import LocalUpdate, Value
+from altprop.passes.base import Pass
+from altprop.passes.derive.traced import DirectIncoming, EdgeIncoming, LossIncoming, TracedLocal
+from altprop.passes.flat.builder import feedback_fake
+from altprop.rules.base import Incoming, Rule
+from altprop.rules.feedback import DIRECT
+from altprop.rules.registry import get
+
+
+@dataclasses.dataclass(frozen=True)
+class DeriveUpdates(Pass):
+    """Attributes:
+    rules: rule instances by their text, for rules that text alone does not find.
+    """
+
+    requires: ClassVar[str] = "feedback"
+    ensures: ClassVar[str] = "derived"
+
+    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Adds `updates` to the graph."""
+        assert graph.plan is not None
+        updates: dict[str, LocalUpdate] = {}
+        for name in graph.plan.order():
+            text = graph.plan.region(name).rule
+            if text == "frozen":
+                continue
+            rule = self.rules.get(text) or get(text)
+            updates[name] = _Deriver(graph, updates, name, rule).derive()
+        return graph.replace(level="derived", updates=updates), len(updates), "local updates"
+
+
+class _Deriver:
+    def __init__(self, graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: Rule) -> None:
+        self.graph = graph
+        self.captured = graph.captured
+        self.done = done
+        self.region = graph.region(name)
+        self.rule = rule
+        self.connections = [c for c in graph.connections if c.target == name]
+        self.keys: list[Value] = []
+        self.fakes: list[torch.Tensor] = []
+        self._check()
+
+    def _check(self) -> None:
+        signs = [n for n in self.region.phi if "sign" in str(self.captured.node(n).target).split(".")]
+        if self.rule.needs_derivative and signs:
+            raise RuleError(
+                f'region "{self.region.name}" has a sign activation, whose derivative is zero; the rule '
+                f'"{self.rule.name}" multiplies by it and would learn nothing. Use reclra.'
+            )
+        for c in self.connections:
+            if c.source not in self.done:
+                raise RuleError(f'connection {c.name}: region "{c.source}" is frozen and has no error to send.')
+
+    def derive(self) -> LocalUpdate:
+        self._collect()
+        results: list[tuple[Value, torch.Tensor]] = []
+
+        def local_update(*args: torch.Tensor) -> list[torch.Tensor]:
+            results.clear()
+            results.extend(self._run(dict(zip(self.keys, args, strict=True))))
+            return [value for _, value in results]
+
+        try:
+            with torch.no_grad():
+                module = make_fx(local_update, tracing_mode="real")(*self.fakes)
+        except CompileError:
+            raise
+        except Exception as error:  # a rule is user code
+            raise RuleError(
+                f'the rule "{self.rule}" failed on region "{self.region.name}": {type(error).__name__}: {error}'
+            ) from error
+        return self._read(module, [value for value, _ in results])
+
+    def _collect(self) -> None:
+        """Lists every value that the update may read."""
+        anchor = self.captured.inputs[0]
+        self._add(("captured", anchor), self.captured.value(anchor))
+        for name in dict.fromkeys([self.region.name, *(c.source for c in self.connections if not _is_direct(c))]):
+            self._collect_local(name)
+        for c in self.connections:
+            self._collect_source(c)
+        for parameter in self.graph.feedback.values():
+            if parameter.connection in {c.name for c in self.connections}:
+                self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter.shape))
+        for name in self.region.model_outputs:
+            self._add(("loss_gradient", name), self.captured.value(name))
+
+    def _collect_local(self, name: str) -> None:
+        local = self.graph.locals[name]
+        for node in local.graph.nodes:
+            key = _key(local, node)
+            if key is not None and isinstance(node.meta.get("val"), torch.Tensor):
+                self._add(key, node.meta["val"])
+
+    def _collect_source(self, c: Connection) -> None:
+        source = self.graph.region(c.source)
+        if _is_direct(c) and source.is_output:
+            output = _first_floating(self.captured, source.model_outputs)
+            self._add(("loss_gradient", output), self.captured.value(output))
+            return
+        self._add(("error", c.source), self.captured.value(source.preactivation))
+        if not _is_direct(c):
+            outputs = [n for n in source.outputs if self.captured.value(n).is_floating_point()]
+            for key in self.done[c.source].results:
+                if key[0] == "port_cotangent":
+                    self._add(key, self.captured.value(source.ports[int(key[2])]))
+                elif key[0] == "out_cotangent":
+                    self._add(key, self.captured.value(outputs[int(key[2])]))
+
+    def _add(self, key: Value, value: Any) -> None:
+        if isinstance(value, torch.Tensor) and key not in self.keys:
+            self.keys.append(key)
+            self.fakes.append(value.detach())
+
+    def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
+        name = self.region.name
+        local = self._traced(name, values)
+        incoming = self._incoming(local, values)
+        if not incoming:
+            raise RuleError(f'region "{name}": no connection brings it a signal.')
+        d = self.rule.signal(local, incoming)
+        e = self.rule.error(local, d)
+        results: list[tuple[Value, torch.Tensor]] = [(("error", name), e)]
+        results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
+        results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
+        results += [(("gradient", name, p), g) for p, g in self.rule.update(local, e).items()]
+        for connection in incoming:
+            if connection.connection.feedback.learning:
+                moved = self.rule.feedback_update(local, connection, d, e)
+                results += [(("feedback_gradient", n), g) for n, g in moved.items()]
+        return results
+
+    def _traced(self, name: str, values: Mapping[Value, torch.Tensor]) -> TracedLocal:
+        local = self.graph.locals[name]
+        known: dict[fx.Node, Any] = {}
+        for node in local.graph.nodes:
+            key = _key(local, node)
+            if key in values:
+                known[node] = values[key]
+            elif key is not None and not isinstance(node.meta.get("val"), (tuple, list)):
+                known[node] = node.meta.get("val")
+        return TracedLocal(self.captured, local, known)
+
+    def _incoming(self, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> list[Incoming]:
+        found: list[Incoming] = []
+        if self.region.is_output:
+            floating = [n for n in self.region.model_outputs if ("loss_gradient", n) in values]
+            loss = Connection("loss", self.region.name, Feedback("loss"))
+            found.append(LossIncoming(loss, local, {n: values[("loss_gradient", n)] for n in floating}))
+        return found + [self._connection(c, local, values) for c in self.connections]
+
+    def _connection(self, c: Connection, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> Incoming:
+        own = [p for p in self.graph.feedback.values() if p.connection == c.name]
+        feedback = {p.name: values[("feedback", p.name)] for p in own}
+        source = self.graph.region(c.source)
+        if _is_direct(c):
+            key = ("error", c.source)
+            if source.is_output:
+                key = ("loss_gradient", _first_floating(self.captured, source.model_outputs))
+            return DirectIncoming(c, local, values[key], feedback)
+        consumer = self._traced(c.source, values)
+        for key, value in values.items():
+            if key[:2] == ("port_cotangent", c.source):
+                consumer.port_cotangents[int(key[2])] = value
+            elif key[:2] == ("out_cotangent", c.source):
+                consumer.out_cotangents[int(key[2])] = value
+        replaced = {p.stands_for: values[("feedback", p.name)] for p in own}
+        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, replaced)
+
+    def _read(self, module: fx.GraphModule, results: Sequence[Value]) -> LocalUpdate:
+        graph = module.graph
+        graph.eliminate_dead_code()
+        placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+        inputs = dict(zip((n.name for n in placeholders), self.keys, strict=True))
+        (returned,) = next(n for n in graph.nodes if n.op == "output").args
+        named = {value: node.name for value, node in zip(results, returned, strict=True)}
+        for node in placeholders:
+            if not node.users:
+                graph.erase_node(node)
+                del inputs[node.name]
+        return LocalUpdate(
+            region=self.region.name,
+            graph=graph,
+            inputs=inputs,
+            results=named,
+            gradients=tuple(value[2] for value in results if value[0] == "gradient"),
+            feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
+        )
+
+
+def _is_direct(connection: Connection) -> bool:
+    return connection.feedback.kind in DIRECT
+
+
+def _first_floating(captured: Any, names: Sequence[str]) -> str:
+    return next(name for name in names if captured.value(name).is_floating_point())
+
+
+def _key(local: LocalGraph, node: fx.Node) -> Value | None:
+    """Name of a value of a local graph across the program; None for cotangents and the update half."""
+    if node.op == "placeholder":
+        role = local.inputs[node.name]
+        return ("captured", role[1]) if role[0] == "value" else None
+    if node.name in local.forward:
+        return ("forward", local.region.name, node.name)
+    return None

@@ -1,0 +1,194 @@
+"""Builds a flat program by copying derived graphs behind one another and joining them by the names of values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import LocalGraph
+from altprop.ir.program import Program, Slot
+from altprop.ir.updates import LocalUpdate, Value
+
+aten = torch.ops.aten
+
+
+class FlatBuilder:
+    """One straight line of operators in the making; `values` maps names across the program to nodes."""
+
+    def __init__(self, graph: ErrorGraph) -> None:
+        self.source = graph
+        self.captured: CapturedGraph = graph.captured
+        self.graph = fx.Graph()
+        self.values: dict[Value, fx.Node] = {}
+        self.inputs: list[tuple[Slot, fx.Node]] = []
+        self._outputs: list[tuple[Slot, fx.Node]] = []
+        self._add_placeholders()
+
+    def _add_placeholders(self) -> None:
+        for node in self.captured.graph.nodes:
+            if node.op == "placeholder":
+                made = self.placeholder(self._slot(node.name), node.name, node.meta.get("val"))
+                self.values[("captured", node.name)] = made
+        for name, parameter in self.source.feedback.items():
+            fake = feedback_fake(self.captured, parameter.shape)
+            self.values[("feedback", name)] = self.placeholder(Slot("feedback", name), "feedback", fake)
+
+    def _slot(self, placeholder: str) -> Slot:
+        captured = self.captured
+        if placeholder in captured.parameters:
+            return Slot("parameter", captured.parameters[placeholder])
+        if placeholder in captured.buffers:
+            return Slot("buffer", captured.buffers[placeholder])
+        return Slot("constant" if placeholder in captured.constants else "input", placeholder)
+
+    def placeholder(self, slot: Slot, name: str, value: Any) -> fx.Node:
+        """Adds an input; it stands before all operators."""
+        first = next((n for n in self.graph.nodes if n.op != "placeholder"), None)
+        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
+            node = self.graph.placeholder(name)
+        node.target = node.name
+        if value is not None:
+            node.meta["val"] = value
+        self.inputs.append((slot, node))
+        return node
+
+    def value(self, key: Value) -> fx.Node:
+        """Returns the node of a value that was made before."""
+        return self.values[key]
+
+    def preamble(self) -> None:
+        """Copies the operators that no parameter feeds."""
+        for name in self.source.preamble:
+            node = self.captured.node(name)
+            made = self.graph.node_copy(node, lambda n: self.values[("captured", n.name)])
+            self.values[("captured", name)] = made
+
+    def forward(self, local: LocalGraph) -> None:
+        """Copies the forward half of a region."""
+        here: dict[fx.Node, fx.Node] = {}
+        for node in local.graph.nodes:
+            if node.op == "placeholder":
+                role = local.inputs[node.name]
+                if role[0] == "value":
+                    here[node] = self.values[("captured", role[1])]
+            elif node.name in local.forward:
+                here[node] = self.graph.node_copy(node, here.__getitem__)
+                self.values[("forward", local.region.name, node.name)] = here[node]
+        for role, made in local.results.items():
+            if role[0] == "value" and made is not None:
+                self.values[("captured", role[1])] = here[made]
+
+    def update(self, update: LocalUpdate) -> None:
+        """Copies a region's local update."""
+        here: dict[fx.Node, fx.Node] = {}
+        for node in update.graph.nodes:
+            if node.op == "placeholder":
+                here[node] = self.values[update.inputs[node.name]]
+            elif node.op == "call_function":
+                here[node] = self.graph.node_copy(node, here.__getitem__)
+        named = {node.name: made for node, made in here.items()}
+        for value, name in update.results.items():
+            self.values[value] = named[name]
+
+    def copy(self, graph: fx.Graph, inputs: Mapping[str, fx.Node]) -> list[fx.Node]:
+        """Copies a traced graph; returns the nodes that it returned."""
+        here: dict[fx.Node, fx.Node] = {}
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                here[node] = inputs[node.name]
+            elif node.op == "call_function":
+                here[node] = self.graph.node_copy(node, here.__getitem__)
+        (returned,) = next(n for n in graph.nodes if n.op == "output").args
+        return [here[node] for node in returned]
+
+    def call(self, target: Any, *args: Any, value: Any = None, **kwargs: Any) -> fx.Node:
+        """Adds an operator."""
+        node = self.graph.call_function(target, args, kwargs)
+        if value is not None:
+            node.meta["val"] = value
+        return node
+
+    def gradients(self, scale: fx.Node | None) -> None:
+        """Adds up each parameter's updates over regions, and applies the loss's reduction."""
+        found: dict[Slot, list[fx.Node]] = {}
+        for key, node in self.values.items():
+            if key[0] == "gradient":
+                found.setdefault(Slot("gradient", key[2]), []).append(node)
+            elif key[0] == "feedback_gradient":
+                found.setdefault(Slot("feedback_gradient", key[1]), []).append(node)
+        for slot, nodes in found.items():
+            total = nodes[0]
+            for node in nodes[1:]:
+                total = self.call(aten.add.Tensor, total, node, value=total.meta.get("val"))
+            if scale is not None:
+                total = self.call(aten.mul.Tensor, total, scale, value=total.meta.get("val"))
+            self.result(slot, total)
+
+    def buffers(self) -> None:
+        """Writes the buffers' new values."""
+        by_name = {slot.name: node for slot, node in self.inputs if slot.kind == "buffer"}
+        for value, buffer in self.captured.buffer_updates.items():
+            self.call(aten.copy_.default, by_name[buffer], self.values[("captured", value)])
+
+    def outputs(self) -> None:
+        """Returns what the model returns."""
+        for name in self.captured.outputs:
+            if name:
+                self.result(Slot("output", name), self.values[("captured", name)])
+
+    def result(self, slot: Slot, node: fx.Node) -> None:
+        """Adds an output."""
+        self._outputs.append((slot, node))
+
+    def finish(self, name: str) -> Program:
+        """Closes the program; inputs that nothing reads are left out."""
+        self.graph.output(tuple(node for _, node in self._outputs))
+        used = prune(self.graph)
+        inputs = []
+        for slot, node in self.inputs:
+            if node in used:
+                inputs.append((slot, node))
+            else:
+                self.graph.erase_node(node)
+        order = {node: index for index, node in enumerate(self.graph.nodes)}
+        inputs.sort(key=lambda item: order[item[1]])
+        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        return Program(name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in self._outputs))
+
+
+def feedback_fake(captured: CapturedGraph, shape: Sequence[int]) -> torch.Tensor:
+    """Returns a fake feedback parameter: of the dtype and device of the model's first floating parameter."""
+    values = [captured.value(name) for name in captured.parameters]
+    like = next(value for value in values if value.is_floating_point())
+    with captured.fake_mode:
+        return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+
+
+def prune(graph: fx.Graph) -> set[fx.Node]:
+    """Removes operators without effect; returns the nodes that are read."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and not writes(node):
+            graph.erase_node(node)
+    return {node for node in graph.nodes if node.users}
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether an operator writes into one of its arguments."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return any(a.alias_info is not None and a.alias_info.is_write for a in node.target._schema.arguments)
+
+
+def written(node: fx.Node) -> list[fx.Node]:
+    """Returns the arguments that an operator writes into."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    arguments: Sequence[Any] = node.target._schema.arguments
+    return [
+        argument
+        for spec, argument in zip(arguments, node.args, strict=False)
+        if spec.alias_info is not None and spec.alias_info.is_write and isinstance(argument, fx.Node)
+    ]

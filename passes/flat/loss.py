@@ -1,0 +1,105 @@
+"""Traces the loss and its gradient at the model's outputs, per sample."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.ir.loss import Loss
+from altprop.ir.program import Slot
+from altprop.passes.flat.builder import FlatBuilder, aten
+
+
+def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
+    """Adds the loss and its gradient; returns the node of the factor that updates are multiplied with.
+
+    Args:
+        builder: the program; its forward is complete.
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+
+    Raises:
+        CompileError: the loss cannot be differentiated, or does not return a scalar.
+    """
+    captured = builder.captured
+    names = [name for name in captured.outputs if name and _floating(captured, name)]
+    leaves, spec = pytree.tree_flatten(target)
+    targets = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    module = _trace(captured, loss, names, leaves, spec)
+    placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    given = [builder.value(("captured", name)) for name in names]
+    for index, leaf in enumerate(targets):
+        given.append(builder.placeholder(Slot("target", str(index)), f"target_{index}", leaf))
+    made = builder.copy(module.graph, dict(zip(placeholders, given, strict=True)))
+    builder.result(Slot("loss", "loss"), made[0])
+    count = position_count(builder, loss, given[0]) if loss.mean else None
+    for name, node in zip(names, made[1:], strict=True):
+        per_sample = node
+        if count is not None:
+            per_sample = builder.call(aten.mul.Tensor, node, count, value=captured.value(name))
+        builder.values[("loss_gradient", name)] = per_sample
+    return None if count is None else builder.call(operator.truediv, 1.0, count)
+
+
+def position_count(builder: FlatBuilder, loss: Loss, output: fx.Node) -> fx.Node:
+    """Adds the number of samples, or of positions of all samples, that the loss is a mean over."""
+    value = output.meta["val"]
+    count = builder.call(aten.sym_size.int, output, 0) if value.dim() else builder.call(operator.add, 1, 0)
+    feature = loss.feature_dim(value.dim())
+    fixed = 1
+    for dim in range(1, value.dim()):
+        if dim != feature:
+            fixed *= int(value.shape[dim])
+    return builder.call(operator.mul, count, fixed) if fixed > 1 else count
+
+
+def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[Any], spec: Any) -> fx.GraphModule:
+    is_tensor = [isinstance(leaf, torch.Tensor) for leaf in leaves]
+
+    def losses(*args: torch.Tensor) -> list[torch.Tensor]:
+        outputs, rest = list(args[: len(names)]), iter(args[len(names) :])
+        given = [next(rest) if tensor else leaf for tensor, leaf in zip(is_tensor, leaves, strict=True)]
+        target = pytree.tree_unflatten(given, spec)
+
+        def scalar(outputs: list[torch.Tensor]) -> torch.Tensor:
+            given = _structure(captured, names, outputs) if loss.structured else outputs[0]
+            result = loss.function(given, target)
+            if isinstance(result, torch.Tensor) and result.dim() == 0:
+                return result
+            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise CompileError(f"the loss {loss.name} returned {shape}, not a scalar.")
+
+        value, pull = torch.func.vjp(scalar, outputs)
+        return [value, *pull(torch.ones_like(value))[0]]
+
+    fakes = [captured.value(name).detach() for name in names] + [x for x in leaves if isinstance(x, torch.Tensor)]
+    try:
+        with torch.enable_grad():
+            return make_fx(losses, tracing_mode="real")(*fakes)
+    except CompileError:
+        raise
+    except Exception as error:  # a loss is user code
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        shapes = ", ".join(str(tuple(fake.shape)) for fake in fakes)
+        raise CompileError(f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}") from error
+
+
+def _structure(captured: CapturedGraph, names: list[str], outputs: list[torch.Tensor]) -> Any:
+    """The model's result as the user sees it; a loss that takes one tensor is given the tensor."""
+    if len(captured.outputs) == 1:
+        return pytree.tree_unflatten(outputs, captured.out_spec)
+    by_name = dict(zip(names, outputs, strict=True))
+    leaves = [
+        by_name.get(name, captured.value(name)) if name else captured.constant_outputs[index]
+        for index, name in enumerate(captured.outputs)
+    ]
+    return pytree.tree_unflatten(leaves, captured.out_spec)
+
+
+def _floating(captured: CapturedGraph, name: str) -> bool:
+    return bool(captured.value(name).is_floating_point())

@@ -1,0 +1,108 @@
+"""Merges operators that do the same work: twins, and projections of one error over several matrices."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.passes.flat.aliases import is_view
+from altprop.passes.flat.builder import writes
+from altprop.passes.flat.masks import mask_place
+
+aten = torch.ops.aten
+
+_RANDOM = ("dropout", "bernoulli", "rand", "multinomial", "normal", "rrelu")
+_PROJECTION_LIMIT = 2**19
+
+
+def merge_twins(graph: fx.Graph) -> int:
+    """Merges operators with the same target and arguments; of backward operators, the masks are joined."""
+    seen: dict[Any, fx.Node] = {}
+    merged = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or writes(node) or any(word in str(node.target) for word in _RANDOM):
+            continue
+        key = _key(node)
+        twin = seen.setdefault(key, node)
+        if twin is not node:
+            _join_masks(twin, node)
+            node.replace_all_uses_with(twin)
+            graph.erase_node(node)
+            merged += 1
+    return merged
+
+
+def _key(node: fx.Node) -> Any:
+    args = list(node.args)
+    place = mask_place(node)
+    if place is not None:
+        args[place] = None
+    return node.target, _freeze(args), _freeze(node.kwargs)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((key, _freeze(item)) for key, item in sorted(value.items()))
+    return (type(value).__name__, value)
+
+
+def _join_masks(one: fx.Node, other: fx.Node) -> None:
+    place = mask_place(one)
+    if place is not None:
+        joined = [a or b for a, b in zip(one.args[place], other.args[place], strict=True)]  # type: ignore[arg-type]
+        one.update_arg(place, joined)
+
+
+def merge_projections(graph: fx.Graph) -> int:
+    """Joins products of one small error with several feedback matrices into one product.
+
+    `e B_1, e B_2, ...` becomes `e [B_1 B_2 ...]`, of which each region reads its columns. It pays while the messages
+    are small; large ones are better made where they are used.
+    """
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    groups: dict[tuple[fx.Node, Any], list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.target is aten.mm.default and _is_feedback(node.args[1]):
+            groups.setdefault((node.args[0], str(node.meta["val"].dtype)), []).append(node)
+    return sum(_join(graph, nodes, order) for nodes in groups.values() if _pays(nodes))
+
+
+def _is_feedback(node: Any) -> bool:
+    while isinstance(node, fx.Node) and is_view(node):
+        node = node.args[0]
+    return isinstance(node, fx.Node) and node.op == "placeholder" and node.name.startswith("feedback")
+
+
+def _pays(nodes: list[fx.Node]) -> bool:
+    columns = sum(int(node.meta["val"].shape[1]) for node in nodes)
+    return len(nodes) > 1 and columns * 128 <= _PROJECTION_LIMIT
+
+
+def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> int:
+    first = min(nodes, key=order.__getitem__)
+    matrices = [node.args[1] for node in nodes]
+    sizes = [int(node.meta["val"].shape[1]) for node in nodes]
+    with graph.inserting_before(first):
+        copied = [_rebuild(graph, matrix) for matrix in matrices]
+        joined = graph.call_function(aten.cat.default, (copied, 1))
+        product = graph.call_function(aten.mm.default, (first.args[0], joined))
+        parts = graph.call_function(aten.split_with_sizes.default, (product, sizes, 1))
+        for index, node in enumerate(nodes):
+            part = graph.call_function(operator.getitem, (parts, index))
+            part.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(part)
+    for node in nodes:
+        graph.erase_node(node)
+    return len(nodes) - 1
+
+
+def _rebuild(graph: fx.Graph, node: Any) -> fx.Node:
+    """Copies a chain of views of a feedback matrix to the present place."""
+    if node.op == "placeholder":
+        return node
+    source = _rebuild(graph, node.args[0])
+    copied = graph.node_copy(node, lambda n: source if n is node.args[0] else n)
+    return copied

@@ -1,0 +1,69 @@
+"""Lets results overwrite arguments that nothing reads any more; a relu behind a norm needs no memory of its own."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.passes.flat.aliases import aliases, is_view
+
+aten = torch.ops.aten
+
+_IN_PLACE: dict[Any, Any] = {
+    aten.relu.default: aten.relu_.default,
+    aten.tanh.default: aten.tanh_.default,
+    aten.sigmoid.default: aten.sigmoid_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.sub.Tensor: aten.sub_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.div.Tensor: aten.div_.Tensor,
+    aten.neg.default: aten.neg_.default,
+    aten.hardtanh.default: aten.hardtanh_.default,
+}
+
+
+def reuse_memory(graph: fx.Graph) -> int:
+    """Turns elementwise operators into their in-place forms where that is safe. Returns how many."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    count = 0
+    for node in list(graph.nodes):
+        if node.target in _IN_PLACE and _is_safe(node, order):
+            node.target = _IN_PLACE[node.target]
+            count += 1
+    return count
+
+
+def _is_safe(node: fx.Node, order: dict[fx.Node, int]) -> bool:
+    target = node.args[0]
+    if not isinstance(target, fx.Node) or not _same_form(target, node):
+        return False
+    if any(argument is target for argument in node.args[1:]):
+        return False
+    root = _root(target)
+    if root.op == "placeholder":
+        return False
+    family = aliases(root)
+    if any(n is not node and order[n] > order[node] for member in family for n in (member, *member.users)):
+        return False
+    others = [a for a in node.args[1:] if isinstance(a, fx.Node)]
+    return not any(a in family for a in others) and not _returned(family)
+
+
+def _returned(family: set[fx.Node]) -> bool:
+    return any(user.op == "output" for member in family for user in member.users)
+
+
+def _root(node: fx.Node) -> fx.Node:
+    """The operator that allocated the memory behind a view or an in-place operator."""
+    while is_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _same_form(one: fx.Node, other: fx.Node) -> bool:
+    a, b = one.meta.get("val"), other.meta.get("val")
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return False
+    if a.dtype != b.dtype or a.dim() != b.dim() or not a.is_contiguous():
+        return False
+    return all(str(x) == str(y) for x, y in zip(a.shape, b.shape, strict=True))

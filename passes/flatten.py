@@ -1,0 +1,103 @@
+"""Joins the derived graphs into flat programs.
+
+* *forward*: from inputs to outputs and residuals;
+* *update*: from residuals and cotangents at the outputs to gradients;
+* *backward*: both, with the loss between them; needs to know the form of the target.
+"""
+
+import dataclasses
+import operator
+from typing import Any, ClassVar
+
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.loss import Loss
+from altprop.ir.program import Program, Slot
+from altprop.ir.updates import Value
+from altprop.passes.base import Pass
+from altprop.passes.flat.builder import FlatBuilder, aten
+from altprop.passes.flat.loss import add_loss, position_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten(Pass):
+    """Attributes:
+    loss: the loss.
+    target: tree of fake tensors of the target's form, or None if it is not known yet.
+    """
+
+    requires: ClassVar[str] = "derived"
+    ensures: ClassVar[str] = "derived"
+
+    loss: Loss | None = None
+    target: Any = None
+
+    def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
+        """Adds `programs` to the graph."""
+        assert self.loss is not None
+        programs = {p.name: p for p in _split(graph, self.loss)}
+        if self.target is not None:
+            programs["backward"] = _backward(graph, self.loss, self.target)
+        operators = sum(len(p.graph.graph.nodes) for p in programs.values())
+        return graph.replace(programs={**graph.programs, **programs}), operators, "operators in flat programs"
+
+
+def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
+    builder = _forward(graph)
+    scale = add_loss(builder, loss, target)
+    for update in graph.updates.values():
+        builder.update(update)
+    builder.gradients(scale)
+    builder.buffers()
+    return builder.finish("backward")
+
+
+def _forward(graph: ErrorGraph) -> FlatBuilder:
+    builder = FlatBuilder(graph)
+    builder.preamble()
+    for region in graph.regions:
+        builder.forward(graph.locals[region.name])
+    return builder
+
+
+def _split(graph: ErrorGraph, loss: Loss) -> tuple[Program, Program]:
+    """The forward and the update as two programs, for a loss that the user computes between them."""
+    forward = _forward(graph)
+    forward.outputs()
+    forward.buffers()
+    kept = _residuals(graph, forward)
+    for index, key in enumerate(kept):
+        forward.result(Slot("residual", str(index)), forward.value(key))
+    return forward.finish("forward"), _update(graph, loss, forward, kept)
+
+
+def _residuals(graph: ErrorGraph, forward: FlatBuilder) -> list[Value]:
+    """Values of the forward that some update reads and that are no inputs of the program."""
+    given = {node for _, node in forward.inputs}
+    read = [key for update in graph.updates.values() for key in update.inputs.values()]
+    wanted = dict.fromkeys(key for key in read if key in forward.values and forward.values[key] not in given)
+    return list({forward.values[key]: key for key in wanted}.values())
+
+
+def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Value]) -> Program:
+    builder = FlatBuilder(graph)
+    nodes = {}
+    for index, key in enumerate(kept):
+        value = forward.value(key).meta.get("val")
+        nodes[forward.value(key)] = builder.placeholder(Slot("residual", str(index)), f"residual_{index}", value)
+    for key, node in forward.values.items():
+        if node in nodes:
+            builder.values[key] = nodes[node]
+    scale = None
+    for name in graph.captured.outputs:
+        if name and graph.captured.value(name).is_floating_point():
+            value = graph.captured.value(name)
+            cotangent = builder.placeholder(Slot("cotangent", name), f"cotangent_{name}", value)
+            builder.values[("loss_gradient", name)] = cotangent
+            if loss.mean:
+                count = position_count(builder, loss, cotangent)
+                builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)
+                scale = builder.call(operator.truediv, 1.0, count) if scale is None else scale
+    for update in graph.updates.values():
+        builder.update(update)
+    builder.gradients(scale)
+    return builder.finish("update")

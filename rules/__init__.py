@@ -1,0 +1,20 @@
+"""Learning rules, one a file, and the kinds of feedback that connections carry."""
+
+from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.bp import Backprop
+from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.reclra import RecursiveLRA
+from altprop.rules.registry import available, get
+
+__all__ = [
+    "Backprop",
+    "DirectFeedbackAlignment",
+    "FeedbackAlignment",
+    "Incoming",
+    "Local",
+    "RecursiveLRA",
+    "Rule",
+    "available",
+    "get",
+]

@@ -1,0 +1,180 @@
+"""The four-function interface of a learning rule.
+
+A rule is written in plain tensor code, for one region at a time. The compiler traces it; nothing it does runs as
+Python in training. To write one, subclass `Rule` as a frozen dataclass, give it a `name`, and override what
+differs:
+
+* `signal`: what message `d` reaches the region over its incoming connections?
+* `error`: what do its error neurons hold?
+* `update`: how do its parameters move?
+* `feedback_update`: how does the feedback on a connection into it move?
+
+Shapes: `N` samples first; `h`, `z`, `d` and `e` have the shape of the region's activity. Errors are per sample, of
+the *sum* of the loss over samples; the compiler applies the loss's reduction to what `update` returns.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import torch
+
+from altprop.ir.errors import RuleError
+from altprop.ir.plan import Connection, Feedback
+from altprop.ir.region import Region
+from altprop.rules.feedback import choose_direct_kind
+
+RULES: dict[str, type["Rule"]] = {}
+
+
+class Local(Protocol):
+    """What a rule may see of one region."""
+
+    region: Region
+
+    @property
+    def h(self) -> torch.Tensor:
+        """The pre-activation."""
+
+    @property
+    def z(self) -> torch.Tensor:
+        """The activity."""
+
+    def phi(self, h: torch.Tensor) -> torch.Tensor:
+        """Applies the region's activation to any pre-activation of the same shape."""
+
+    def phi_vjp(self, d: torch.Tensor) -> torch.Tensor:
+        """Returns `phi'(h) * d`: an error at the activity, taken to the pre-activation."""
+
+    def parameter_vjp(self, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns, by parameter name, the local vector-Jacobian product of `h` with cotangent `e`."""
+
+
+class Incoming(Protocol):
+    """One connection into a region."""
+
+    connection: Connection
+    feedback: Mapping[str, torch.Tensor]
+
+    @property
+    def error(self) -> torch.Tensor:
+        """The error of the connection's source; for an output region, the loss's gradient at the output."""
+
+    def project(self, error: torch.Tensor) -> torch.Tensor:
+        """Sends an error of the source over the connection; returns a message of the activity's shape."""
+
+    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns, by feedback name, the outer product of the source's error with a factor of the activity's shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Base of all learning rules; as it stands it moves parameters along `phi'(h) * d`.
+
+    Attributes of the class:
+        name: the rule's name in text, such as "reclra(beta=0.1)".
+        summary: one line on what the rule does.
+        source: paper and equations.
+        plan: the named plan that the rule uses unless another is asked for.
+        along_edges: whether its errors run backwards over every edge of the forward graph.
+        needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    plan: ClassVar[str] = "direct"
+    along_edges: ClassVar[bool] = False
+    needs_derivative: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if cls.__dict__.get("name"):
+            RULES[cls.name] = cls
+
+    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
+        """Says what stands on a connection that a named plan draws.
+
+        Args:
+            source: region whose error is sent.
+            target: region that receives it.
+            adjacent: whether the source reads the target in the forward pass.
+        """
+        return Feedback(choose_direct_kind(source, target))
+
+    def inner_rule(self) -> "Rule":
+        """Returns the rule of the regions inside a block, where a plan has blocks."""
+        return self
+
+    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
+        """Returns the message `d` that reaches the region: the sum over its connections."""
+        messages = [connection.project(connection.error) for connection in incoming]
+        total = messages[0]
+        for message in messages[1:]:
+            total = total + message
+        return total
+
+    def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
+        """Returns what the error neurons hold, `e = phi'(h) * d`: the cotangent that enters at `h`."""
+        return local.phi_vjp(d)
+
+    def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns the update direction of each parameter of the region, summed over samples."""
+        return local.parameter_vjp(e)
+
+    def feedback_update(
+        self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Returns the update direction of learned feedback on one connection, by name; empty if fixed."""
+        return {}
+
+    def __str__(self) -> str:
+        changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        if not changed:
+            return self.name
+        return f"{self.name}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})"
+
+
+def parse_rule(text: str) -> Rule:
+    """Builds the rule that a text such as `"reclra(beta=0.1)"` describes.
+
+    Raises:
+        RuleError: unknown rule, unknown option, or not of the form `name(option=value, ...)`.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise RuleError(f'"{text}" does not read as a rule; write name(option=value, ...).') from error
+    options: dict[str, object] = {}
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+        name = tree.func.id
+        options = {_key(k, text): _literal(k.value, text) for k in tree.keywords}
+    elif isinstance(tree, ast.Name):
+        name = tree.id
+    else:
+        raise RuleError(f'"{text}" does not read as a rule; write name(option=value, ...).')
+    return _build(name, options)
+
+
+def _key(keyword: ast.keyword, text: str) -> str:
+    if keyword.arg is None:
+        raise RuleError(f'"{text}": options are written option=value.')
+    return keyword.arg
+
+
+def _literal(node: ast.expr, text: str) -> object:
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise RuleError(f'"{text}": {ast.unparse(node)} is not a plain value.') from error
+
+
+def _build(name: str, options: dict[str, object]) -> Rule:
+    if name not in RULES:
+        raise RuleError(f'there is no rule "{name}"; there are {", ".join(sorted(RULES))}.')
+    known = {field.name for field in dataclasses.fields(RULES[name])}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        has = ", ".join(sorted(known)) or "none"
+        raise RuleError(f'the rule "{name}" has no option "{unknown[0]}"; its options are: {has}.')
+    return RULES[name](**options)

@@ -1,0 +1,28 @@
+"""Backpropagation, as a rule like the others: the exact transpose on every edge of the forward graph.
+
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j,    e_i = phi_i'(h_i) * d_i
+
+It is the baseline, and the compiler's own oracle: with it every program must equal autograd.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.plan import Feedback
+from altprop.ir.region import Region
+from altprop.rules.base import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Backprop(Rule):
+    """Backpropagation."""
+
+    name: ClassVar[str] = "bp"
+    summary: ClassVar[str] = "backpropagation: exact transpose feedback along the forward graph"
+    source: ClassVar[str] = "Rumelhart, Hinton and Williams 1986"
+    plan: ClassVar[str] = "chain"
+    along_edges: ClassVar[bool] = True
+
+    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
+        """The exact transpose; nothing is stored."""
+        return Feedback("transpose")

@@ -1,0 +1,39 @@
+"""Direct feedback alignment (Nokland 2016; direct feedback alignment survey, Eq. 4).
+
+    d_i = e_L B_i,    e_i = phi_i'(h_i) * d_i
+
+with the loss's gradient at the output `e_L` and a fixed random matrix `B_i` for each region.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.plan import Feedback
+from altprop.ir.region import Region
+from altprop.rules.base import Rule
+from altprop.rules.feedback import choose_direct_kind
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectFeedbackAlignment(Rule):
+    """Direct feedback alignment.
+
+    Attributes:
+        kind: a direct feedback kind ("dense", "position", "channel"), or "auto": by position where output and
+            activity share their positions, else dense.
+        distribution: "uniform", "normal" or "kaiming_uniform".
+        scale: multiplies the distribution's own width.
+    """
+
+    name: ClassVar[str] = "dfa"
+    summary: ClassVar[str] = "direct feedback alignment: the output error straight to every region"
+    source: ClassVar[str] = "Nokland 2016"
+
+    kind: str = "auto"
+    distribution: str = "normal"
+    scale: float = 1.0
+
+    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
+        """A random matrix from the output's units to the target's."""
+        kind = choose_direct_kind(source, target) if self.kind == "auto" else self.kind
+        return Feedback(kind, {"distribution": self.distribution, "scale": self.scale})

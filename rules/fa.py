@@ -1,0 +1,38 @@
+"""Feedback alignment (Lillicrap et al. 2016).
+
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with fixed random B_j in place of the weights W_j
+    e_i = phi_i'(h_i) * d_i
+
+The product is taken at the true forward: saved activities and attention probabilities are the real ones; only the
+matrices and filters are replaced. Biases and the affine of a norm keep their own values.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.plan import Feedback
+from altprop.ir.region import Region
+from altprop.rules.base import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackAlignment(Rule):
+    """Feedback alignment.
+
+    Attributes:
+        distribution: "kaiming_uniform", "uniform" or "normal".
+        scale: multiplies the distribution's own width.
+    """
+
+    name: ClassVar[str] = "fa"
+    summary: ClassVar[str] = "feedback alignment: backward through fixed random copies of the weights"
+    source: ClassVar[str] = "Lillicrap et al. 2016"
+    plan: ClassVar[str] = "chain"
+    along_edges: ClassVar[bool] = True
+
+    distribution: str = "kaiming_uniform"
+    scale: float = 1.0
+
+    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
+        """An own copy of the source's weights, random and fixed."""
+        return Feedback("forward", {"distribution": self.distribution, "scale": self.scale})

@@ -1,0 +1,17 @@
+"""Finding rules by name."""
+
+from altprop.rules.base import RULES, Rule, parse_rule
+
+
+def get(rule: str | Rule) -> Rule:
+    """Returns the rule that a text such as `"reclra(beta=0.1)"` describes; `str` of it gives the text back.
+
+    Raises:
+        RuleError: unknown rule or option.
+    """
+    return rule if isinstance(rule, Rule) else parse_rule(rule)
+
+
+def available() -> dict[str, str]:
+    """Returns the rules by name, with one line on each."""
+    return {name: RULES[name].summary for name in sorted(RULES)}

@@ -1,0 +1,75 @@
+"""Feedback parameters: drawn once, as a function of the seed and their name alone."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from altprop.ir.graph import FeedbackParameter
+
+
+class FeedbackStore(nn.Module):
+    """Holds the feedback parameters of a net; behaves as a mapping from connection name to parameter.
+
+    In `state_dict` the dots of a name are written as slashes, since module keys may hold none.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.specs: dict[str, FeedbackParameter] = {}
+
+    def add(self, specs: Mapping[str, FeedbackParameter], like: torch.Tensor) -> None:
+        """Draws the parameters that are not there yet, in the dtype and on the device of `like`."""
+        for name, spec in specs.items():
+            if name not in self.specs:
+                value = draw(self.seed, spec).to(device=like.device, dtype=like.dtype)
+                self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
+                self.specs[name] = spec
+
+    def __getitem__(self, name: str) -> nn.Parameter:
+        if name not in self.specs:
+            known = ", ".join(self.specs) or "none"
+            raise KeyError(f'there is no feedback "{name}"; there is: {known}')
+        parameter = self._parameters[_key(name)]
+        assert isinstance(parameter, nn.Parameter)
+        return parameter
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.specs
+
+    def keys(self) -> list[str]:
+        """Returns the names."""
+        return list(self.specs)
+
+    def values(self) -> list[nn.Parameter]:
+        """Returns the parameters."""
+        return [self[name] for name in self.specs]
+
+    def items(self) -> list[tuple[str, nn.Parameter]]:
+        """Returns names and parameters."""
+        return [(name, self[name]) for name in self.specs]
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {tuple(p.shape)}" for name, p in self.items()]
+        return "\n".join(["FeedbackStore(", *lines, ")"])
+
+
+def draw(seed: int, spec: FeedbackParameter) -> torch.Tensor:
+    """Draws a feedback parameter in float32 on the CPU; no global random state is touched."""
+    digest = hashlib.sha256(f"{seed}:{spec.name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    if spec.distribution == "normal":
+        return torch.randn(spec.shape, generator=generator) * spec.scale
+    return (torch.rand(spec.shape, generator=generator) * 2 - 1) * spec.scale
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")

@@ -1,0 +1,309 @@
+"""`LocalNet`: a compiled model that a user trains."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from altprop.ir.errors import CompileError
+from altprop.ir.explain import Explanation, explain
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.optim import Optimizer
+from altprop.ir.plan import WiringPlan
+from altprop.ir.program import Slot
+from altprop.runtime.bridge import LocalFunction
+from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.variant import Call, Variant
+
+CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
+
+
+class LocalNet(nn.Module):
+    """A model and the local-learning program that trains it.
+
+    Made by `altprop.compile`. Parameters are shared with the caller's module, which is trained in place.
+
+    Attributes:
+        model: the caller's module.
+        feedback: mapping from connection name, `"fc3->fc1"`, to feedback parameter.
+        optimizer: the optimizer inside the program, or None; its `lr` may be changed between steps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        compiler: CompileFunction,
+        *,
+        optimizer: Optimizer | None = None,
+        backend: str = "eager",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.feedback = FeedbackStore(seed)
+        self.state = OptimizerState()
+        self.optimizer = optimizer
+        self.backend = backend
+        self._compiler = compiler
+        self._variants: dict[Any, Variant] = {}
+        self._first: Variant | None = None
+        self._plan: WiringPlan | None = None
+        self._modules_of_model = list(model.modules())
+
+    def capture(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles for inputs like these, without running anything."""
+        mode = self.model.training
+        self.model.train()
+        try:
+            self._variant(Call.of(args, kwargs))
+        finally:
+            self.model.train(mode)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model's forward.
+
+        In training mode with grad enabled, `loss.backward()` on anything computed from the result fills `.grad` of
+        every parameter by the local program. In evaluation mode this is the model itself, without gradients.
+        """
+        if not self.model.training:
+            with torch.no_grad():
+                return self.model(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            return self.model(*args, **kwargs)
+        call = Call.of(args, kwargs)
+        call.refuse_input_gradients()
+        variant = self._variant(call)
+        forward, update = variant.executor("forward"), variant.executor("update")
+        moved = [slot for slot in update.outputs if slot.kind in ("gradient", "feedback_gradient")]
+        tensors = [self._moved(slot) for slot in moved]
+        with torch.autocast(call.device_type, enabled=False):
+            values = LocalFunction.apply(forward, update, variant.given(call), moved, *tensors)
+        return variant.structure(values)
+
+    def backward(self, inputs: Any, target: Any) -> torch.Tensor:
+        """Runs forward, errors and updates as one program without autograd, and adds to `.grad`.
+
+        Args:
+            inputs: the model's input; a tuple if it takes several, a dict if it takes them by keyword.
+            target: the loss's target.
+
+        Returns:
+            The loss, a scalar.
+        """
+        call = Call.from_inputs(inputs)
+        variant = self._variant(call, target)
+        with torch.autocast(call.device_type, enabled=False):
+            made = variant.executor("backward").run(variant.given(call, target))
+        loss: torch.Tensor | None = None
+        for slot, value in zip(variant.executor("backward").outputs, made, strict=True):
+            if slot.kind == "loss":
+                loss = value
+            else:
+                _accumulate(self._moved(slot), value)
+        assert loss is not None
+        return loss
+
+    def step(self, inputs: Any, target: Any) -> torch.Tensor:
+        """Runs one training step as one program: forward, errors, updates and the optimizer.
+
+        Args:
+            inputs: the model's input; a tuple if it takes several, a dict if it takes them by keyword.
+            target: the loss's target.
+
+        Returns:
+            The loss before the step, a scalar.
+
+        Raises:
+            CompileError: the net was compiled without `optimizer=`.
+        """
+        if self.optimizer is None:
+            raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
+        call = Call.from_inputs(inputs)
+        variant = self._variant(call, target)
+        given = variant.given(call, target)
+        for name, number in self.optimizer.scalars(self.state.advance()).items():
+            given[Slot("scalar", name)] = number
+        with torch.autocast(call.device_type, enabled=False):
+            (loss,) = variant.executor("step").run(given)
+        result: torch.Tensor = loss
+        return result
+
+    def _moved(self, slot: Slot) -> nn.Parameter:
+        if slot.kind == "feedback_gradient":
+            return self.feedback[slot.name]
+        return self.model.get_parameter(slot.name)
+
+    def _variant(self, call: Call, target: Any = None) -> Variant:
+        """Returns the compiled programs for inputs of this form in the model's present mode."""
+        key = (call.key(), self._mode_key(call))
+        variant = self._variants.get(key)
+        if variant is not None and variant.fits(call, target):
+            return variant
+        longer = (key, call.batch if variant is not None and variant.is_static else None, Call.target_key(target))
+        variant = self._variants.get(longer)
+        if variant is None:
+            variant = self._compile(call, target)
+            self._variants[longer if key in self._variants else key] = variant
+            if not variant.fits(call, target):
+                variant = self._compile(call, target, exact=True)
+                self._variants[longer] = variant
+        return variant
+
+    def _mode_key(self, call: Call) -> Any:
+        first = next(self.model.parameters(), None)
+        kind = (first.dtype, first.device) if first is not None else ()
+        training = tuple(module.training for module in self._modules_of_model)
+        grads = tuple(p.requires_grad for p in self.model.parameters())
+        cast = torch.get_autocast_dtype(call.device_type) if torch.is_autocast_enabled(call.device_type) else None
+        return kind, training, grads, cast
+
+    def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
+        compiled = self._compiler(self.model, call, target if exact or self._first is not None else None, self._plan)
+        graph: ErrorGraph = compiled.graph
+        like = next(self.model.parameters())
+        self.feedback.add(graph.feedback, like)
+        variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
+        if "step" in graph.programs:
+            named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
+            self.state.add(graph.programs["step"].inputs, named)
+        if self._first is None:
+            self._first, self._plan = variant, graph.plan
+        return variant
+
+    def _compiled(self) -> Any:
+        if self._first is None:
+            raise CompileError(
+                "nothing is compiled yet: call the net once, or pass example_inputs= to altprop.compile."
+            )
+        return self._first.compiled
+
+    @property
+    def plan(self) -> WiringPlan:
+        """The wiring plan."""
+        plan: WiringPlan = self._compiled().graph.plan
+        return plan
+
+    @property
+    def graph(self) -> ErrorGraph:
+        """The error-pathway graph after all passes."""
+        graph: ErrorGraph = self._compiled().graph
+        return graph
+
+    @property
+    def history(self) -> Mapping[str, ErrorGraph]:
+        """The graph after each pass, by the pass's name."""
+        history: Mapping[str, ErrorGraph] = self._compiled().history
+        return history
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds that each pass took."""
+        seconds: Mapping[str, float] = self._compiled().seconds
+        return seconds
+
+    def explain(self) -> Explanation:
+        """Returns a table, one row a parameter: which rule really moves it, and where its signal comes from."""
+        trainable = {name: p.requires_grad for name, p in self.model.named_parameters()}
+        return explain(self.graph, trainable)
+
+    def export(self, path: str | Path) -> Path:
+        """Writes the graph or the plan; the suffix chooses json, graphml, dot, svg, png, pdf or html."""
+        path = Path(path)
+        if path.suffix == ".json":
+            self.plan.save(path)
+            return path
+        return self.graph.draw(path)
+
+    def feedback_parameters(self) -> Iterator[nn.Parameter]:
+        """Yields the feedback parameters, learned and fixed."""
+        yield from self.feedback.values()
+
+    def param_groups(
+        self, lr: float, feedback_lr: float | None = None, feedback_weight_decay: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """Returns parameter groups for `torch.optim`: the model's parameters, and the learned feedback.
+
+        Args:
+            lr: learning rate of the model's parameters.
+            feedback_lr: learning rate of learned feedback; None means `lr`.
+            feedback_weight_decay: weight decay of learned feedback.
+        """
+        self._warn_if_late()
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr": lr}]
+        learned = [p for p in self.feedback.values() if p.requires_grad]
+        if learned:
+            rate = lr if feedback_lr is None else feedback_lr
+            groups.append({"params": learned, "lr": rate, "weight_decay": feedback_weight_decay})
+        return groups
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Yields the model's parameters, then the feedback parameters."""
+        self._warn_if_late()
+        return super().parameters(recurse)
+
+    def _warn_if_late(self) -> None:
+        if self._first is None and not self.__dict__.get("_warned"):
+            self._warned = True
+            warnings.warn(
+                "the net is captured at its first call, so feedback parameters do not exist yet and an optimizer "
+                "made now will not move them; pass example_inputs= to altprop.compile.",
+                stacklevel=3,
+            )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads what `state_dict` returned; the next step is bit-identical.
+
+        Raises:
+            CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
+        """
+        extra = [k for k in state_dict if k.startswith(("feedback.", "state.")) and k != "state.step"]
+        if self._first is None and extra:
+            raise CompileError(
+                "the checkpoint holds feedback or optimizer state, which exists only after capture: "
+                "pass example_inputs= to altprop.compile."
+            )
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LocalNet":
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        shared = {"_compiler", "_variants", "_first", "_plan", "_modules_of_model"}
+        made.__dict__ = {k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in shared}
+        made._compiler, made._plan = self._compiler, self._plan
+        made._modules_of_model = list(made.model.modules())
+        bound = {id(v): v.bind(made.model, made.feedback, made.state) for v in self._variants.values()}
+        made._variants = {key: bound[id(v)] for key, v in self._variants.items()}
+        made._first = bound.get(id(self._first))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        examples = self._first.example if self._first is not None else None
+        state |= {"_variants": {}, "_first": None, "_examples": examples, "_modules_of_model": []}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        example = state.pop("_examples")
+        super().__setstate__(state)
+        self._modules_of_model = list(self.model.modules())
+        if example is not None:
+            self.capture(*example.args, **example.kwargs)
+
+
+def _accumulate(parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+    if parameter.grad is None:
+        parameter.grad = gradient
+    else:
+        parameter.grad.add_(gradient)
+
+
+def shapes(tree: Any) -> str:
+    """Returns the shapes of a tree of tensors, for messages."""
+    leaves = pytree.tree_leaves(tree)
+    return ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves)

@@ -1,0 +1,47 @@
+"""Tensors that the optimizer inside the program keeps, and its step count."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from altprop.ir.program import Slot
+
+
+class OptimizerState(nn.Module):
+    """Holds the state tensors as buffers, named `"momentum:fc1/weight"`, and counts steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.count = 0
+
+    def add(self, slots: Iterable[Slot], like: "dict[str, torch.Tensor]") -> None:
+        """Adds the tensors that are not there yet, zero, each like the parameter that it belongs to."""
+        for slot in slots:
+            key = slot.name.replace(".", "/")
+            if slot.kind == "state" and key not in self._buffers:
+                parameter = like[slot.name.partition(":")[2]]
+                self.register_buffer(key, torch.zeros_like(parameter, memory_format=torch.preserve_format))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        value = self._buffers[name.replace(".", "/")]
+        assert value is not None
+        return value
+
+    def advance(self) -> int:
+        """Counts one step; returns its number, from 1."""
+        self.count += 1
+        return self.count
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:  # type: ignore[type-arg]
+        step = self._buffers["step"]
+        assert step is not None
+        step.fill_(self.count)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        step = self._buffers["step"]
+        assert step is not None
+        self.count = int(step)

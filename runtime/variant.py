@@ -1,0 +1,181 @@
+"""Programs for one form of inputs, and the calls that they fit."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Slot
+from altprop.runtime.executor import Bindings, Executor
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of one call of the model."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @staticmethod
+    def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Call":
+        """Builds a call from positional and keyword arguments."""
+        return Call(args, kwargs)
+
+    @staticmethod
+    def from_inputs(inputs: Any) -> "Call":
+        """Builds a call from `inputs` of `net.step`: a tensor, a tuple, or a dict of keyword arguments."""
+        if isinstance(inputs, tuple):
+            return Call(inputs, {})
+        if isinstance(inputs, dict):
+            return Call((), inputs)
+        return Call((inputs,), {})
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The flattened arguments."""
+        if not self.kwargs and all(isinstance(arg, torch.Tensor) for arg in self.args):
+            return list(self.args)
+        leaves: list[Any] = pytree.tree_leaves((self.args, self.kwargs))
+        return leaves
+
+    @property
+    def first(self) -> torch.Tensor:
+        """The first tensor among the arguments.
+
+        Raises:
+            CompileError: there is none.
+        """
+        for leaf in self.leaves:
+            if isinstance(leaf, torch.Tensor):
+                return leaf
+        raise CompileError("the call has no tensor among its inputs.")
+
+    @property
+    def batch(self) -> int:
+        """Size of the batch."""
+        return self.first.shape[0] if self.first.dim() else 1
+
+    @property
+    def device_type(self) -> str:
+        """Type of the device that the inputs are on."""
+        return self.first.device.type
+
+    def key(self) -> Any:
+        """Returns what must agree for two calls to run the same program: all but the batch."""
+        batch = self.batch
+
+        def of(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            if leaf.dim() and leaf.shape[0] == batch:
+                return (leaf.dtype, leaf.device, leaf.shape[1:])
+            return (leaf.dtype, leaf.device, leaf.shape, None)
+
+        return (tuple(self.kwargs), len(self.args), *(of(leaf) for leaf in self.leaves))
+
+    @staticmethod
+    def target_key(target: Any) -> Any:
+        """Returns what must agree for two targets to run the same program: all but the batch."""
+        leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
+        return tuple((t.dtype, tuple(t.shape[1:])) if isinstance(t, torch.Tensor) else t for t in leaves)
+
+    def refuse_input_gradients(self) -> None:
+        """Refuses inputs that require grad: no local rule sends errors beyond the first region.
+
+        Raises:
+            CompileError: names the input.
+        """
+        for index, leaf in enumerate(self.leaves):
+            if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+                raise CompileError(
+                    f"input {index} requires grad, but a local program sends no error to its inputs: "
+                    "detach it, or compile the whole model that makes it."
+                )
+
+
+class Variant:
+    """Compiled programs bound to the tensors of one net."""
+
+    def __init__(
+        self,
+        compiled: Any,
+        model: nn.Module,
+        feedback: Mapping[str, nn.Parameter],
+        state: nn.Module,
+        backend: str,
+    ) -> None:
+        self.compiled = compiled
+        self.backend = backend
+        self.example: Call = compiled.example
+        graph: ErrorGraph = compiled.graph
+        self._captured = graph.captured
+        self._programs = graph.programs
+        self._bindings = Bindings(model, feedback, state, graph.captured.constants)
+        self._executors: dict[str, Executor] = {}
+        self._inputs = [Slot("input", name) for name in graph.captured.inputs]
+        self._target_key = self._find_target_key()
+
+    def bind(self, model: nn.Module, feedback: Mapping[str, nn.Parameter], state: nn.Module) -> "Variant":
+        """Returns the same programs, bound to another net's tensors."""
+        return Variant(self.compiled, model, feedback, state, self.backend)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the model fixes the size of its batch."""
+        return isinstance(self._captured.batch, int)
+
+    def _find_target_key(self) -> Any:
+        if "backward" not in self._programs:
+            return None
+        program = self._programs["backward"]
+        nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
+        values = [n.meta["val"] for slot, n in zip(program.inputs, nodes, strict=True) if slot.kind == "target"]
+        return tuple((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in values)
+
+    def fits(self, call: Call, target: Any = None) -> bool:
+        """Whether the programs run this call, with this target."""
+        if self.is_static and call.batch != self._captured.batch:
+            return False
+        return target is None or Call.target_key(target) == self._target_key
+
+    def executor(self, name: str) -> Executor:
+        """Returns one of the programs, ready to run."""
+        if name not in self._executors:
+            self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
+        return self._executors[name]
+
+    def given(self, call: Call, target: Any = None) -> dict[Slot, Any]:
+        """Pairs the slots of inputs and targets with values.
+
+        Raises:
+            ValueError: input and target have batches of different sizes.
+        """
+        given: dict[Slot, Any] = dict(zip(self._inputs, self._ordered(call), strict=True))
+        leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        for index, leaf in enumerate(tensors):
+            if leaf.dim() and leaf.shape[0] != call.batch:
+                raise ValueError(f"the target has a batch of {leaf.shape[0]}, the input one of {call.batch}.")
+            given[Slot("target", str(index))] = leaf
+        return given
+
+    def _ordered(self, call: Call) -> list[Any]:
+        """The flattened arguments, keywords in the order of the capture."""
+        if not call.kwargs:
+            return call.leaves
+        names = list(self.example.kwargs)
+        return pytree.tree_leaves((call.args, {name: call.kwargs[name] for name in names}))
+
+    def structure(self, values: Any) -> Any:
+        """Puts flat outputs into the form in which the model returns them."""
+        captured = self._captured
+        rest = iter(values)
+        leaves = [
+            next(rest) if name else captured.constant_outputs[index] for index, name in enumerate(captured.outputs)
+        ]
+        return pytree.tree_unflatten(leaves, captured.out_spec)
