@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import altprop
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
@@ -164,3 +166,7 @@ def test_command_is_installed(wheel: Path, tmp_path: Path) -> None:
     install(python, wheel)
     shown = run([python.parent / "altprop", "--help"], tmp_path)
     assert "examine" in shown
+
+
+def test_version_is_written_the_same_twice() -> None:
+    assert altprop.__version__ == PROJECT["project"]["version"]
