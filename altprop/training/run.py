@@ -1,0 +1,255 @@
+"""The training loop: epochs of `net.step`, each followed by a score, a checkpoint and the logs."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop.data import BatchSampler, DataSet
+from altprop.data import load as load_data
+from altprop.training.build import build_model, build_net, check_device, check_outputs
+from altprop.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_random_states,
+    random_states,
+    save_checkpoint,
+)
+from altprop.training.config import RunConfig
+from altprop.training.errors import TrainingError
+from altprop.training.evaluate import Score, evaluate
+from altprop.training.folder import RunFolder
+from altprop.training.logs import Row, TensorBoardLog, has_tensorboard, write_csv, write_json
+from altprop.training.plots import plot_curves
+
+
+class Reporter:
+    """Hears how a run goes. This one is silent; a progress bar overrides what it shows."""
+
+    def started(self, run: "Run") -> None:
+        """The net is compiled, and a checkpoint, if there is one, is loaded."""
+
+    def stepped(self, loss: float) -> None:
+        """One batch is done."""
+
+    def finished_epoch(self, row: Row) -> None:
+        """One epoch is done and saved."""
+
+    def noted(self, sentence: str) -> None:
+        """Something that the user should know but that is no error."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        test: score on the test split.
+        history: one row an epoch.
+        seconds: time spent in training steps, all epochs together.
+        parameters: count of the model's trainable numbers.
+        net: the compiled net, trained.
+    """
+
+    test: Score
+    history: list[Row]
+    seconds: float
+    parameters: int
+    net: nn.Module = field(repr=False)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers that belong into a table."""
+        return {
+            "test_accuracy": self.test.accuracy,
+            "test_error_percent": 100 * (1 - self.test.accuracy),
+            "test_loss": self.test.loss,
+            "epochs": len(self.history),
+            "seconds": self.seconds,
+            "parameters": self.parameters,
+        }
+
+
+class Run:
+    """One run between its start and its end; `train` drives it."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, data: DataSet) -> None:
+        self.config = config
+        self.folder = folder
+        self.data = data
+        self.device = torch.device(config.device)
+        self.history: list[Row] = []
+        self.sampler = BatchSampler(data, config.batch_size, seed=config.seed, augment=config.augment)
+        model = build_model(config, data.shape, data.classes).to(self.device)
+        # Two samples: an example of one would fix the size of the batch.
+        example = data.inputs(data.train.images[:2])
+        self.net = build_net(config, model, example)
+        check_outputs(self.net, example, data.classes)
+
+    def save(self) -> None:
+        """Write the checkpoint, then the table."""
+        checkpoint = Checkpoint(
+            epoch=len(self.history),
+            net=self.net.state_dict(),
+            sampler=self.sampler.state(),
+            random=random_states(self.device),
+            history=self.history,
+        )
+        save_checkpoint(self.folder.checkpoint, checkpoint)
+        write_csv(self.folder.metrics, self.history)
+
+    def restore(self) -> None:
+        """Take up the checkpoint, if there is one."""
+        if not self.folder.checkpoint.exists():
+            return
+        checkpoint = load_checkpoint(self.folder.checkpoint)
+        self.net.load_state_dict(checkpoint.net)
+        self.sampler.load_state(checkpoint.sampler)
+        load_random_states(checkpoint.random, self.device)
+        self.history = checkpoint.history
+        write_csv(self.folder.metrics, self.history)
+
+    def describe(self) -> None:
+        """Write what was compiled: the wiring plan and the table of parameters."""
+        self.net.plan.save(self.folder.plan)
+        self.net.explain().to_csv(self.folder.explain)
+
+    def run_epoch(self, reporter: Reporter) -> Row:
+        """Train for one epoch, score it, save it, and return its row."""
+        epoch = len(self.history) + 1
+        self.net.optimizer.lr = learning_rate(self.config, epoch - 1)
+        start = time.perf_counter()
+        loss = self._train(epoch, reporter)
+        seconds = time.perf_counter() - start
+        score = evaluate(self.net, self.data, self.data.validation)
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "validation_loss": score.loss,
+            "validation_accuracy": score.accuracy,
+            "lr": self.net.optimizer.lr,
+            "seconds": seconds,
+        }
+        self.history.append(row)
+        self.save()
+        return row
+
+    def _train(self, epoch: int, reporter: Reporter) -> float:
+        """Go through the training split once, and return the mean loss a sample."""
+        total = 0.0
+        for step, (inputs, labels) in enumerate(self.sampler.epoch(), start=1):
+            loss = self.net.step(inputs, labels).item()
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} in epoch {epoch}, step {step}; "
+                    f"try a smaller learning rate (--lr, now {self.config.lr:g})"
+                )
+            total += loss * len(labels)
+            reporter.stepped(loss)
+        return total / len(self.data.train)
+
+
+def train(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    data: DataSet | None = None,
+) -> Result:
+    """Train as the configuration says, and leave everything in the folder.
+
+    Args:
+        config: the run's configuration. For a resumed run, the one of `resume_config`.
+        folder: for the checkpoint, the tables, the curves; made if it is not there.
+        resume: continue the run in the folder, if it holds one.
+        overwrite: replace the run in the folder, if it holds one.
+        reporter: hears how the run goes.
+        data: the data set, if it is loaded already.
+
+    Raises:
+        TrainingError, DataError, ModelError, CompileError: each with one sentence for the user.
+    """
+    reporter = reporter or Reporter()
+    files = RunFolder(Path(folder))
+    files.check(resume=resume, overwrite=overwrite)
+    device = check_device(config.device)
+    data = data or load_data(config.data, config.data_dir, validation=config.validation, subset=config.subset)
+    with own_torch_state(config, device):
+        run = Run(config, files, data.to(device))
+        # Only a run that can start touches the folder.
+        files.make(overwrite=overwrite)
+        config.model_copy(update={"threads": torch.get_num_threads()}).save(files.config)
+        run.describe()
+        if resume:
+            run.restore()
+        return _drive(run, reporter)
+
+
+def _drive(run: Run, reporter: Reporter) -> Result:
+    """Run the epochs that are left, then score the test split."""
+    reporter.started(run)
+    events = _events(run, reporter)
+    with contextlib.closing(events) if events else contextlib.nullcontext():
+        while len(run.history) < run.config.epochs:
+            row = run.run_epoch(reporter)
+            if events:
+                events.add(row)
+            reporter.finished_epoch(row)
+    return _finish(run)
+
+
+def _finish(run: Run) -> Result:
+    test = evaluate(run.net, run.data, run.data.test)
+    model = run.net.model
+    count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    seconds = sum(row["seconds"] for row in run.history)
+    result = Result(test, run.history, seconds, count, run.net)
+    torch.save(model.state_dict(), run.folder.model)
+    write_json(run.folder.result, result.summary())
+    title = f"{run.config.model} on {run.config.data} by {run.config.rule_text}"
+    plot_curves(run.folder.curves, {title: run.history}, title)
+    return result
+
+
+def _events(run: Run, reporter: Reporter) -> TensorBoardLog | None:
+    if not run.config.tensorboard:
+        return None
+    if not has_tensorboard():
+        reporter.noted("TensorBoard is not installed, so no event files are written: pip install tensorboard")
+        return None
+    return TensorBoardLog(run.folder.events, run.history)
+
+
+def learning_rate(config: RunConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 0.
+
+    `cosine` falls from `lr` towards 0; `step` is a tenth after half of the epochs, a hundredth after three
+    quarters (He 2016, section 4.2).
+    """
+    done = epoch / config.epochs
+    if config.lr_schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.lr_schedule == "step":
+        return config.lr * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+    return config.lr
+
+
+@contextlib.contextmanager
+def own_torch_state(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Seed torch and set its threads for the run; put the caller's back afterwards."""
+    threads = torch.get_num_threads()
+    own = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=own):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
