@@ -13,6 +13,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program
 from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
+from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.reuse import reuse_memory
@@ -23,6 +24,7 @@ from altprop.passes.flat.simplify import simplify
 class Cleanup(Pass):
     """Attributes:
     fuse: whether an update may run into its buffer in one operator.
+    kernels: whether faster matrix products may be chosen, which round otherwise.
     reuse: whether results may overwrite arguments that nothing reads any more.
     """
 
@@ -31,6 +33,7 @@ class Cleanup(Pass):
 
     fuse: bool = True
     reuse: bool = True
+    kernels: bool = True
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Rewrites `programs`."""
@@ -38,14 +41,16 @@ class Cleanup(Pass):
         count = 0
         for name, program in graph.programs.items():
             copied = _copy(program)
-            count += self._clean(copied.graph.graph, inside_step=name == "step")
+            count += self._clean(copied.graph.graph, name)
             copied.graph.recompile()
             programs[name] = _drop_unread(copied)
         return graph.replace(programs=programs), count, "simplifications"
 
-    def _clean(self, graph: fx.Graph, inside_step: bool) -> int:
+    def _clean(self, graph: fx.Graph, name: str) -> int:
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph) + merge_projections(graph)
-        if self.fuse and inside_step:
+        if self.kernels and name != "forward" and onednn_pays():
+            count += choose_kernels(graph)
+        if self.fuse and name == "step":
             count += fuse_updates(graph)
         count += simplify(graph)
         if self.reuse:

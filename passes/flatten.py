@@ -44,9 +44,7 @@ class Flatten(Pass):
 def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
     builder = _forward(graph)
     scale = add_loss(builder, loss, target)
-    for update in graph.updates.values():
-        builder.update(update)
-    builder.gradients(scale)
+    builder.updates(scale)
     builder.buffers()
     return builder.finish("backward")
 
@@ -97,7 +95,5 @@ def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Valu
                 count = position_count(builder, loss, cotangent)
                 builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)
                 scale = builder.call(operator.truediv, 1.0, count) if scale is None else scale
-    for update in graph.updates.values():
-        builder.update(update)
-    builder.gradients(scale)
+    builder.updates(scale)
     return builder.finish("update")

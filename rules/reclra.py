@@ -79,7 +79,7 @@ class RecursiveLRA(Rule):
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Eq. 3 and 4: the mismatch between the activity and its target."""
-        return local.z - local.phi(local.h - self.beta * d)
+        return local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

@@ -19,7 +19,7 @@ def fuse_updates(graph: fx.Graph) -> int:
     count = 0
     for node in list(graph.nodes):
         if node.target is aten.add_.Tensor:
-            count += _fuse_scale(node) + _fuse_product(graph, node)
+            count += _fuse_scale(graph, node) + _fuse_product(graph, node)
     prune(graph)
     return count
 
@@ -28,7 +28,7 @@ def _alone(node: Any, target: Any) -> bool:
     return isinstance(node, fx.Node) and node.target is target and len(node.users) == 1
 
 
-def _fuse_scale(node: fx.Node) -> int:
+def _fuse_scale(graph: fx.Graph, node: fx.Node) -> int:
     scaled = node.args[1]
     if not _alone(scaled, aten.mul.Tensor) or "alpha" in node.kwargs:
         return 0
@@ -40,6 +40,7 @@ def _fuse_scale(node: fx.Node) -> int:
         return 0
     node.update_arg(1, scaled.args[0])
     node.update_kwarg("alpha", factor)
+    graph.erase_node(scaled)
     return 1
 
 

@@ -77,6 +77,15 @@ def _merge_views(node: fx.Node) -> fx.Node | None:
     return None
 
 
+def _drop_factor_one(node: fx.Node) -> fx.Node | None:
+    source, factor = node.args[0], node.args[1]
+    if factor != 1 or isinstance(factor, fx.Node) or not isinstance(source, fx.Node):
+        return None
+    here, there = node.meta.get("val"), source.meta.get("val")
+    same = isinstance(here, torch.Tensor) and isinstance(there, torch.Tensor) and here.dtype == there.dtype
+    return source if same else None
+
+
 _REWRITES: dict[object, Rewrite] = {
     aten.detach.default: _drop_detach,
     aten.alias.default: _drop_detach,
@@ -85,5 +94,6 @@ _REWRITES: dict[object, Rewrite] = {
     aten.view.default: _merge_views,
     aten._unsafe_view.default: _drop_same_view,
     aten.expand.default: _drop_same_view,
+    aten.mul.Tensor: _drop_factor_one,
 }
 
