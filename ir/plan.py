@@ -190,6 +190,13 @@ class WiringPlan:
 
         return load_plan(Path(path))
 
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        """Returns the JSON schema of plan files."""
+        from altprop.ir.plan_schema import json_schema
+
+        return json_schema()
+
     def __str__(self) -> str:
         from altprop.ir.plan_text import format_plan
 

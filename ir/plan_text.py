@@ -1,0 +1,196 @@
+"""Wiring plans as text.
+
+The grammar, line by line; the version comes first, the rest in any order, blank lines and lines that start with `#`
+do not count:
+
+    altprop plan 1
+    plan direct
+    region fc1: reclra(beta=0.1)
+    region fc2: frozen; no error neurons; device cuda:0
+    fc3 -> fc1: dense(distribution="normal", scale=1.0) learned
+
+Regions stand in the order of the forward pass, connections in the order in which errors are sent. A name or rule
+that would be read otherwise stands in double quotes, as a JSON text. Values of options are JSON.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from altprop.ir.errors import PlanError
+from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
+from altprop.ir.plan_schema import json_text, printable, to_document
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_BARE = r"[^\s\":;>()#][^\":;>]*"
+_NAME = rf"{_QUOTED}|{_BARE}?"
+_RULE = r"[^\s\";][^;]*?"
+_KIND = r"[^\s\"(]+"
+_DEVICE = r"[^\s\";]+"
+_HEAD = re.compile(r"altprop plan (\S+)")
+_PLAN = re.compile(rf"plan +({_QUOTED}|\S.*)")
+_REGION = re.compile(
+    rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *(; *no error neurons *)?(?:; *device +({_QUOTED}|{_DEVICE}) *)?"
+)
+_CONNECTION = re.compile(
+    rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\))? *(learned|fixed)?"
+)
+_OPTION_KEY = re.compile(rf"\s*({_QUOTED}|\w+)\s*=\s*")
+_KEYWORDS = ("altprop ", "plan ", "region ")
+
+
+def format_plan(plan: WiringPlan) -> str:
+    """Returns the text of a plan; `parse_plan` gives the plan back.
+
+    Raises:
+        PlanError: a name or an option has no form in a file.
+    """
+    to_document(plan)
+    name = _quote_unless(not plan.name.startswith('"'), plan.name)
+    lines = [f"altprop plan {VERSION}", f"plan {name}"]
+    lines += [_region_line(region) for region in plan.regions]
+    lines += [_connection_line(connection) for connection in plan.connections]
+    return "\n".join(lines)
+
+
+def _region_line(region: RegionPlan) -> str:
+    rule = _quote_unless(re.fullmatch(_RULE, region.rule), region.rule)
+    parts = [f"region {_name(region.name)}: {rule}"]
+    if not region.error_neurons:
+        parts.append("no error neurons")
+    if region.device is not None:
+        parts.append(f"device {_quote_unless(re.fullmatch(_DEVICE, region.device), region.device)}")
+    return "; ".join(parts)
+
+
+def _connection_line(c: Connection) -> str:
+    kind = _quote_unless(re.fullmatch(_KIND, c.feedback.kind), c.feedback.kind)
+    options = ", ".join(f"{_option_key(k)}={json_text(v)}" for k, v in c.feedback.options.items())
+    tail = f"({options})" if options else ""
+    return f"{_name(c.source)} -> {_name(c.target)}: {kind}{tail} {'learned' if c.feedback.learning else 'fixed'}"
+
+
+def _name(name: str) -> str:
+    safe = re.fullmatch(_BARE, name) and not name.endswith("-") and not f"{name} ".startswith(_KEYWORDS)
+    return _quote_unless(safe, name)
+
+
+def _option_key(key: str) -> str:
+    return _quote_unless(re.fullmatch(r"\w+", key), key)
+
+
+def _quote_unless(safe: object, text: str) -> str:
+    return text if safe else json.dumps(text)
+
+
+def parse_plan(text: str, where: str = "plan text") -> WiringPlan:
+    """Builds the plan that a text describes.
+
+    Args:
+        text: as `format_plan` writes it.
+        where: name of the file, for messages.
+
+    Raises:
+        PlanError: names the line that cannot be read.
+    """
+    return _Parser(where).parse(text)
+
+
+class _Parser:
+    """Reads one text; knows the number of the line it is at."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.number = 0
+        self.version_seen = False
+        self.name: str | None = None
+        self.regions: list[RegionPlan] = []
+        self.connections: list[Connection] = []
+
+    def parse(self, text: str) -> WiringPlan:
+        for self.number, line in enumerate(text.split("\n"), start=1):
+            line = line.strip()
+            if line and not line.startswith("#"):
+                self._line(line)
+        if not self.version_seen:
+            raise PlanError(
+                f'{self.where}, line {self.number}: a plan begins with the line "altprop plan {VERSION}".'
+            )
+        return WiringPlan(tuple(self.regions), tuple(self.connections), self.name or "custom")
+
+    def _line(self, line: str) -> None:
+        if not self.version_seen:
+            self._version(line)
+            return
+        forms = {"region": (_REGION, self._region), "plan": (_PLAN, self._plan)}
+        pattern, use = forms.get(line.split()[0], (_CONNECTION, self._connection))
+        match = pattern.fullmatch(line)
+        if match is not None:
+            use(match)
+            return
+        raise self._error(
+            f"{json.dumps(line)} does not read as a region (region NAME: RULE) "
+            "or as a connection (SOURCE -> TARGET: KIND(OPTION=VALUE) learned)"
+        )
+
+    def _error(self, problem: str) -> PlanError:
+        return PlanError(f"{self.where}, line {self.number}: {problem}.")
+
+    def _version(self, line: str) -> None:
+        match = _HEAD.fullmatch(line)
+        if match is None:
+            raise self._error(
+                f'a plan begins with the line "altprop plan {VERSION}", not with {json.dumps(line)}'
+            )
+        if match[1] != str(VERSION):
+            raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of wiring plans")
+        self.version_seen = True
+
+    def _plan(self, match: re.Match[str]) -> None:
+        if self.name is not None:
+            raise self._error("the name of the plan stands twice")
+        self.name = self._text(match[1])
+
+    def _region(self, match: re.Match[str]) -> None:
+        device = None if match[4] is None else self._text(match[4])
+        self.regions.append(RegionPlan(self._text(match[1]), self._text(match[2]), match[3] is None, device))
+
+    def _connection(self, match: re.Match[str]) -> None:
+        feedback = Feedback(self._text(match[3]), self._options(match[4] or ""), match[5] == "learned")
+        self.connections.append(Connection(self._text(match[1]), self._text(match[2]), feedback))
+
+    def _text(self, token: str) -> str:
+        return self._try(
+            lambda: printable(json.loads(token) if token.startswith('"') else token.strip()), token
+        )
+
+    def _options(self, text: str) -> Mapping[str, Any]:
+        options: dict[str, Any] = {}
+        while text.strip():
+            match = _OPTION_KEY.match(text)
+            if match is None:
+                raise self._error(f"options are written name=value, not {json.dumps(text)}")
+            key = json.loads(match[1]) if match[1].startswith('"') else match[1]
+            if key in options:
+                raise self._error(f'the option "{key}" stands twice')
+            options[key], text = self._value(key, text[match.end() :])
+        return options
+
+    def _value(self, key: str, text: str) -> tuple[Any, str]:
+        value, end = self._try(lambda: json.JSONDecoder().raw_decode(text), f'the value of "{key}" in {text}')
+        self._try(lambda: json_text(value), key)
+        rest = text[end:].lstrip()
+        if not rest:
+            return value, ""
+        if not rest.startswith(",") or not rest[1:].strip():
+            raise self._error(f'options are separated by commas: after "{key}" comes {json.dumps(rest)}')
+        return value, rest[1:]
+
+    def _try(self, read: Callable[[], Any], token: str) -> Any:
+        try:
+            return read()
+        except json.JSONDecodeError as error:
+            raise self._error(f"{token} is not JSON: {error.msg}") from error
+        except ValueError as error:
+            raise self._error(str(error)) from error
