@@ -1,0 +1,57 @@
+"""`altprop examine`: what would compile, and what would not."""
+
+from typing import Annotated
+
+import typer
+
+import altprop
+from altprop.command import options
+from altprop.command.example import compile_example, make_example
+from altprop.command.screen import results
+
+
+def examine(
+    model: options.Model,
+    input_shape: options.InputShape = None,
+    input_type: options.InputType = "float32",
+    data: options.Data = None,
+    batch: options.Batch = 8,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Compile it as well, and print how long each pass took.")
+    ] = False,
+    rule: options.Rule = None,
+    plan: options.Plan = None,
+    regions: options.Regions = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    model_option: options.ModelOption = None,
+    seed: options.Seed = None,
+    debug: options.Debug = False,
+) -> None:
+    """Say what of a model would compile, what would not, and why, before any work.
+
+    --rule, --plan and --regions matter to --timings only.
+
+    Example: altprop examine resnet20 --input-shape 3,32,32
+    """
+    example = make_example(
+        model,
+        shapes=input_shape,
+        data=data,
+        batch=batch,
+        dtype=input_type,
+        hidden=hidden,
+        activation=activation,
+        options=model_option,
+        seed=seed,
+    )
+    results.print(str(altprop.examine(example.model, example.inputs)))
+    if timings:
+        net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
+        results.print(f"\n{_table(net.seconds)}")
+
+
+def _table(seconds: dict[str, float]) -> str:
+    width = max(len(name) for name in seconds)
+    lines = [f"{name:{width}}  {1000 * spent:9.1f} ms" for name, spent in seconds.items()]
+    return "\n".join([*lines, f"{'total':{width}}  {1000 * sum(seconds.values()):9.1f} ms"])
