@@ -17,6 +17,7 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.local import LocalGraph, Role, closure
 from altprop.ir.region import Region
+from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
 
 Tensors = list[torch.Tensor]
@@ -95,7 +96,7 @@ class _Linearizer:
     def _make(self, joint: Any, fakes: Sequence[Any]) -> fx.GraphModule:
         try:
             with torch.enable_grad():
-                return make_fx(joint, tracing_mode="real")(*fakes)
+                return make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
         except CompileError:
             raise
         except Exception as error:  # derivatives fail in as many ways as there are operators

@@ -22,22 +22,29 @@ _IN_PLACE: dict[Any, Any] = {
 }
 
 
+_OUT: dict[Any, Any] = {aten.sub.Tensor: aten.sub.out, aten.add.Tensor: aten.add.out, aten.mul.Tensor: aten.mul.out}
+
+
 def reuse_memory(graph: fx.Graph) -> int:
     """Turns elementwise operators into their in-place forms where that is safe. Returns how many."""
     order = {node: index for index, node in enumerate(graph.nodes)}
     count = 0
     for node in list(graph.nodes):
-        if node.target in _IN_PLACE and _is_safe(node, order):
+        if node.target in _IN_PLACE and _is_safe(node, 0, order):
             node.target = _IN_PLACE[node.target]
+            count += 1
+        elif node.target in _OUT and _is_safe(node, 1, order):
+            node.target = _OUT[node.target]
+            node.update_kwarg("out", node.args[1])
             count += 1
     return count
 
 
-def _is_safe(node: fx.Node, order: dict[fx.Node, int]) -> bool:
-    target = node.args[0]
+def _is_safe(node: fx.Node, place: int, order: dict[fx.Node, int]) -> bool:
+    target = node.args[place]
     if not isinstance(target, fx.Node) or not _same_form(target, node):
         return False
-    if any(argument is target for argument in node.args[1:]):
+    if sum(argument is target for argument in node.args) > 1:
         return False
     root = _root(target)
     if root.op == "placeholder":
@@ -45,7 +52,7 @@ def _is_safe(node: fx.Node, order: dict[fx.Node, int]) -> bool:
     family = aliases(root)
     if any(n is not node and order[n] > order[node] for member in family for n in (member, *member.users)):
         return False
-    others = [a for a in node.args[1:] if isinstance(a, fx.Node)]
+    others = [a for index, a in enumerate(node.args) if isinstance(a, fx.Node) and index != place]
     return not any(a in family for a in others) and not _returned(family)
 
 
