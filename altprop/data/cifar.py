@@ -1,7 +1,7 @@
 """CIFAR-10 in its original Python pickles, each as it is or packed by xz.
 
-A pickle can run code when it is read. These files need nothing but NumPy arrays, so the reader knows the
-three names that build one and refuses every other.
+A pickle can run code when it is read. These files need nothing but NumPy arrays, so the reader knows the few
+names that build one and refuses every other.
 """
 
 import lzma
@@ -44,19 +44,29 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Builds NumPy arrays and plain values, nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _reconstruct
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        if (module, name) not in _NAMES:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _NAMES[module, name]
 
 
 def _reconstruct(kind: type[np.ndarray], shape: tuple[int, ...], code: str | bytes) -> np.ndarray:
     """Make the empty array that the pickle then fills: NumPy's own is private."""
     dtype = code if isinstance(code, str) else code.decode("latin1")
     return np.ndarray.__new__(kind, shape, np.dtype(dtype))
+
+
+def _encode(text: str, code: str) -> bytes:
+    """Make bytes as Python 3 writes them for Python 2."""
+    return text.encode("latin1")
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("_codecs", "encode"): _encode,
+}
 
 
 def _read_all(paths: list[Path]) -> tuple[Tensor, Tensor]:
