@@ -127,6 +127,7 @@ class Run:
         loss = self._train(epoch, reporter)
         seconds = time.perf_counter() - start
         score = evaluate(self.net, self.data, self.data.validation)
+        self._check(score.loss, f"the validation loss became {score.loss} after epoch {epoch}")
         row = {
             "epoch": epoch,
             "loss": loss,
@@ -139,16 +140,17 @@ class Run:
         self.save()
         return row
 
+    def _check(self, loss: float, sentence: str) -> None:
+        """Stop at a loss that is no number any more, before it gets into a checkpoint."""
+        if not math.isfinite(loss):
+            raise TrainingError(f"{sentence}; try a smaller learning rate (--lr, now {self.config.lr:g})")
+
     def _train(self, epoch: int, reporter: Reporter) -> float:
         """Go through the training split once, and return the mean loss a sample."""
         total = 0.0
         for step, (inputs, labels) in enumerate(self.sampler.epoch(), start=1):
             loss = self.net.step(inputs, labels).item()
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}; "
-                    f"try a smaller learning rate (--lr, now {self.config.lr:g})"
-                )
+            self._check(loss, f"the loss became {loss} in epoch {epoch}, step {step}")
             total += loss * len(labels)
             reporter.stepped(loss)
         return total / len(self.data.train)

@@ -35,7 +35,9 @@ def build_user_model(name: str, options: dict[str, Any]) -> nn.Module:
         raise ModelError(f"{file} has no '{attribute}'; it has {_modules_in(module)}")
     make = getattr(module, attribute)
     if not callable(make):
-        raise ModelError(f"{name} is a {type(make).__name__}; name a class or a function that makes a module")
+        raise ModelError(
+            f"{name} is a value of type {type(make).__name__}; name a class or a function that makes a module"
+        )
     return _construct(name, make, options)
 
 
@@ -48,7 +50,9 @@ def _construct(name: str, make: Any, options: dict[str, Any]) -> nn.Module:
             f"{name}({given}) failed: {_describe(error)}; give its arguments with --model-option key=value"
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{name}({given}) made a {type(model).__name__}, not a torch.nn.Module")
+        raise ModelError(
+            f"{name}({given}) made a value of type {type(model).__name__}, not a torch.nn.Module"
+        )
     return model
 
 
