@@ -2,6 +2,7 @@
 
 from altprop import nn, optim, rules
 from altprop.api import compile  # noqa: A004  (the name is torch's own)
+from altprop.compiler.examine import examine
 from altprop.ir.errors import (
     CaptureError,
     CompileError,
@@ -32,6 +33,7 @@ __all__ = [
     "VerifyError",
     "WiringPlan",
     "compile",
+    "examine",
     "nn",
     "optim",
     "rules",

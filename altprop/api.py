@@ -82,6 +82,7 @@ def compile(  # noqa: A001  (the name is torch's own)
         plan=_plan(plan),
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
+        backend=backend,
     )
     net = LocalNet(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
     net.training = model.training

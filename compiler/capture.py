@@ -7,7 +7,6 @@ of the caller's model. Fused attention and recurrent layers stay whole too: auto
 
 import dataclasses
 import inspect
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ from torch.export import Dim
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from altprop.compiler.failures import explain_failure
+from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.ir.captured import CapturedGraph, ModuleCall
 from altprop.ir.errors import CaptureError
 
@@ -77,13 +78,16 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     rng = torch.get_rng_state()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), refuse_autograd_functions():
             program = torch.export.export(
                 model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False
             )
+            mark_no_grad(program.graph_module)
             return program.run_decompositions(_decompositions())
+    except CaptureError:
+        raise
     except Exception as error:  # torch.export raises many kinds; each becomes one sentence
-        raise CaptureError(_explain(model, error)) from error
+        raise CaptureError(explain_failure(model, error)) from error
     finally:
         torch.set_rng_state(rng)
         _restore(model, buffers)
@@ -126,36 +130,6 @@ def _changes_no_bits(op: Any) -> bool:
         return False
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
     return composite or name in ("native_batch_norm", "_native_batch_norm_legit", "batch_norm")
-
-
-def _explain(model: nn.Module, error: BaseException) -> str:
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
-    line = _user_line(error)
-    where = f" at {line}" if line else ""
-    return (
-        f"{type(model).__name__} cannot be captured{where}: {first} "
-        f"{_remedy(text)}"
-    )
-
-
-def _user_line(error: BaseException) -> str:
-    torch_root = torch.__path__[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if not f.filename.startswith(torch_root) and "<" not in f.filename]
-    users = [f for f in users if not f.filename.endswith("compiler/capture.py")]
-    if not users:
-        return ""
-    last = users[-1]
-    return f'{last.filename}:{last.lineno} ("{last.line}")'
-
-
-def _remedy(text: str) -> str:
-    if "data-dependent" in text or "GuardOnDataDependent" in text or "Could not guard" in text:
-        return "Control flow that depends on tensor values cannot be captured: use torch.where or torch.cond."
-    if "proxy" in text.lower() or "item()" in text:
-        return "A tensor was turned into a Python number: keep it a tensor."
-    return "Write this part with tensor operations that torch.export supports, or leave it outside the model."
 
 
 @dataclasses.dataclass

@@ -41,6 +41,7 @@ class Options:
     plan: str | WiringPlan | None = None
     regions: str | tuple[str, ...] = "layer"
     optimizer: Optimizer | None = None
+    backend: str = "eager"
 
     def rule_of(self, region: Region) -> Rule:
         """Returns the rule of a region: that of the first glob that matches its name.
@@ -115,7 +116,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
     rules = {str(rule): rule for rule in options.rules.values()}
     fused = options.optimizer is None or options.optimizer.fused
     passes: list[Pass] = [
-        InsertErrorNeurons(plan),
+        InsertErrorNeurons(plan, rules),
         ConnectSkipErrors(),
         InsertFeedback(),
         DeriveUpdates(rules),
@@ -123,7 +124,8 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
     ]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer))
-    return [*passes, Cleanup(fuse=fused)]
+    eager = options.backend == "eager"
+    return [*passes, Cleanup(fuse=fused, kernels=eager)]
 
 
 def _fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:

@@ -1,0 +1,186 @@
+"""`altprop.examine`: a dry run that says what would compile, what would not, and why, before any work."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from altprop.compiler.capture import capture
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.passes.cut.blocks import find_blocks
+from altprop.passes.cut.roles import find_roles
+from altprop.passes.cut_regions import CutRegions
+from altprop.passes.derive.linearize import linearize
+
+_LARGE_FEEDBACK = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing found: `level` is "error", "warning" or "note"."""
+
+    level: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.what}" if self.where else f"{self.level}: {self.what}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `examine` found.
+
+    Attributes:
+        findings: errors first, then warnings and notes.
+        graph: the graph after the cut, or None if the model cannot be captured.
+        seconds: time of each step.
+    """
+
+    findings: tuple[Finding, ...]
+    graph: ErrorGraph | None
+    seconds: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model compiles."""
+        return not any(finding.level == "error" for finding in self.findings)
+
+    def __str__(self) -> str:
+        verdict = "compiles" if self.ok else "does not compile"
+        lines = [f"The model {verdict}."]
+        lines += [f"  {finding}" for finding in self.findings]
+        if self.graph is not None:
+            lines.append(f"  {len(self.graph.regions)} regions:")
+            lines += [
+                f"    {region.name}  {region.shape}  {', '.join(region.parameters)}" for region in self.graph.regions
+            ]
+        return "\n".join(lines)
+
+
+def examine(
+    model: nn.Module,
+    example_inputs: Sequence[Any],
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    regions: str | Sequence[str] = "layer",
+) -> Report:
+    """Says what of a model would compile, and what would not.
+
+    Args:
+        model: the model; it is not altered.
+        example_inputs: tuple of inputs with a batch of two or more.
+        example_kwargs: keyword inputs.
+        regions: as for `altprop.compile`.
+    """
+    examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}))
+    return examiner.run(regions if isinstance(regions, str) else tuple(regions))
+
+
+class _Examiner:
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.model = model
+        self.args = args
+        self.kwargs = kwargs
+        self.findings: list[Finding] = []
+        self.seconds: dict[str, float] = {}
+
+    def run(self, regions: str | tuple[str, ...]) -> Report:
+        self.findings += _module_findings(self.model)
+        captured = self._capture()
+        graph = None
+        if captured is not None:
+            self.findings += _parameter_findings(self.model, captured)
+            graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph("captured", captured)).graph)
+        if graph is not None:
+            self._linearize(graph)
+            self.findings += _region_findings(graph)
+        order = ("error", "warning", "note")
+        ranked = sorted(dict.fromkeys(self.findings), key=lambda finding: order.index(finding.level))
+        return Report(tuple(ranked), graph, self.seconds)
+
+    def _capture(self) -> CapturedGraph | None:
+        training = {module: module.training for module in self.model.modules()}
+        self.model.train()
+        try:
+            captured: CapturedGraph | None = self._try("capture", lambda: capture(self.model, self.args, self.kwargs))
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        return captured
+
+    def _try(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        try:
+            return work()
+        except CompileError as error:
+            self.findings.append(Finding("error", "", str(error)))
+            return None
+        finally:
+            self.seconds[name] = time.perf_counter() - start
+
+    def _linearize(self, graph: ErrorGraph) -> None:
+        start = time.perf_counter()
+        for region in graph.regions:
+            try:
+                linearize(graph.captured, region)
+            except CompileError as error:
+                self.findings.append(Finding("error", region.name, str(error)))
+        self.seconds["derive"] = time.perf_counter() - start
+
+
+def _module_findings(model: nn.Module) -> Iterator[Finding]:
+    for name, module in model.named_modules():
+        if getattr(module, "sparse", False) and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            yield Finding("error", name, "sparse gradients are not supported: use sparse=False.")
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen:
+        yield Finding("note", "", f"{len(frozen)} parameters require no grad and stay frozen: {_some(frozen)}")
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            yield Finding("note", name, f"is tied to {first[id(parameter)]}: their updates are summed")
+
+
+def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[Finding]:
+    used = set(captured.parameters.values())
+    read = {captured.parameters[n.name] for n in captured.graph.nodes if n.name in captured.parameters and n.users}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and (name not in used or name not in read):
+            yield Finding("error", name, "the forward never reads this parameter: freeze it, or use it")
+    if isinstance(captured.batch, int):
+        yield Finding(
+            "warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew"
+        )
+
+
+def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
+    captured = graph.captured
+    if not find_blocks(captured, find_roles(captured)):
+        yield Finding("note", "", 'there are no repeated blocks: regions="block" will not cut this model')
+    outputs = [region for region in graph.regions if region.is_output]
+    if not outputs:
+        yield Finding("error", "", "no region computes what the model returns")
+    for region in graph.regions:
+        if region.phi and "sign" in str(captured.node(region.phi[-1]).target).split("."):
+            yield Finding("note", region.name, "has a sign activation: only rules without phi', such as reclra, train it")
+        if region.ports:
+            yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
+        if str(region.shape[0]) != "N" and not isinstance(region.shape[0], int):
+            yield Finding(
+                "warning", region.name, f"its activity has the shape {region.shape}, not the batch first: "
+                'direct feedback needs regions="block" or positions'
+            )  # fmt: skip
+    if outputs:
+        size = sum(region.units for region in graph.regions) * outputs[-1].error_units
+        if size > _LARGE_FEEDBACK:
+            yield Finding("warning", "", f"dense feedback to every region would hold {size:,} numbers: use another kind")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+

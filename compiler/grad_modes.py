@@ -1,0 +1,65 @@
+"""Keeps what the model says about gradients: `torch.no_grad` blocks, and its own autograd functions."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.errors import CaptureError
+
+_NO_GRAD = "wrap_with_set_grad_enabled"
+
+
+def mark_no_grad(module: fx.GraphModule) -> int:
+    """Detaches what comes out of `torch.no_grad` blocks, which decomposing would dissolve. Returns how many values."""
+    count = 0
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or not str(node.target).endswith(_NO_GRAD):
+            continue
+        inner = module.get_submodule(str(node.args[1].target))
+        assert isinstance(inner, fx.GraphModule)
+        count += mark_no_grad(inner)
+        if node.args[0] is False:
+            count += _detach_results(inner)
+    return count
+
+
+def _detach_results(module: fx.GraphModule) -> int:
+    graph = module.graph
+    output = next(node for node in graph.nodes if node.op == "output")
+    made: dict[fx.Node, fx.Node] = {}
+    with graph.inserting_before(output):
+        for node in output.all_input_nodes:
+            if isinstance(node.meta.get("val"), torch.Tensor):
+                made[node] = graph.call_function(torch.ops.aten.detach.default, (node,))
+                made[node].meta = dict(node.meta)
+    output.args = fx.map_arg(output.args, lambda node: made.get(node, node))
+    module.recompile()
+    return len(made)
+
+
+@contextlib.contextmanager
+def refuse_autograd_functions() -> Iterator[None]:
+    """Refuses a model's own `torch.autograd.Function`s: capture would keep their forward and lose their backward.
+
+    Raises:
+        CaptureError: names the function.
+    """
+    applied = torch.autograd.Function.__dict__["apply"]
+
+    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if cls.__module__.startswith("torch."):
+            return applied.__get__(None, cls)(*args, **kwargs)
+        raise CaptureError(
+            f"the custom autograd.Function {cls.__module__}.{cls.__qualname__} cannot be captured, since its backward "
+            "is Python: write it with operators that differentiate, x + (f(x) - x).detach() for a straight-through "
+            "estimate, or as torch.library.custom_op."
+        )
+
+    torch.autograd.Function.apply = classmethod(refuse)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = applied  # type: ignore[method-assign]
