@@ -32,11 +32,13 @@ class ErrorNeurons:
         region: the region at whose activity they sit.
         rule: text of the rule that fills them.
         shape: their shape, that of the activity.
+        equation: what the rule puts into them, such as "e = z - phi(h - 0.1 d)"; empty if the region is frozen.
     """
 
     region: str
     rule: str
     shape: tuple[int | str, ...]
+    equation: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,15 @@
-"""Wiring plans as GraphML: nodes are regions, edges are connections, so that graph editors can open and change them.
+"""Wiring plans as GraphML, which graph editors can open and change: nodes are regions, edges are connections.
 
-Attributes of a node: `rule`, `error_neurons`, `order`, and `device` where the region has one. Attributes of an edge:
-`kind`, `options` (JSON text), `learning`, `order`. Attributes of the graph: `schema`, `version`, `name`. An edge
-or node that an editor added without `order` comes after those that have one.
+Attributes of a node: `rule`, `error_neurons`, `order`, and `device` where the region has one. Attributes of
+an edge: `kind`, `options` (JSON text), `learning`, `order`. Attributes of the graph: `schema`, `version`,
+`name`. An edge or node that an editor added without `order` comes after those that have one.
 """
 
 import io
 import json
 from collections.abc import Mapping
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import networkx as nx
 
@@ -64,10 +64,10 @@ def parse_graphml(text: str, where: str) -> WiringPlan:
 
 def _read(text: str, where: str) -> "nx.MultiDiGraph[str]":
     try:
-        root = ElementTree.fromstring(text)
+        root = ET.fromstring(text)
         names = [node.get("id") for node in root.iterfind(".//{*}node")]
         graph = nx.read_graphml(io.BytesIO(text.encode()), force_multigraph=True)
-    except ElementTree.ParseError as error:
+    except ET.ParseError as error:
         line, column = error.position
         raise PlanError(f"{where}, line {line}, column {column + 1}: this is not XML: {error}.") from error
     except (nx.NetworkXException, KeyError, ValueError) as error:

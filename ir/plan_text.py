@@ -50,7 +50,7 @@ def format_plan(plan: WiringPlan) -> str:
     name = _quote_unless(not plan.name.startswith('"'), plan.name)
     lines = [f"altprop plan {VERSION}", f"plan {name}"]
     lines += [_region_line(region) for region in plan.regions]
-    lines += [_connection_line(connection) for connection in plan.connections]
+    lines += [format_connection(connection) for connection in plan.connections]
     return "\n".join(lines)
 
 
@@ -64,7 +64,8 @@ def _region_line(region: RegionPlan) -> str:
     return "; ".join(parts)
 
 
-def _connection_line(c: Connection) -> str:
+def format_connection(c: Connection) -> str:
+    """Returns the line of one connection."""
     kind = _quote_unless(re.fullmatch(_KIND, c.feedback.kind), c.feedback.kind)
     options = ", ".join(f"{_option_key(k)}={json_text(v)}" for k, v in c.feedback.options.items())
     tail = f"({options})" if options else ""

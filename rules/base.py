@@ -79,6 +79,7 @@ class Rule:
         plan: the named plan that the rule uses unless another is asked for.
         along_edges: whether its errors run backwards over every edge of the forward graph.
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
+        equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
     """
 
     name: ClassVar[str] = ""
@@ -87,8 +88,11 @@ class Rule:
     plan: ClassVar[str] = "direct"
     along_edges: ClassVar[bool] = False
     needs_derivative: ClassVar[bool] = True
+    equation: ClassVar[str] = "e = phi'(h) * d"
 
     def __init_subclass__(cls) -> None:
+        if "error" in cls.__dict__ and "equation" not in cls.__dict__:
+            cls.equation = "e = error(h, d)"
         if cls.__dict__.get("name"):
             RULES[cls.name] = cls
 
@@ -127,6 +131,10 @@ class Rule:
     ) -> dict[str, torch.Tensor]:
         """Returns the update direction of learned feedback on one connection, by name; empty if fixed."""
         return {}
+
+    def error_equation(self) -> str:
+        """Returns `equation` with the options' values in it, such as "e = z - phi(h - 0.1 d)"."""
+        return self.equation.format(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
     def __str__(self) -> str:
         changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]

@@ -49,6 +49,7 @@ class RecursiveLRA(Rule):
     summary: ClassVar[str] = "recursive local representation alignment: targets from skip-error connections"
     source: ClassVar[str] = "Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6"
     needs_derivative: ClassVar[bool] = False
+    equation: ClassVar[str] = "e = z - phi(h - {beta} d)"
 
     beta: float = 0.1
     gamma: float = 1.0

@@ -1,0 +1,11 @@
+"""Drawings of an error-pathway graph: as a networkx graph, in the DOT language, as a picture, as a page.
+
+A drawing has one row for each region, in the order of the forward pass: the forward path runs down on the left, the
+error neurons stand in a lane on the right, and skip-error connections arch upwards beside the lane.
+"""
+
+from altprop.ir.drawing.dot import to_dot
+from altprop.ir.drawing.files import draw
+from altprop.ir.drawing.network import to_networkx
+
+__all__ = ["draw", "to_dot", "to_networkx"]
