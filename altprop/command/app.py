@@ -21,6 +21,9 @@ SENTENCES = (CompileError, DataError, ModelError, TrainingError, CommandError)
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 ClickException: type[Exception] = UsageError.__bases__[0]
 
+# Exit status of a stop by the keyboard, as shells have it; Typer gives it too.
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="altprop",
     help="Compile PyTorch models into local-learning programs, look at them, and train them.",
@@ -83,6 +86,10 @@ def _run(words: list[str]) -> int:
         status = app(args=words, prog_name="altprop", standalone_mode=False)
     except ClickException as error:
         return _misuse(error)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        return fail("stopped; a run goes on from its last whole epoch with --resume", INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 
@@ -92,8 +99,6 @@ def _run_safely(words: list[str]) -> int:
         return _run(words)
     except SENTENCES as error:
         return fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        return fail("stopped; a run goes on from its last whole epoch with --resume", status=130)
     except BrokenPipeError:
         # The reader of a pipe has seen enough, such as `head`. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

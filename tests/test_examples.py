@@ -1,0 +1,80 @@
+"""Every example runs, on little data, and leaves what it promises."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(example: str, *words: str | Path) -> str:
+    """Run an example as a user does, and return what it prints."""
+    command = [sys.executable, EXAMPLES / example, *words]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo's folder, and what it printed."""
+    out = tmp_path_factory.mktemp("demo")
+    return out, run("demo.py", "--out", out, "--epochs", "2", "--subset", "256", "--threads", "1")
+
+
+def test_demo_compares_three_rules(demo: tuple[Path, str]) -> None:
+    out, shown = demo
+    for word in ("convnet", "resnet20", "rec-LRA", "DFA", "backprop", "test accuracy"):
+        assert word in shown
+    with (out / "summary.csv").open(newline="") as file:
+        assert [row["rule"] for row in csv.DictReader(file)] == ["rec-LRA", "DFA", "backprop"] * 2
+    assert len(json.loads((out / "summary.json").read_text())) == 6
+
+
+def test_demo_leaves_a_folder_to_look_at(demo: tuple[Path, str]) -> None:
+    out, _ = demo
+    for model in ("convnet", "resnet20"):
+        assert (out / f"curves-{model}.png").stat().st_size > 10_000
+        for rule in ("reclra", "dfa", "bp"):
+            folder = out / f"{model}-{rule}"
+            assert "<svg" in (folder / "pathway.svg").read_text()
+            for name in ("plan.json", "explain.csv", "metrics.csv", "checkpoint.pt", "curves.png"):
+                assert (folder / name).stat().st_size > 0, name
+    page = (out / "index.html").read_text()
+    links = [part.split('"')[0] for mark in ('href="', 'src="') for part in page.split(mark)[1:]]
+    assert len(links) > 30
+    assert all((out / link).exists() for link in links)
+
+
+def test_fashion_mnist(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "numbers.json"
+    size = ["--epochs", "2", "--subset", "3000", "--seeds", "0,1", "--threads", "1"]
+    shown = run("fashion_mnist.py", "--data-dir", data_dir, "--out", out, *size)
+    assert "times backprop's" in shown
+    numbers = json.loads(out.read_text())
+    assert [(one["rule"], one["seed"]) for one in numbers["runs"]] == [
+        (rule, seed) for seed in (0, 1) for rule in ("rec-LRA", "backprop")
+    ]
+    assert all(one["test_error_percent"] < 60 for one in numbers["runs"])
+    means = numbers["test_error_percent"]
+    assert numbers["ratio"] == pytest.approx(means["rec-LRA"] / means["backprop"])
+
+
+def test_fashion_mnist_without_files(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "fashion_mnist.py"), "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fashion-mnist: train-images-idx3-ubyte.gz is missing; fetch" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_example_is_tested(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert f'"{path.name}"' in Path(__file__).read_text("utf-8")
