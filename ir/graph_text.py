@@ -1,11 +1,11 @@
 """Text of an error-pathway graph.
 
 The first line names the version of the text and the level of the graph. Then come regions in the order of the
-forward pass and, as the passes add them, error neurons in the order in which errors are computed, connections in
-the order in which errors are sent, feedback, updates and programs. In the equations
+forward pass and, as the passes add them, error neurons in the order in which errors are computed, connections
+in the order in which errors are sent, feedback, updates and programs. In the equations
 
-* `h` is the pre-activation of the region, `z` its activity, `phi` its activation, `e` its error, `d` the message
-  that reaches it;
+* `h` is the pre-activation of the region, `z` its activity, `phi` its activation, `e` its error, `d` the
+  message that reaches it;
 * `E[j->i]` is the feedback on a connection, `e[j]` the error of its source;
 * `J[j->i]` is the Jacobian of `h` of region j with respect to the activity of region i, at the true forward;
   `J[j->i; B]` is the same with feedback parameters in the place of j's weights.
@@ -150,7 +150,7 @@ def _message(graph: ErrorGraph, region: Region) -> str:
 
 
 def _sent(graph: ErrorGraph, connection: Connection) -> str:
-    """The error of the source; over direct feedback an output region sends the loss's gradient at its output."""
+    """The error of the source; over direct feedback an output region sends the gradient at its output."""
     source = graph.region(connection.source)
     direct = connection.feedback.kind not in _ALONG_EDGES
     if direct and source.is_output and source.model_outputs[0] != source.preactivation:

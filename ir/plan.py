@@ -1,12 +1,12 @@
-"""The wiring plan: which regions learn by which rule, and which error goes over which connection to which region.
+"""The wiring plan: which region learns by which rule, and which error goes over which connection where.
 
 A plan is data. It is computed by name (`"chain"`, `"direct"`, `"blocks"`), or read from a file that a person
 edited. Its terms:
 
 * *error neurons* sit at the activity of a region and hold its error `e`;
 * a *connection* carries the error of its source region to its target region;
-* *feedback* says what stands on the connection: a kind from `altprop.rules.feedback`, options of the kind, and
-  whether it learns.
+* *feedback* says what stands on the connection: a kind from `altprop.rules.feedback`, options of the kind,
+  and whether it learns.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Wiring plans as text.
 
-The grammar, line by line; the version comes first, the rest in any order, blank lines and lines that start with `#`
-do not count:
+The grammar, line by line; the version comes first, the rest in any order; blank lines and lines that start
+with `#` do not count:
 
     altprop plan 1
     plan direct
@@ -9,8 +9,8 @@ do not count:
     region fc2: frozen; no error neurons; device cuda:0
     fc3 -> fc1: dense(distribution="normal", scale=1.0) learned
 
-Regions stand in the order of the forward pass, connections in the order in which errors are sent. A name or rule
-that would be read otherwise stands in double quotes, as a JSON text. Values of options are JSON.
+Regions stand in the order of the forward pass, connections in the order in which errors are sent. A name or
+rule that would be read otherwise stands in double quotes, as a JSON text. Values of options are JSON.
 """
 
 import json
@@ -31,7 +31,8 @@ _DEVICE = r"[^\s\";]+"
 _HEAD = re.compile(r"altprop plan (\S+)")
 _PLAN = re.compile(rf"plan +({_QUOTED}|\S.*)")
 _REGION = re.compile(
-    rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *(; *no error neurons *)?(?:; *device +({_QUOTED}|{_DEVICE}) *)?"
+    rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *"
+    rf"(; *no error neurons *)?(?:; *device +({_QUOTED}|{_DEVICE}) *)?"
 )
 _CONNECTION = re.compile(
     rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\))? *(learned|fixed)?"
@@ -69,7 +70,8 @@ def format_connection(c: Connection) -> str:
     kind = _quote_unless(re.fullmatch(_KIND, c.feedback.kind), c.feedback.kind)
     options = ", ".join(f"{_option_key(k)}={json_text(v)}" for k, v in c.feedback.options.items())
     tail = f"({options})" if options else ""
-    return f"{_name(c.source)} -> {_name(c.target)}: {kind}{tail} {'learned' if c.feedback.learning else 'fixed'}"
+    learning = "learned" if c.feedback.learning else "fixed"
+    return f"{_name(c.source)} -> {_name(c.target)}: {kind}{tail} {learning}"
 
 
 def _name(name: str) -> str:

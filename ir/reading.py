@@ -11,8 +11,9 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 
-
-_RESHAPES = frozenset("alias clone expand getitem permute reshape squeeze transpose unsqueeze view".split())
+_RESHAPES = frozenset(
+    ["alias", "clone", "expand", "getitem", "permute", "reshape", "squeeze", "transpose", "unsqueeze", "view"]
+)
 
 
 def input_name(name: str) -> str:
@@ -21,7 +22,7 @@ def input_name(name: str) -> str:
 
 
 def readings(graph: ErrorGraph) -> Mapping[str, tuple[str, ...]]:
-    """Returns for each region what it reads: inputs, as `input_name` writes them, then regions, in forward order."""
+    """Returns what each region reads: inputs, as `input_name` writes them, then regions in forward order."""
     producer = {value: region.name for region in graph.regions for value in region.outputs}
     return {region.name: _read(graph, region, producer) for region in graph.regions}
 
@@ -70,7 +71,7 @@ def _size(captured: CapturedGraph, size: Any) -> str:
 
 
 def operator_name(node: fx.Node) -> str:
-    """Returns the name of an operator without overload and decoration; of a `getitem`, that of what it takes from."""
+    """Returns the name of an operator without overload; of a `getitem`, that of what it takes from."""
     if node.op != "call_function":
         return node.name
     if _plain_name(node) == "getitem" and isinstance(node.args[0], fx.Node):
@@ -90,7 +91,7 @@ def main_operator(node: fx.Node) -> fx.Node:
 
 
 def activation_text(captured: CapturedGraph, region: Region) -> str:
-    """Returns the activation of a region as text: "tanh(h)", "h" for the identity, "phi(h)" for several operators."""
+    """Returns an activation as text: "tanh(h)", "h" for the identity, "phi(h) by ..." for several."""
     names = [operator_name(captured.node(name)) for name in region.phi]
     if not names:
         return "h"

@@ -6,12 +6,16 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from altprop.ir.drawing.layout import Point
+
+Curve = Sequence[Point]
+"""Start, then two control points and an end for each Bezier curve."""
 
 INK = "#1f2430"
 DASHES = (0, (4, 2.2))
@@ -55,49 +59,38 @@ class Canvas:
         """Draws a straight line behind boxes."""
         self.axes.add_line(Line2D([start[0], stop[0]], [start[1], stop[1]], zorder=1, **options))
 
-    def arrow(
-        self, path: Path, colour: str, width: float, gid: str, dashed: bool = False, zorder: float = 2
-    ) -> None:
-        """Draws a path of Bezier curves with an arrow head at its end."""
-        end, before = path.vertices[-1], path.vertices[-2]
+    def arrow(self, curve: Curve, colour: str, width: float, gid: str, **options: Any) -> None:
+        """Draws Bezier curves with an arrow head at their end; options are `dashed` and `zorder`."""
+        end, before, zorder = curve[-1], curve[-2], options.get("zorder", 2)
         length = math.hypot(end[0] - before[0], end[1] - before[1]) or 1.0
         ux, uy = (end[0] - before[0]) / length, (end[1] - before[1]) / length
         base = (end[0] - ux * _HEAD_LENGTH, end[1] - uy * _HEAD_LENGTH)
-        shortened = Path([*path.vertices[:-1], base], path.codes)
-        style: Any = DASHES if dashed else "-"
-        line = PathPatch(
-            shortened, fc="none", ec=colour, lw=width, ls=style, zorder=zorder, gid=gid, capstyle="butt"
-        )
-        self.axes.add_patch(line)
+        path = Path([*curve[:-1], base], [Path.MOVETO, *[Path.CURVE4] * (len(curve) - 1)])
+        style: Any = DASHES if options.get("dashed") else "-"
+        self.axes.add_patch(PathPatch(path, fc="none", ec=colour, lw=width, ls=style, zorder=zorder, gid=gid))
         half = _HEAD_WIDTH / 2 + width / 144
         wings = [(base[0] - uy * half, base[1] + ux * half), (base[0] + uy * half, base[1] - ux * half)]
-        self.axes.add_patch(Polygon([tuple(end), *wings], fc=colour, ec="none", zorder=zorder + 0.1))
+        self.axes.add_patch(Polygon([end, *wings], fc=colour, ec="none", zorder=zorder + 0.1))
 
 
-def through(points: Sequence[Point]) -> Path:
-    """Returns a path through points that is vertical at each of them."""
+def through(points: Sequence[Point]) -> Curve:
+    """Returns a curve through points that is vertical at each of them."""
     vertices: list[Point] = [points[0]]
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y0 + y1) / 2
         vertices += [(x0, middle), (x1, middle), (x1, y1)]
-    return _path(vertices)
+    return vertices
 
 
-def bend(*vertices: Point) -> Path:
+def bend(*vertices: Point) -> Curve:
     """Returns one Bezier curve: start, two control points, end."""
-    return _path(vertices)
-
-
-def _path(vertices: Sequence[Point]) -> Path:
-    return Path(list(vertices), [Path.MOVETO, *[Path.CURVE4] * (len(vertices) - 1)])
+    return vertices
 
 
 def inches(text: str, size: float, weight: str = "normal") -> float:
     """Returns the width of a text of `size` points."""
-    path = TextPath(
-        (0, 0), text or " ", size=size, prop={"family": "DejaVu Sans", "weight": weight}, usetex=False
-    )
-    return float(path.get_extents().width) / 72 if len(path.vertices) else 0.0
+    path = TextPath((0, 0), text or " ", size=size, prop=FontProperties("DejaVu Sans", weight=weight))
+    return float(path.get_extents().width) / 72 if path.codes is not None and len(path.codes) else 0.0
 
 
 def shorten(text: str, most: int = 44) -> str:

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 
@@ -35,20 +36,20 @@ def draw(graph: ErrorGraph, path: Path) -> Path:
 
 def render(graph: ErrorGraph, form: str) -> bytes:
     """Returns the picture as "svg", "png" or "pdf"; the same graph gives the same bytes."""
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from altprop.ir.drawing.figure import make_figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "altprop",
         "font.family": "DejaVu Sans",
         "pdf.fonttype": 42,
     }
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    dates: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     buffer = io.BytesIO()
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = make_figure(to_networkx(graph))
         FigureCanvasAgg(figure)

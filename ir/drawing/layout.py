@@ -1,12 +1,13 @@
 """Where everything stands in a picture, in inches.
 
-Each region has a row of its own, in forward order. Long forward edges pass the rows between through *waypoints*, and
-igraph's Sugiyama layout orders boxes and waypoints so that edges cross little. The error neurons stand in a
-lane on the right of all that.
+Each region has a row of its own, in forward order. Long forward edges pass the rows between through
+*waypoints*, and igraph's Sugiyama layout orders boxes and waypoints so that edges cross little. The error
+neurons stand in a lane on the right of all that.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 
 import igraph
 
@@ -15,7 +16,6 @@ from altprop.ir.drawing.network import Network
 Point = tuple[float, float]
 _TRACK = 0.28  # between two waypoints, or a waypoint and a box
 _MARGIN = 0.35
-_ENDS = ("output", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _rows(network: Network) -> dict[str, int]:
 def _waypoints(
     rows: Mapping[str, int], edges: list[tuple[str, str]]
 ) -> tuple[list[str], list[int], list[tuple[int, int]], list[list[int]]]:
-    """Splits edges into steps of one row. Returns names ("" for waypoints), rows, steps, and the path of each edge."""
+    """Splits edges into steps of one row. Returns names ("" for waypoints), rows, steps, and paths."""
     names, layers = list(rows), list(rows.values())
     index = {name: position for position, name in enumerate(names)}
     steps: list[tuple[int, int]] = []
@@ -91,7 +91,7 @@ def _waypoints(
             names.append("")
             layers.append(row)
         path.append(index[target])
-        steps += zip(path, path[1:], strict=False)
+        steps += pairwise(path)
         paths.append(path)
     return names, layers, steps, paths
 

@@ -18,7 +18,7 @@
 All attributes are texts, numbers and truth values, so that the graph can be written as GraphML.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import networkx as nx
 import torch
@@ -36,7 +36,7 @@ from altprop.ir.reading import (
 )
 from altprop.ir.region import Region
 
-Network = nx.MultiDiGraph
+Network: TypeAlias = "nx.MultiDiGraph[str]"
 
 
 def error_name(region: str) -> str:

@@ -8,7 +8,8 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan_schema import json_text
 
 _STYLE = """
-  body { font: 15px/1.45 system-ui, sans-serif; color: #1f2430; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
+  body { font: 15px/1.45 system-ui, sans-serif; color: #1f2430; margin: 2rem auto; max-width: 75rem }
+  body { padding: 0 1rem }
   svg { max-width: 100%; height: auto }
   table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
   th, td { border-bottom: 1px solid #d5dae3; padding: 0.3rem 0.8rem; text-align: left; vertical-align: top }
@@ -20,7 +21,7 @@ _LEGEND = (
     ("Circles", "error neurons, with the rule that fills them."),
     (
         "Arcs",
-        "skip-error connections; the colour is the kind of feedback, solid if it is learned, dashed if fixed.",
+        "skip-error connections; the colour says the kind of feedback; learned is solid, fixed dashed.",
     ),
     ("Thick arrow", "the gradient of the loss at the output."),
 )
@@ -38,7 +39,8 @@ def to_page(graph: ErrorGraph, svg: str) -> str:
     legend = "".join(f"<li><b>{escape(what)}</b>: {escape(means)}</li>" for what, means in _LEGEND)
     parts = [
         "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>',
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f"<style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>",
         _bare(svg),
         f"<h2>Legend</h2><ul>{legend}</ul>",

@@ -1,4 +1,4 @@
-"""Colours and lines of drawings: every kind of feedback has its colour, learned feedback is solid, fixed is dashed."""
+"""Colours and lines of drawings: each kind of feedback has its colour; learned is solid, fixed is dashed."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
