@@ -1,0 +1,196 @@
+"""The compiler's own oracle: the exact transpose on every forward edge is autograd, for every model of the zoo.
+
+All numbers are float64. A net and a copy of its model run from the same random state, so that dropout masks agree.
+"""
+
+import copy
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from zoo import BATCH, ZOO, Case
+
+import altprop
+
+BOUND = 1e-10
+SEED = 5
+LEARNING_RULES = ("fa", "dfa", "reclra")
+ALIGNED = (
+    "mlp_tanh",
+    "mlp_relu_no_bias",
+    "conv_bn_dropout",
+    "residual",
+    "encoder_layer",
+    "resnet18",
+    "gpt2_sdpa",
+)
+
+
+def compile_case(case: Case, model: nn.Module, rule: str, **options: Any) -> altprop.LocalNet:
+    inputs = case.inputs(BATCH)
+    if isinstance(inputs, dict):
+        return altprop.compile(model, rule, example_kwargs=inputs, loss=case.loss, **options)
+    return altprop.compile(model, rule, example_inputs=inputs, loss=case.loss, **options)
+
+
+def autograd(case: Case, model: nn.Module, batch: int) -> tuple[torch.Tensor, Any]:
+    """Fills `.grad` by autograd; returns the loss and the output."""
+    torch.manual_seed(SEED)
+    output = case.call(model, case.inputs(batch))
+    loss = case.loss_of(output, case.target(batch))
+    loss.backward()
+    return loss, output
+
+
+def by_bridge(case: Case, net: altprop.LocalNet, batch: int) -> tuple[torch.Tensor, Any]:
+    torch.manual_seed(SEED)
+    output = case.call(net, case.inputs(batch))
+    loss = case.loss_of(output, case.target(batch))
+    loss.backward()
+    return loss, output
+
+
+def by_program(case: Case, net: altprop.LocalNet, batch: int) -> torch.Tensor:
+    torch.manual_seed(SEED)
+    inputs = case.inputs(batch)
+    return net.backward(inputs, case.target(batch))
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def far(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, relative to the largest element where that is above one."""
+    scale = max(1.0, float(expected.abs().max()))
+    return float((actual - expected).abs().max()) / scale
+
+
+def assert_same_gradients(model: nn.Module, reference: nn.Module) -> None:
+    expected = gradients(reference)
+    wrong = {}
+    for name, actual in gradients(model).items():
+        wanted = expected[name]
+        assert wanted is not None, f"the reference does not move {name}"
+        distance = float("inf") if actual is None else far(actual, wanted)
+        if not distance <= BOUND:
+            wrong[name] = distance
+    assert not wrong
+
+
+def assert_same_buffers(model: nn.Module, reference: nn.Module) -> None:
+    expected = dict(reference.named_buffers())
+    for name, actual in model.named_buffers():
+        assert actual.dtype == expected[name].dtype
+        assert far(actual.double(), expected[name].double()) <= BOUND, name
+
+
+def leaves(output: Any) -> list[torch.Tensor]:
+    found = torch.utils._pytree.tree_leaves(output)
+    return [leaf for leaf in found if isinstance(leaf, torch.Tensor)]
+
+
+def assert_same_output(actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected)
+    pairs = list(zip(leaves(actual), leaves(expected), strict=True))
+    assert pairs
+    for one, other in pairs:
+        assert torch.equal(one, other), float((one - other).abs().max())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_transpose_feedback_is_autograd(name: str) -> None:
+    case = ZOO[name]
+    model = case.model()
+    net = compile_case(case, model, "bp")
+    # The batch of the capture, a larger one, and a short last one.
+    for batch in (BATCH, BATCH + 3, 2):
+        reference = copy.deepcopy(model)
+        bridged = copy.deepcopy(net)
+        loss, output = autograd(case, reference, batch)
+        net.zero_grad(set_to_none=True)
+
+        actual = by_program(case, net, batch)
+        assert far(actual, loss.detach()) <= BOUND
+        assert_same_gradients(model, reference)
+        assert_same_buffers(model, reference)
+
+        bridged_loss, bridged_output = by_bridge(case, bridged, batch)
+        assert_same_output(bridged_output, output)
+        assert torch.equal(bridged_loss, loss)
+        assert_same_gradients(bridged.model, reference)
+        assert_same_buffers(bridged.model, reference)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_evaluation_is_the_model(name: str) -> None:
+    case = ZOO[name]
+    model = case.model()
+    net = compile_case(case, model, "bp").eval()
+    expected = case.call(copy.deepcopy(model).eval(), case.inputs(3))
+    assert_same_output(case.call(net, case.inputs(3)), expected)
+
+
+def set_feedback_to_weights(net: altprop.LocalNet) -> None:
+    weights = dict(net.model.named_parameters())
+    with torch.no_grad():
+        for name, matrix in net.feedback.items():
+            weight = weights[net.feedback.specs[name].stands_for]
+            assert matrix.shape == weight.shape
+            matrix.copy_(weight)
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_feedback_alignment_with_the_weights_is_autograd(name: str) -> None:
+    case = ZOO[name]
+    model = case.model()
+    reference = copy.deepcopy(model)
+    net = compile_case(case, model, "fa")
+    assert len(net.feedback) > 0
+    random = copy.deepcopy(net)
+    set_feedback_to_weights(net)
+    autograd(case, reference, 3)
+    by_program(case, net, 3)
+    assert_same_gradients(model, reference)
+
+    by_program(case, random, 3)
+    with pytest.raises(AssertionError):
+        assert_same_gradients(random.model, reference)
+
+
+def forbidden(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("autograd ran")
+
+
+def moved_by_autograd(case: Case) -> set[str]:
+    """Parameters whose gradient is more than rounding; a bias before a norm has none by nature."""
+    model = case.model()
+    autograd(case, model, BATCH)
+    return {
+        name
+        for name, grad in gradients(model).items()
+        if grad is not None and float(grad.abs().max()) > 1e-12
+    }
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("rule", LEARNING_RULES)
+def test_every_parameter_moves_without_autograd(name: str, rule: str) -> None:
+    case = ZOO[name]
+    model = case.model()
+    net = compile_case(case, model, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    patched = mock.patch.multiple(torch.autograd, backward=forbidden, grad=forbidden)
+    with patched, torch.no_grad(), mock.patch.object(torch.Tensor, "backward", forbidden):
+        loss = net.step(case.inputs(BATCH), case.target(BATCH))
+        net.backward(case.inputs(BATCH), case.target(BATCH))
+    assert torch.isfinite(loss)
+    grads = gradients(model)
+    wanted = moved_by_autograd(case)
+    assert wanted
+    still = {key for key in wanted if torch.equal(before[key], dict(model.named_parameters())[key])}
+    assert not still
+    flat = {key for key in wanted if (grad := grads[key]) is None or not float(grad.abs().max()) > 1e-14}
+    assert not flat
