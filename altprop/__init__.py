@@ -1,7 +1,7 @@
 """altprop: a compiler that rewrites PyTorch models into local-learning programs."""
 
 from altprop import nn, optim, rules
-from altprop.api import compile  # noqa: A004  (the name is torch's own)
+from altprop.api import compile
 from altprop.compiler.examine import examine
 from altprop.ir.errors import (
     CaptureError,

@@ -39,7 +39,7 @@ class _CompiledCall(Compiled):
     example: Call = dataclasses.field(default_factory=lambda: Call((), {}))
 
 
-def compile(  # noqa: A001  (the name is torch's own)
+def compile(
     model: nn.Module,
     rule: str | Rule | Mapping[str, str | Rule] = "reclra",
     *,
@@ -100,9 +100,7 @@ def _rules(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
 
 
 def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
-    if isinstance(plan, Path) or (
-        isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")
-    ):
+    if isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")):
         return WiringPlan.load(plan)
     return plan
 

@@ -79,9 +79,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         with torch.enable_grad(), refuse_autograd_functions():
-            program = torch.export.export(
-                model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False
-            )
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False)
             mark_no_grad(program.graph_module)
             return program.run_decompositions(_decompositions())
     except CaptureError:

@@ -153,9 +153,7 @@ def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[F
         if parameter.requires_grad and (name not in used or name not in read):
             yield Finding("error", name, "the forward never reads this parameter: freeze it, or use it")
     if isinstance(captured.batch, int):
-        yield Finding(
-            "warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew"
-        )
+        yield Finding("warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew")
 
 
 def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
@@ -167,7 +165,9 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
         yield Finding("error", "", "no region computes what the model returns")
     for region in graph.regions:
         if region.phi and "sign" in str(captured.node(region.phi[-1]).target).split("."):
-            yield Finding("note", region.name, "has a sign activation: only rules without phi', such as reclra, train it")
+            yield Finding(
+                "note", region.name, "has a sign activation: only rules without phi', such as reclra, train it"
+            )
         if region.ports:
             yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
         if str(region.shape[0]) != "N" and not isinstance(region.shape[0], int):
@@ -178,9 +178,10 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
     if outputs:
         size = sum(region.units for region in graph.regions) * outputs[-1].error_units
         if size > _LARGE_FEEDBACK:
-            yield Finding("warning", "", f"dense feedback to every region would hold {size:,} numbers: use another kind")
+            yield Finding(
+                "warning", "", f"dense feedback to every region would hold {size:,} numbers: use another kind"
+            )
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-

@@ -76,9 +76,7 @@ def _captured(graph: ErrorGraph) -> list[str]:
         if node.op == "placeholder":
             rows.append([f"{_placeholder(graph, node)} {argument(node)}", shape_of(captured, node.name)])
         elif node.op == "call_function":
-            arguments = [argument(a) for a in node.args] + [
-                f"{k}={argument(v)}" for k, v in node.kwargs.items()
-            ]
+            arguments = [argument(a) for a in node.args] + [f"{k}={argument(v)}" for k, v in node.kwargs.items()]
             name = getattr(node.target, "__name__", "").partition(".")[0]
             rows.append([f"{node.name} = {name}({', '.join(arguments)})", shape_of(captured, node.name)])
     rows += [[f"update buffer {buffer} = {value}"] for value, buffer in captured.buffer_updates.items()]

@@ -73,9 +73,7 @@ def _read(text: str, where: str) -> "nx.MultiDiGraph[str]":
     except (nx.NetworkXException, KeyError, ValueError) as error:
         raise PlanError(f"{where}: this is not GraphML: {error}.") from error
     if not graph.is_directed():
-        raise PlanError(
-            f'{where}: the graph is undirected; connections have a direction (edgedefault="directed").'
-        )
+        raise PlanError(f'{where}: the graph is undirected; connections have a direction (edgedefault="directed").')
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
         raise PlanError(f'{where}: the node "{twice[0]}" stands twice.')

@@ -24,9 +24,7 @@ def printable(text: str) -> str:
         ValueError: it is not.
     """
     if not text or text != text.strip() or not text.isprintable():
-        raise ValueError(
-            f"{json.dumps(text)} is empty, or has spaces around it, or characters that do not print"
-        )
+        raise ValueError(f"{json.dumps(text)} is empty, or has spaces around it, or characters that do not print")
     return text
 
 
@@ -39,9 +37,7 @@ def json_text(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False)
     except TypeError as error:
-        raise ValueError(
-            f"{value!r} has no form in a file; use numbers, texts, lists and truth values"
-        ) from error
+        raise ValueError(f"{value!r} has no form in a file; use numbers, texts, lists and truth values") from error
     except ValueError as error:
         raise ValueError(f"{value!r} has no form in a file; numbers must be finite") from error
     if json.loads(text) != value:
@@ -114,12 +110,10 @@ def to_document(plan: WiringPlan) -> dict[str, Any]:
         "version": VERSION,
         "name": plan.name,
         "regions": [
-            {"name": r.name, "rule": r.rule, "error_neurons": r.error_neurons, "device": r.device}
-            for r in plan.regions
+            {"name": r.name, "rule": r.rule, "error_neurons": r.error_neurons, "device": r.device} for r in plan.regions
         ],
         "connections": [
-            {"source": c.source, "target": c.target, "feedback": _feedback(c.feedback)}
-            for c in plan.connections
+            {"source": c.source, "target": c.target, "feedback": _feedback(c.feedback)} for c in plan.connections
         ],
     }
     _check(document, "the wiring plan")

@@ -34,9 +34,7 @@ _REGION = re.compile(
     rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *"
     rf"(; *no error neurons *)?(?:; *device +({_QUOTED}|{_DEVICE}) *)?"
 )
-_CONNECTION = re.compile(
-    rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\))? *(learned|fixed)?"
-)
+_CONNECTION = re.compile(rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\))? *(learned|fixed)?")
 _OPTION_KEY = re.compile(rf"\s*({_QUOTED}|\w+)\s*=\s*")
 _KEYWORDS = ("altprop ", "plan ", "region ")
 
@@ -117,9 +115,7 @@ class _Parser:
             if line and not line.startswith("#"):
                 self._line(line)
         if not self.version_seen:
-            raise PlanError(
-                f'{self.where}, line {self.number}: a plan begins with the line "altprop plan {VERSION}".'
-            )
+            raise PlanError(f'{self.where}, line {self.number}: a plan begins with the line "altprop plan {VERSION}".')
         return WiringPlan(tuple(self.regions), tuple(self.connections), self.name or "custom")
 
     def _line(self, line: str) -> None:
@@ -143,9 +139,7 @@ class _Parser:
     def _version(self, line: str) -> None:
         match = _HEAD.fullmatch(line)
         if match is None:
-            raise self._error(
-                f'a plan begins with the line "altprop plan {VERSION}", not with {json.dumps(line)}'
-            )
+            raise self._error(f'a plan begins with the line "altprop plan {VERSION}", not with {json.dumps(line)}')
         if match[1] != str(VERSION):
             raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of wiring plans")
         self.version_seen = True
@@ -164,9 +158,7 @@ class _Parser:
         self.connections.append(Connection(self._text(match[1]), self._text(match[2]), feedback))
 
     def _text(self, token: str) -> str:
-        return self._try(
-            lambda: printable(json.loads(token) if token.startswith('"') else token.strip()), token
-        )
+        return self._try(lambda: printable(json.loads(token) if token.startswith('"') else token.strip()), token)
 
     def _options(self, text: str) -> Mapping[str, Any]:
         options: dict[str, Any] = {}

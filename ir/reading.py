@@ -63,11 +63,7 @@ def shape_text(sizes: Any) -> str:
 
 def _size(captured: CapturedGraph, size: Any) -> str:
     """A size with the batch written "N"."""
-    return (
-        re.sub(rf"\b{re.escape(str(captured.batch))}\b", "N", str(size))
-        if not isinstance(size, int)
-        else str(size)
-    )
+    return re.sub(rf"\b{re.escape(str(captured.batch))}\b", "N", str(size)) if not isinstance(size, int) else str(size)
 
 
 def operator_name(node: fx.Node) -> str:

@@ -1,7 +1,6 @@
 """Cuts the forward graph into regions."""
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
@@ -53,7 +52,9 @@ class CutRegions(Pass):
             return ()
         if self.regions == "block":
             if not blocks:
-                raise CompileError('regions="block": the model has no repeated submodule; use regions="layer" or globs.')
+                raise CompileError(
+                    'regions="block": the model has no repeated submodule; use regions="layer" or globs.'
+                )
             return blocks
         if isinstance(self.regions, str):
             raise CompileError(f'regions="{self.regions}" is neither "layer" nor "block" nor a list of globs.')
@@ -176,7 +177,11 @@ def _common_name(names: Sequence[str]) -> str:
     names = list(dict.fromkeys(names))
     if len(names) == 1:
         return names[0]
-    parts = os.path.commonprefix([name.split(".") for name in names])
+    parts: list[str] = []
+    for column in zip(*(name.split(".") for name in names), strict=False):
+        if len(set(column)) > 1:
+            break
+        parts.append(column[0])
     return ".".join(parts) or "+".join(names)
 
 

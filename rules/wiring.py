@@ -49,9 +49,7 @@ class Network:
         return [r for r in self.regions if r.is_output and r.name in later]
 
 
-def make_plan(
-    network: Network, rule_of: Callable[[Region], Rule], plan: str | None, output_rule: Rule
-) -> WiringPlan:
+def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | None, output_rule: Rule) -> WiringPlan:
     """Computes a named plan.
 
     Args:

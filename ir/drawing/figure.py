@@ -31,9 +31,7 @@ class _Drawer:
         self.texts = {name: _texts(values) for name, values in boxes.items()}
         self.widths = {name: self._width(*texts) for name, texts in self.texts.items()}
         errors = [values for values in self.nodes.values() if values["kind"] == "error"]
-        gap = 0.5 + max(
-            (inches(shorten(values["rule"], 30), self.size - 2) for values in errors), default=0.0
-        )
+        gap = 0.5 + max((inches(shorten(values["rule"], 30), self.size - 2) for values in errors), default=0.0)
         self.layout: Layout = place(network, self.widths, self.row_height, gap)
         self.errors = {values["region"]: (self.layout.lane, self._y(values["region"])) for values in errors}
         self.connections = [v for _, _, v in network.edges(data=True) if v["kind"] == "skip-error"]
@@ -98,9 +96,7 @@ class _Drawer:
         for block, ys in blocks.items():
             top, bottom = min(ys) - self.row_height * 0.46, max(ys) + self.row_height * 0.46
             width = self.layout.lane - 0.35
-            self.canvas.band(
-                (0.1, top), width, bottom - top, fc=style.BAND, ec="#d5dae3", lw=0.6, gid=f"block {block}"
-            )
+            self.canvas.band((0.1, top), width, bottom - top, fc=style.BAND, ec="#d5dae3", lw=0.6, gid=f"block {block}")
             label = shorten(block, max(int((bottom - top) / 0.07), 4))
             self.canvas.text((0.21, (top + bottom) / 2), label, self.size - 2, rotation=90, color=style.NOTE)
 
@@ -127,12 +123,8 @@ class _Drawer:
         edge = self.layout.boxes[region][0] + self.widths[region] / 2
         self.canvas.line((edge, y), (x - _RADIUS, y), color="#8a94a6", lw=0.8, ls=":")
         rule = shorten(self.nodes[error_name(region)]["rule"], 30)
-        self.canvas.text(
-            (x - _RADIUS - 0.07, y - 0.075), rule, self.size - 2, ha="right", color=style.ERROR_EDGE
-        )
-        self.canvas.circle(
-            point, _RADIUS, fc=style.ERROR_FILL, ec=style.ERROR_EDGE, lw=1.2, gid=f"error {region}"
-        )
+        self.canvas.text((x - _RADIUS - 0.07, y - 0.075), rule, self.size - 2, ha="right", color=style.ERROR_EDGE)
+        self.canvas.circle(point, _RADIUS, fc=style.ERROR_FILL, ec=style.ERROR_EDGE, lw=1.2, gid=f"error {region}")
         self.canvas.text(point, "e", self.size, style="italic", color=style.ERROR_EDGE)
 
     def _bulge(self, source: str, target: str) -> float:

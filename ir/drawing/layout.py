@@ -53,9 +53,7 @@ def place(network: Network, widths: Mapping[str, float], row_height: float, gap:
     names, layers, steps, paths = _waypoints(rows, edges)
     graph = igraph.Graph(n=len(names), edges=steps, directed=True)
     placed = (
-        graph.layout_sugiyama(layers=layers, hgap=_TRACK, maxiter=200).coords
-        if steps
-        else [[0.0, 0.0]] * len(names)
+        graph.layout_sugiyama(layers=layers, hgap=_TRACK, maxiter=200).coords if steps else [[0.0, 0.0]] * len(names)
     )
     xs = _spread([point[0] for point in placed], layers, [widths.get(name, 0.0) for name in names])
     left = min(x - widths.get(name, 0.0) / 2 for name, x in zip(names, xs, strict=True))

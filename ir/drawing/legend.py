@@ -35,9 +35,7 @@ class Legend:
         for entry, offset, line in self.places:
             x, y = corner[0] + offset, corner[1] + line * _LINE
             if entry.circle:
-                canvas.circle(
-                    (x + _SAMPLE / 2, y), 0.07, fc=style.ERROR_FILL, ec=entry.colour, lw=entry.width
-                )
+                canvas.circle((x + _SAMPLE / 2, y), 0.07, fc=style.ERROR_FILL, ec=entry.colour, lw=entry.width)
             else:
                 dashes = DASHES if entry.dashed else "-"
                 canvas.line((x, y), (x + _SAMPLE, y), color=entry.colour, lw=entry.width, ls=dashes)

@@ -16,9 +16,7 @@ from altprop.passes.cut.operators import is_mixing, is_multiplying, is_nonlinear
 from altprop.passes.cut.roles import Roles
 
 
-def cut_layers(
-    captured: CapturedGraph, roles: Roles, blocks: Callable[[fx.Node], str] | None = None
-) -> Groups:
+def cut_layers(captured: CapturedGraph, roles: Roles, blocks: Callable[[fx.Node], str] | None = None) -> Groups:
     """Groups the main nodes into layers.
 
     Args:
@@ -86,9 +84,11 @@ class _Cutter:
             return self.groups.create(self._name(node), pending=True)
         free = [g for g in producers if not self._is_block(g)] or None
         if free is None:
-            return self.groups.create(self._name(node), pending=True) if self.roles.own_parameters(
-                node
-            ) else self.groups.last(producers)
+            return (
+                self.groups.create(self._name(node), pending=True)
+                if self.roles.own_parameters(node)
+                else self.groups.last(producers)
+            )
         if len(free) == len(producers) and len(producers) > 1:
             self._merge_parallel(node, producers)
             producers = self.groups.producers(node)
@@ -147,7 +147,7 @@ def _soft_units(captured: CapturedGraph, roles: Roles) -> Mapping[fx.Node, list[
         parametric = [n for n in run if roles.own_parameters(n)]
         mixing = [n for n in parametric if is_mixing(n)]
         if parametric and not mixing:
-            soft.update({node: run for node in run})
+            soft.update(dict.fromkeys(run, run))
         else:
             soft.update({n: [n] for n in parametric if n not in mixing})
     return soft

@@ -136,8 +136,7 @@ class _Linearizer:
         others = [n for n in self.body if self._leaves(n) and n not in (self.h, *self.ports)]
 
         def body(theta: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
-            values = {n: v for n, v in known.items()}
-            values |= dict(zip(self.theta, theta, strict=True)) | dict(zip(self.sources, sources, strict=True))
+            values = known | dict(zip(self.theta, theta, strict=True)) | dict(zip(self.sources, sources, strict=True))
             values = run_nodes([*self.prologue, *self.body], values)
             return [values[n] for n in (self.h, *self.ports)], [values[n] for n in (*updates, *others)]
 
@@ -159,9 +158,7 @@ class _Linearizer:
         later = {*self.tail, *self.phi}
         return node.name in self.region.outputs or any(user in later for user in node.users)
 
-    def _activate(
-        self, stored: dict[fx.Node, Any], cots: dict[Role, torch.Tensor], results: _Results
-    ) -> torch.Tensor:
+    def _activate(self, stored: dict[fx.Node, Any], cots: dict[Role, torch.Tensor], results: _Results) -> torch.Tensor:
         if not self.phi:
             results.add(("h",), cots[("cot_z",)])
             return stored[self.h]

@@ -1,7 +1,7 @@
 """Fuses the optimizer with the products that feed it: an update runs into its buffer in one operator.
 
-    m <- mul_(m, momentum);  m <- add_(m, (a b) s)     becomes     m <- addmm_(m, a, b, beta=momentum, alpha=s)
-    m <- add_(m, g s)                                  becomes     m <- add_(m, g, alpha=s)
+m <- mul_(m, momentum);  m <- add_(m, (a b) s)     becomes     m <- addmm_(m, a, b, beta=momentum, alpha=s)
+m <- add_(m, g s)                                  becomes     m <- add_(m, g, alpha=s)
 """
 
 from typing import Any

@@ -86,7 +86,9 @@ def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[A
     except Exception as error:  # a loss is user code
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         shapes = ", ".join(str(tuple(fake.shape)) for fake in fakes)
-        raise CompileError(f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}") from error
+        raise CompileError(
+            f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}"
+        ) from error
 
 
 def _structure(captured: CapturedGraph, names: list[str], outputs: list[torch.Tensor]) -> Any:

@@ -104,5 +104,4 @@ def _rebuild(graph: fx.Graph, node: Any) -> fx.Node:
     if node.op == "placeholder":
         return node
     source = _rebuild(graph, node.args[0])
-    copied = graph.node_copy(node, lambda n: source if n is node.args[0] else n)
-    return copied
+    return graph.node_copy(node, lambda n: source if n is node.args[0] else n)

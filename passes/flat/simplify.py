@@ -96,4 +96,3 @@ _REWRITES: dict[object, Rewrite] = {
     aten.expand.default: _drop_same_view,
     aten.mul.Tensor: _drop_factor_one,
 }
-

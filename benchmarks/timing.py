@@ -1,0 +1,84 @@
+"""Interleaved timing: every candidate is timed next to plain autograd in the same round, and ratios are reported."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+Step = Callable[[], Any]
+
+
+def seconds(step: Step, repeats: int) -> float:
+    """Returns the mean time of `repeats` runs."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def ratios(
+    base: Step, candidates: Mapping[str, Step], *, rounds: int, repeats: int, title: str
+) -> dict[str, dict[str, float]]:
+    """Times each candidate right after the base, round after round.
+
+    Returns:
+        By name: the median ratio to the base, its quartiles, and the median milliseconds of both.
+    """
+    for step in (base, *candidates.values()):
+        seconds(step, max(repeats // 2, 2))
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+    with Progress(transient=True) as progress:
+        task = progress.add_task(title, total=rounds * len(candidates))
+        for _ in range(rounds):
+            for name, step in candidates.items():
+                plain = seconds(base, repeats)
+                pairs[name].append((seconds(step, repeats), plain))
+                progress.advance(task)
+    return {name: _summary(found) for name, found in pairs.items()}
+
+
+def _summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    found = sorted(ours / plain for ours, plain in pairs)
+    quarter = len(found) // 4
+    return {
+        "ratio": round(statistics.median(found), 3),
+        "low": round(found[quarter], 3),
+        "high": round(found[-1 - quarter], 3),
+        "ms": round(statistics.median(ours for ours, _ in pairs) * 1e3, 3),
+        "plain_ms": round(statistics.median(plain for _, plain in pairs) * 1e3, 3),
+    }
+
+
+def machine() -> dict[str, str]:
+    """Returns what the figures depend on: processor, number of its cores, torch."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    family = [line.partition(":")[2].strip() for line in lines if line.startswith("cpu family")]
+    return {
+        "processor": f"{names[0]} family {family[0]}" if names and family else platform.processor(),
+        "cores": str(torch.get_num_threads()),
+        "simd": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def save(path: Path, results: Mapping[str, Any]) -> None:
+    """Writes results as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def replace_section(document: Path, name: str, text: str) -> None:
+    """Replaces what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    content = document.read_text()
+    head, rest = content.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    document.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
