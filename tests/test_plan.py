@@ -28,9 +28,7 @@ PLAN = WiringPlan(
     ),
     (
         Connection("fc3", "fc1", Feedback("dense", {"scale": 1.0, "distribution": "normal"}, True)),
-        Connection(
-            "fc3", "layers.0.conv@1 + down#2", Feedback("dense", {"k": 3, "of": [1, "a, b=2"], "n": None})
-        ),
+        Connection("fc3", "layers.0.conv@1 + down#2", Feedback("dense", {"k": 3, "of": [1, "a, b=2"], "n": None})),
         Connection("region 1", "fc1", Feedback("position")),
     ),
     "blocks(gap=3)",
@@ -77,15 +75,11 @@ def test_text_may_hold_comments_and_blank_lines() -> None:
 NAMES = st.one_of(
     st.from_regex(r"[a-z]{1,4}(\.[0-9a-z]{1,3}){0,2}(@[0-9]|#[0-9]| \+ [a-z]{1,3})?", fullmatch=True),
     st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable() and text == text.strip()),
-    st.sampled_from(
-        ["region", "plan x", "a -> b", "a->b", '"', "x-", "fc(1)", "#", "a: b", "learned", "region a"]
-    ),
+    st.sampled_from(["region", "plan x", "a -> b", "a->b", '"', "x-", "fc(1)", "#", "a: b", "learned", "region a"]),
 )
 NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=6))
-VALUES = st.recursive(
-    LEAVES, lambda own: st.lists(own, max_size=3) | st.dictionaries(st.text(max_size=3), own)
-)
+VALUES = st.recursive(LEAVES, lambda own: st.lists(own, max_size=3) | st.dictionaries(st.text(max_size=3), own))
 
 
 @st.composite
