@@ -65,7 +65,7 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
     connections: list[Connection] = []
     for region in network.regions:
         rule = rule_of(region)
-        wiring = _wiring(plan or rule.plan, network)
+        wiring = _wiring(rule.plan if plan is None else plan, network)
         inner, found = wiring(network, region, rule)
         chosen = output_rule if region.is_output else inner
         regions.append(RegionPlan(region.name, str(chosen) if region.parameters else "frozen"))
@@ -84,6 +84,8 @@ def _wiring(text: str, network: Network) -> Wiring:
     match = re.fullmatch(r"(\w+)(?:\(gap=(\d+)\))?", text.strip())
     if match is None or match[1] not in PLANS or (match[2] and match[1] != "blocks"):
         raise PlanError(f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3).')
+    if match[2] and int(match[2]) < 1:
+        raise PlanError(f'plan "{text}": a gap is one region or more.')
     if match[1] == "blocks":
         blocks = _blocks(network, int(match[2]) if match[2] else None)
         return lambda net, region, rule: _block_wiring(net, region, rule, blocks)

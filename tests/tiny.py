@@ -1,7 +1,7 @@
 """Tiny models whose graphs are printed and drawn: layers in a row, residual blocks, an encoder layer."""
 
 from collections import OrderedDict
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(name: str, rule: str, plan: str | None = None) -> altprop.LocalNet:
     """A compiled model; compilations are kept, so a test must not train it."""
     torch.manual_seed(0)

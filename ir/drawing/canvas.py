@@ -89,8 +89,10 @@ def bend(*vertices: Point) -> Curve:
 
 def inches(text: str, size: float, weight: str = "normal") -> float:
     """Returns the width of a text of `size` points."""
-    path = TextPath((0, 0), text or " ", size=size, prop=FontProperties("DejaVu Sans", weight=weight))
-    return float(path.get_extents().width) / 72 if path.codes is not None and len(path.codes) else 0.0
+    if not text.strip():
+        return 0.0
+    path = TextPath((0, 0), text, size=size, prop=FontProperties(family="DejaVu Sans", weight=weight))
+    return float(path.get_extents().width) / 72
 
 
 def shorten(text: str, most: int = 44) -> str:
