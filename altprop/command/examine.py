@@ -7,7 +7,7 @@ import typer
 import altprop
 from altprop.command import options
 from altprop.command.example import compile_example, make_example
-from altprop.command.screen import results
+from altprop.command.screen import CommandError, results
 
 
 def examine(
@@ -30,7 +30,7 @@ def examine(
 ) -> None:
     """Say what of a model would compile, what would not, and why, before any work.
 
-    --rule, --plan and --regions matter to --timings only.
+    The status is 1 if the model does not compile. --rule and --plan matter to --timings only.
 
     Example: altprop examine resnet20 --input-shape 3,32,32
     """
@@ -45,7 +45,11 @@ def examine(
         options=model_option,
         seed=seed,
     )
-    results.print(str(altprop.examine(example.model, example.inputs)))
+    wanted = {} if regions is None else {"regions": options.parse_regions(regions)}
+    report = altprop.examine(example.model, example.inputs, **wanted)
+    results.print(str(report))
+    if not report.ok:
+        raise CommandError(f"{model} does not compile; the report says why")
     if timings:
         net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
         results.print(f"\n{_table(net.seconds)}")

@@ -88,7 +88,5 @@ def _sample_shapes(name: str, shapes: list[str] | None, data: str | None) -> lis
 def _dtype(name: str) -> torch.dtype:
     kind = getattr(torch, name, None)
     if not isinstance(kind, torch.dtype):
-        raise CommandError(
-            f"there is no input type '{name}'; float32, float64, bfloat16, int64 and bool are some"
-        )
+        raise CommandError(f"there is no input type '{name}'; float32, float64, bfloat16, int64 and bool are some")
     return kind

@@ -20,9 +20,7 @@ def inspect(
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Draw the error pathways: {', '.join(PICTURES)}.")
     ] = None,
-    explain: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the table of parameters as CSV.")
-    ] = None,
+    explain: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of parameters as CSV.")] = None,
     after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after one pass; '?' lists the passes.")
     ] = None,

@@ -50,9 +50,7 @@ InputType = Annotated[
     str,
     typer.Option(metavar="TYPE", help="Type of the inputs: float32, or int64 for token numbers, and so on."),
 ]
-Data = Annotated[
-    str | None, typer.Option(help=f"Take the sample's shape from a data set: {', '.join(data_sets())}.")
-]
+Data = Annotated[str | None, typer.Option(help=f"Take the sample's shape from a data set: {', '.join(data_sets())}.")]
 Batch = Annotated[int, typer.Option(min=2, help="Batch of the example inputs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and torch's warnings.")]
 

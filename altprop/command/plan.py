@@ -19,9 +19,7 @@ def plan(
     rule: options.Rule = None,
     wiring: Annotated[
         str | None,
-        typer.Option(
-            "--plan", help="Plan to start from: chain, direct, blocks.", show_default="the rule's own"
-        ),
+        typer.Option("--plan", help="Plan to start from: chain, direct, blocks.", show_default="the rule's own"),
     ] = None,
     regions: options.Regions = None,
     output: Annotated[

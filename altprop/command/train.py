@@ -33,16 +33,12 @@ def train(
     ] = None,
     data_dir: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER", help="Where the data sets' files are.", show_default="$ALTPROP_DATA or data"
-        ),
+        typer.Option(metavar="FOLDER", help="Where the data sets' files are.", show_default="$ALTPROP_DATA or data"),
     ] = None,
     validation: Annotated[
         int | None, typer.Option(help="Samples held out to watch the run.", show_default="the set's own")
     ] = None,
-    subset: Annotated[
-        int | None, typer.Option(help="Train on so many samples only.", show_default="all")
-    ] = None,
+    subset: Annotated[int | None, typer.Option(help="Train on so many samples only.", show_default="all")] = None,
     augment: Annotated[
         bool | None, typer.Option(help="Shift and mirror the training images at random.", show_default="no")
     ] = None,
@@ -55,13 +51,9 @@ def train(
     regions: options.Regions = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.", show_default="adamw")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="0.001")] = None,
-    lr_schedule: Annotated[
-        str | None, typer.Option(help="constant, cosine or step.", show_default="constant")
-    ] = None,
+    lr_schedule: Annotated[str | None, typer.Option(help="constant, cosine or step.", show_default="constant")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.", show_default="0")] = None,
-    nesterov: Annotated[
-        bool | None, typer.Option(help="Nesterov's form of momentum.", show_default="no")
-    ] = None,
+    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's form of momentum.", show_default="no")] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Weight decay.", show_default="the optimizer's own")
     ] = None,
@@ -93,17 +85,13 @@ def train(
     if resume and saved is None:
         note(f"{folder.path} holds no run yet: starting with the first epoch")
     with ProgressReporter() as reporter:
-        result = train_run(
-            saved or wanted, folder.path, resume=resume, overwrite=overwrite, reporter=reporter
-        )
+        result = train_run(saved or wanted, folder.path, resume=resume, overwrite=overwrite, reporter=reporter)
     _report(result, folder)
 
 
 def _flags(given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the command line gave, as RunConfig names and types them."""
-    flags = {
-        key: value for key, value in given.items() if key in RunConfig.model_fields and value is not None
-    }
+    flags = {key: value for key, value in given.items() if key in RunConfig.model_fields and value is not None}
     if "hidden" in flags:
         flags["hidden"] = parse_widths(flags["hidden"])
     if "regions" in flags:
