@@ -1,7 +1,7 @@
 """The zoo: small models of every kind that the compiler must handle, with inputs, targets and a loss.
 
-A *case* is a model and all that a test needs to train it for one step in float64. `REFERENCE_LOSSES` are the named
-losses in plain torch.
+A *case* is a model and all that a test needs to train it for one step in float64. `REFERENCE_LOSSES` are the
+named losses in plain torch.
 """
 
 import dataclasses
@@ -55,7 +55,6 @@ class Case:
         target: from batch size to the target.
         loss: name of a loss, or callable.
         logits: takes the tensor that the loss reads out of what the model returns.
-        resizes: whether the batch may change after the capture.
     """
 
     name: str
@@ -330,9 +329,7 @@ def autoencoder() -> nn.Module:
 
 def segmenter() -> nn.Module:
     """Dense prediction: one class a pixel."""
-    return nn.Sequential(
-        nn.Conv2d(2, 5, 3, padding=1), nn.GroupNorm(1, 5), nn.ReLU(), nn.Conv2d(5, CLASSES, 1)
-    )
+    return nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.GroupNorm(1, 5), nn.ReLU(), nn.Conv2d(5, CLASSES, 1))
 
 
 def conv1d() -> nn.Module:
@@ -350,16 +347,12 @@ def conv1d() -> nn.Module:
 
 def conv3d() -> nn.Module:
     """Three dimensions, adaptive pooling."""
-    return nn.Sequential(
-        nn.Conv3d(1, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, CLASSES)
-    )
+    return nn.Sequential(nn.Conv3d(1, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, CLASSES))
 
 
 def token_features() -> nn.Module:
     """(B, T, C) inputs to Linear, with layer norm, and a score for every position."""
-    return nn.Sequential(
-        nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, CLASSES)
-    )
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, CLASSES))
 
 
 def embedding_mean() -> nn.Module:
