@@ -57,8 +57,7 @@ def run(
 def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return both mean test errors and their ratio."""
     means = {
-        label: statistics.fmean(run["test_error_percent"] for run in runs if run["rule"] == label)
-        for label in RULES
+        label: statistics.fmean(run["test_error_percent"] for run in runs if run["rule"] == label) for label in RULES
     }
     return {
         "test_error_percent": means,
@@ -101,9 +100,7 @@ def main(
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of AdamW.")] = 1e-3,
     subset: Annotated[int | None, typer.Option(min=1, help="Train on so many samples only.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    out: Annotated[Path, typer.Option(help="JSON file for the numbers.")] = Path(
-        "results/fashion_mnist.json"
-    ),
+    out: Annotated[Path, typer.Option(help="JSON file for the numbers.")] = Path("results/fashion_mnist.json"),
 ) -> None:
     """Train a fully connected network on Fashion-MNIST by rec-LRA and by backprop, and compare."""
     console = Console()
@@ -118,9 +115,7 @@ def main(
     columns = ("{task.description}", "{task.fields[state]}")
     bar = (TextColumn(columns[0]), BarColumn(), MofNCompleteColumn(), TextColumn(columns[1]))
     with Progress(*bar, TimeRemainingColumn(), console=console) as progress:
-        runs = [
-            run(data, label, seed, epochs, batch_size, lr, progress) for seed in numbers for label in RULES
-        ]
+        runs = [run(data, label, seed, epochs, batch_size, lr, progress) for seed in numbers for label in RULES]
     summary = compare(runs) | {
         "epochs": epochs,
         "batch_size": batch_size,

@@ -63,9 +63,7 @@ def check_outputs(net: nn.Module, example: Tensor, classes: int) -> None:
     net.train()
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < classes:
         found = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise TrainingError(
-            f"the model must give {classes} numbers a sample, one for each class, but it gives {found}"
-        )
+        raise TrainingError(f"the model must give {classes} numbers a sample, one for each class, but it gives {found}")
 
 
 def check_device(name: str) -> torch.device:

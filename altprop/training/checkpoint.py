@@ -62,9 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise TrainingError(f"{path} is not a checkpoint that can be read ({reason})") from error
     version = content.pop("version", None) if isinstance(content, dict) else None
     if version != VERSION or set(content) != set(_FIELDS):
-        raise TrainingError(
-            f"{path} is not a checkpoint of version {VERSION}, the one that this altprop reads"
-        )
+        raise TrainingError(f"{path} is not a checkpoint of version {VERSION}, the one that this altprop reads")
     return Checkpoint(**content)
 
 

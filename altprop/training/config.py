@@ -106,9 +106,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"{file} must hold a mapping, one 'key: value' a line, not a {type(content).__name__}"
-        )
+        raise ConfigError(f"{file} must hold a mapping, one 'key: value' a line, not a {type(content).__name__}")
     return content
 
 
@@ -139,9 +137,7 @@ def _sentence(error: ValidationError, file: Path | None, flags: Mapping[str, Any
     key = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, RunConfig.model_fields, n=1)
-        advice = (
-            f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(RunConfig.model_fields)}"
-        )
+        advice = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(RunConfig.model_fields)}"
         return f"{file or 'the configuration'} has an unknown key '{key}'; {advice}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])

@@ -22,12 +22,14 @@ def plot_curves(path: Path, runs: Mapping[str, Sequence[Row]], title: str = "") 
     """
     # Without pyplot: no window system, no state that outlives the call. Slow to import.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.2 * len(PANELS), 3.4), layout="constrained")
     for axes, (key, name) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for label, rows in runs.items():
             axes.plot([row["epoch"] for row in rows], [row[key] for row in rows], marker=".", label=label)
         axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     if len(runs) > 1:
         figure.axes[0].legend()

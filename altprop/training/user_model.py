@@ -50,9 +50,7 @@ def _construct(name: str, make: Any, options: dict[str, Any]) -> nn.Module:
             f"{name}({given}) failed: {_describe(error)}; give its arguments with --model-option key=value"
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"{name}({given}) made a value of type {type(model).__name__}, not a torch.nn.Module"
-        )
+        raise ModelError(f"{name}({given}) made a value of type {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
