@@ -1,0 +1,405 @@
+"""Mistakes of existing systems, by number: state, processes, copies, and the caller's property (13 to 17)."""
+
+import copy
+import io
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from zoo import ZOO, ConvNet, gpt2, masked_words, mlp, tuple_loss, two_targets
+
+import altprop
+
+RULES = ("bp", "fa", "dfa", "reclra")
+OPTIMIZERS: dict[str, Callable[[], altprop.optim.Optimizer]] = {
+    "sgd": lambda: altprop.optim.SGD(lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "adamw": lambda: altprop.optim.AdamW(lr=0.01, feedback_lr=0.02),
+}
+
+
+def make_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return mlp(nn.Tanh)
+
+
+def batch(index: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(index)
+    return torch.randn(4, 7, generator=generator), torch.randint(3, (4,), generator=generator)
+
+
+def make_net(model: nn.Module, rule: str = "reclra", optimizer: str = "sgd", **options: Any) -> altprop.LocalNet:
+    inputs = options.pop("example_inputs", (batch()[0],))
+    return altprop.compile(model, rule, example_inputs=inputs, optimizer=OPTIMIZERS[optimizer](), **options)
+
+
+def train(net: altprop.LocalNet, first: int, last: int) -> None:
+    for index in range(first, last):
+        net.step(*batch(index))
+
+
+def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+    expected = other.state_dict()
+    assert list(one.state_dict()) == list(expected)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+# 13: checkpoints
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_trap_13_a_resume_takes_the_same_steps(rule: str, optimizer: str) -> None:
+    net = make_net(make_model(), rule, optimizer)
+    train(net, 0, 3)
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    resumed = make_net(make_model(seed=1), rule, optimizer, seed=1)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert_same_state(resumed, net)
+    train(net, 3, 6)
+    train(resumed, 3, 6)
+    assert_same_state(resumed, net)
+
+
+def test_trap_13_state_holds_feedback_and_optimizer() -> None:
+    net = make_net(make_model())
+    keys = set(net.state_dict())
+    assert {f"model.{key}" for key in net.model.state_dict()} < keys
+    assert {"feedback.4->2", "feedback.4->0"} < keys
+    states = {key for key in keys if key.startswith("state.momentum")}
+    assert len(states) == 6 + 2
+
+
+def test_trap_13_a_loss_of_ones_own_resumes_too() -> None:
+    """The form of the target is not known before the first step; optimizer state must be there all the same."""
+    case = ZOO["tuple_output"]
+    (x,) = case.inputs(4)
+    target = two_targets(4)
+
+    def make() -> altprop.LocalNet:
+        return make_net(case.model(), loss=tuple_loss, example_inputs=(x,))
+
+    net = make()
+    net.step(x, target)
+    resumed = make()
+    resumed.load_state_dict(net.state_dict())
+    net.step(x, target)
+    resumed.step(x, target)
+    assert_same_state(resumed, net)
+
+
+def test_trap_13_plain_checkpoints_still_load() -> None:
+    plain = make_model(seed=3).state_dict()
+    model = make_model()
+    keys = list(model.state_dict())
+    net = make_net(model)
+    train(net, 0, 2)
+    assert net.model is model
+    assert list(model.state_dict()) == keys == list(plain)
+    net.model.load_state_dict(plain)
+    fresh = make_model(seed=3)
+    assert torch.equal(net(batch()[0]), fresh(batch()[0]))
+    fresh.load_state_dict(net.model.state_dict())
+
+
+def test_trap_13_state_without_a_capture_is_refused() -> None:
+    state = make_net(make_model()).state_dict()
+    late = altprop.compile(make_model(), "reclra", optimizer=OPTIMIZERS["sgd"]())
+    with pytest.raises(altprop.CompileError, match="exists only after capture: pass example_inputs="):
+        late.load_state_dict(state)
+
+
+# 14: feedback that depends on the process, stays behind, or comes late
+
+FINGERPRINT = """
+import hashlib, torch, altprop
+from torch import nn
+torch.manual_seed({noise})
+model = nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3))
+net = altprop.compile(model, "{rule}", example_inputs=(torch.randn(4, 7),), seed=11)
+digest = hashlib.sha256()
+for name, matrix in net.feedback.items():
+    digest.update(name.encode() + matrix.detach().numpy().tobytes())
+print(len(net.feedback), digest.hexdigest())
+"""
+
+
+def fingerprint(rule: str, noise: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FINGERPRINT.format(noise=noise, rule=rule)],
+        env={"PYTHONHASHSEED": str(noise), "PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_trap_14_every_process_draws_the_same_feedback() -> None:
+    one, other = fingerprint("dfa", 1), fingerprint("dfa", 2)
+    assert one.startswith("2 ")
+    assert one == other
+
+
+def test_trap_14_feedback_depends_on_seed_and_connection_alone() -> None:
+    small = make_net(make_model(), "dfa", seed=4).feedback["4->0"]
+    again = make_net(make_model(seed=9), "reclra", seed=4).feedback["4->0"]
+    other = make_net(make_model(), "dfa", seed=5).feedback["4->0"]
+    assert torch.equal(small, again)
+    assert not torch.equal(small, other)
+
+
+def test_trap_14_feedback_moves_with_the_net() -> None:
+    net = make_net(make_model())
+    names = list(net.feedback)
+    net.double()
+    assert {matrix.dtype for matrix in net.feedback.values()} == {torch.float64}
+    x, y = batch()
+    net.step(x.double(), y)
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+    assert {v.dtype for k, v in net.state_dict().items() if "momentum" in k} == {torch.float64}
+    assert list(net.feedback) == names
+    net.to("meta")
+    assert {p.device.type for p in net.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_trap_14_nothing_is_made_after_construction(rule: str) -> None:
+    net = make_net(make_model(), rule)
+    keys, objects = list(net.state_dict()), [id(p) for p in net.parameters()]
+    train(net, 0, 2)
+    F.cross_entropy(net(batch()[0]), batch()[1]).backward()
+    assert list(net.state_dict()) == keys
+    assert [id(p) for p in net.parameters()] == objects
+
+
+def test_trap_14_replaced_parameters_are_found() -> None:
+    net = make_net(make_model(), "dfa")
+    train(net, 0, 1)
+    last = net.model.get_submodule("4")
+    last.weight = nn.Parameter(torch.zeros(3, 5))
+    old = last.weight.detach().clone()
+    train(net, 1, 2)
+    assert not torch.equal(last.weight, old)
+    assert torch.equal(net(batch()[0]), net.model(batch()[0]))
+
+
+# 15: autocast, float64, torch.compile, copies
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa", "reclra"])
+def test_trap_15_bfloat16_autocast(rule: str) -> None:
+    net = make_net(make_model(), rule)
+    x, y = batch()
+    full = copy.deepcopy(net)
+    F.cross_entropy(full(x), y).backward()
+    reference = copy.deepcopy(net.model)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(x)
+        loss = F.cross_entropy(output, y)
+        expected = reference(x)
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, expected)
+    loss.backward()
+    for name, parameter in net.model.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        wanted = full.model.get_parameter(name).grad
+        assert wanted is not None
+        assert not torch.equal(parameter.grad, wanted)
+        assert float((parameter.grad - wanted).norm()) < 0.05 * float(wanted.norm())
+
+
+def test_trap_15_autocast_in_the_program() -> None:
+    net = make_net(make_model(), "dfa")
+    plain = copy.deepcopy(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        for index in range(3):
+            net.step(*batch(index))
+    train(plain, 0, 3)
+    for key, value in net.state_dict().items():
+        assert value.dtype == plain.state_dict()[key].dtype
+        assert torch.allclose(value.float(), plain.state_dict()[key].float(), atol=0.02)
+
+
+@pytest.mark.parametrize("rule", ["dfa", "reclra"])
+def test_trap_15_double_precision(rule: str) -> None:
+    single, twice = (
+        make_net(make_model(), rule),
+        make_net(make_model().double(), rule, example_inputs=(batch()[0].double(),)),
+    )
+    train(single, 0, 3)
+    for index in range(3):
+        x, y = batch(index)
+        twice.step(x.double(), y)
+    for key, value in twice.state_dict().items():
+        assert torch.allclose(single.state_dict()[key].double(), value.double(), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trap_15_inductor_equals_eager() -> None:
+    eager = make_net(make_model(), "dfa")
+    fused = make_net(make_model(), "dfa", backend="inductor")
+    x, y = batch()
+    for index in range(2):
+        assert torch.allclose(fused.step(*batch(index)), eager.step(*batch(index)), atol=1e-6)
+    assert torch.allclose(fused.step(x[:3], y[:3]), eager.step(x[:3], y[:3]), atol=1e-6)
+    for key, value in fused.state_dict().items():
+        assert torch.allclose(value, eager.state_dict()[key], atol=1e-5), key
+
+
+COPIES: dict[str, Callable[[altprop.LocalNet], altprop.LocalNet]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("rule", RULES)
+def test_trap_15_copies_in_mid_training_go_on_alike(rule: str, kind: str) -> None:
+    net = make_net(make_model(), rule, "adamw")
+    train(net, 0, 3)
+    made = COPIES[kind](net)
+    assert_same_state(made, net)
+    assert {id(p) for p in made.parameters()}.isdisjoint(id(p) for p in net.parameters())
+    before = copy.deepcopy(net.state_dict())
+    train(made, 3, 6)
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key]), f"training the copy moved {key} of the original"
+    train(net, 3, 6)
+    assert_same_state(made, net)
+
+
+# 16: the caller's property
+
+
+def hooks_of(model: nn.Module) -> list[Any]:
+    tables = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    found = [hook for module in model.modules() for table in tables for hook in getattr(module, table).values()]
+    return found + [hook for p in model.parameters() for hook in (p._backward_hooks or {}).values()]
+
+
+def attributes_of(model: nn.Module) -> dict[str, set[str]]:
+    return {name: set(module.__dict__) for name, module in model.named_modules()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_trap_16_compiling_leaves_no_trace(rule: str, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = ConvNet()
+    x = torch.randn(4, 2, 8, 8)
+    state, attributes = copy.deepcopy(model.state_dict()), attributes_of(model)
+    parameters, modes = [id(p) for p in model.parameters()], [m.training for m in model.modules()]
+    random_states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
+    net = altprop.compile(model, rule, example_inputs=(x,), optimizer=OPTIMIZERS["sgd"]())
+    assert torch.equal(torch.get_rng_state(), random_states[0])
+    assert random.getstate() == random_states[1]
+    assert np.random.get_state()[1].tolist() == random_states[2]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    assert attributes_of(model) == attributes
+    assert [id(p) for p in model.parameters()] == parameters
+    assert [m.training for m in model.modules()] == modes
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    net.step(x, torch.randint(3, (4,)))
+    assert hooks_of(model) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_trap_16_the_mode_and_the_inputs_stay() -> None:
+    model = ConvNet().eval()
+    x = torch.randn(4, 2, 8, 8)
+    given = x.clone()
+    net = altprop.compile(model, "dfa", example_inputs=(x,))
+    assert not net.training
+    assert not any(module.training for module in model.modules())
+    net.train()
+    net.backward(x, torch.randint(3, (4,)))
+    assert torch.equal(x, given)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trap_16_the_config_stays() -> None:
+    model = gpt2("eager")
+    config = model.config
+    before = copy.deepcopy(config.to_dict())
+    altprop.compile(model, "dfa", example_kwargs=masked_words(4))
+    assert model.config is config
+    assert config.to_dict() == before
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa", "reclra"])
+def test_trap_16_an_optimizer_made_at_once_sees_the_feedback(rule: str) -> None:
+    net = make_net(make_model(), rule)
+    assert len(list(net.feedback_parameters())) == 2
+    assert {id(p) for p in net.feedback_parameters()} < {id(p) for p in net.parameters()}
+
+
+# 17: "without backpropagation" that calls autograd
+
+
+def forbidden(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("autograd ran")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_trap_17_steps_run_without_autograd(rule: str) -> None:
+    net = make_net(make_model(), rule)
+    with (
+        mock.patch.multiple(torch.autograd, backward=forbidden, grad=forbidden),
+        mock.patch.object(torch.Tensor, "backward", forbidden),
+        torch.no_grad(),
+    ):
+        assert torch.isfinite(net.step(*batch()))
+        loss = net.backward(*batch())
+    assert not loss.requires_grad
+    assert all(p.grad is not None and p.grad.grad_fn is None for p in net.model.parameters())
+
+
+def test_trap_17_programs_hold_no_graph() -> None:
+    """With grad enabled around it, a step still records nothing."""
+    net = make_net(make_model())
+    with torch.enable_grad():
+        loss = net.step(*batch())
+    assert loss.grad_fn is None
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
+    """Bytes that autograd keeps from the forward, beside parameters and buffers; each memory counts once."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = forward()
+    assert output.requires_grad
+    return sum(kept.values())
+
+
+# rec-LRA keeps the pre-activation beside the activity, since its target starts from there.
+@pytest.mark.parametrize(("rule", "bound"), [("dfa", 1.0), ("reclra", 1.5)])
+@pytest.mark.parametrize("name", ["conv_bn_dropout", "resnet18", "encoder_layer"])
+def test_trap_17_saved_activations(name: str, rule: str, bound: float) -> None:
+    case = ZOO[name]
+    model = case.model()
+    (x,) = case.inputs(8)
+    net = altprop.compile(model, rule, example_inputs=(x,))
+    plain = saved_bytes(model, lambda: model(x))
+    assert plain > 0
+    assert 0 < saved_bytes(net, lambda: net(x)) <= bound * plain
