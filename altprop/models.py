@@ -176,9 +176,7 @@ def _he_normal(module: nn.Module) -> None:
 def image_shape(model: str, shape: Sequence[int]) -> tuple[int, int, int]:
     """Check that a sample is an image, and return its channels, height and width."""
     if len(shape) != 3 or min(shape[1:]) < 4:
-        raise ModelError(
-            f"{model} takes images of (channels, height, width), 4x4 or larger; not {tuple(shape)}"
-        )
+        raise ModelError(f"{model} takes images of (channels, height, width), 4x4 or larger; not {tuple(shape)}")
     channels, height, width = shape
     return channels, height, width
 

@@ -89,11 +89,7 @@ def assert_same_state(one: Path, other: Path) -> None:
     assert first.epoch == second.epoch
     assert list(first.net) == list(second.net)
     for name, value in first.net.items():
-        same = (
-            torch.equal(value, second.net[name])
-            if isinstance(value, torch.Tensor)
-            else value == second.net[name]
-        )
+        same = torch.equal(value, second.net[name]) if isinstance(value, torch.Tensor) else value == second.net[name]
         assert same, name
     assert torch.equal(first.sampler, second.sampler)
     assert all(torch.equal(a, b) for a, b in zip(first.random, second.random, strict=True))
@@ -415,9 +411,7 @@ def test_model_with_too_few_outputs(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(
         "import torch\ndef make(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))"
     )
-    with pytest.raises(
-        TrainingError, match=r"must give 10 numbers a sample, one for each class, but it gives \(3,\)"
-    ):
+    with pytest.raises(TrainingError, match=r"must give 10 numbers a sample, one for each class, but it gives \(3,\)"):
         train(config_of(model=f"{tmp_path / 'model.py'}:make"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

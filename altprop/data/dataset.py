@@ -101,8 +101,7 @@ def hold_out(images: Tensor, labels: Tensor, counts: list[int], seed: int = 0) -
     rest = len(labels) - sum(counts)
     if rest < 1 or any(count < 1 for count in counts):
         raise DataError(
-            f"cannot hold out {' and '.join(map(str, counts))} of {len(labels)} samples; "
-            "each split needs at least 1"
+            f"cannot hold out {' and '.join(map(str, counts))} of {len(labels)} samples; each split needs at least 1"
         )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     whole = Split(images, labels)

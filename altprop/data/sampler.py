@@ -65,8 +65,4 @@ def shift_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     across = torch.arange(width, device=images.device).expand(count, width)
     columns = offsets[1, :, None] + torch.where(mirrored[:, None], width - 1 - across, across)
     sample = torch.arange(count, device=images.device)[:, None, None]
-    return (
-        padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
