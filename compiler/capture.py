@@ -1,8 +1,8 @@
 """Capture: an `nn.Module` becomes a functional graph of ATen operators with a symbolic batch.
 
-The model is exported in its present mode, composite operators are decomposed *before* anything is
-differentiated, and operators with kernels of their own stay whole, so that the program's forward has the bits
-of the caller's model. Fused attention and recurrent layers stay whole too: autograd knows their own backward.
+The model is exported in its present mode, composite operators are decomposed *before* anything is differentiated, and
+operators with kernels of their own stay whole, so that the program's forward has the bits of the caller's model. Fused
+attention stays whole too, since autograd knows its own backward. Recurrent layers are unrolled over time.
 """
 
 import dataclasses
@@ -16,12 +16,15 @@ from torch.export import Dim
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from altprop.compiler import padding, products
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
+from altprop.compiler.recurrent import plain_recurrent_weights
 from altprop.ir.captured import CapturedGraph, ModuleCall
 from altprop.ir.errors import CaptureError
 
-_WHOLE = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu")
+_WHOLE = ("scaled_dot_product_attention",)
+_UNROLLED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> CapturedGraph:
@@ -78,7 +81,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     rng = torch.get_rng_state()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        with torch.enable_grad(), refuse_autograd_functions():
+        with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
             program = torch.export.export(model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False)
             mark_no_grad(program.graph_module)
             return program.run_decompositions(_decompositions())
@@ -116,6 +119,9 @@ def _decompositions() -> Any:
     for op in list(table.keys()):
         if not _changes_no_bits(op):
             table.pop(op)
+    table[torch.ops.aten.linear.default] = products.linear
+    table[torch.ops.aten.matmul.default] = products.matmul
+    table[torch.ops.aten._pad_circular.default] = padding.pad_circular
     return table
 
 
@@ -124,8 +130,8 @@ def _changes_no_bits(op: Any) -> bool:
     if not isinstance(op, torch._ops.OpOverload):
         return False
     name = op._schema.name.removeprefix("aten::")
-    if name in _WHOLE:
-        return False
+    if name in _WHOLE or name in _UNROLLED:
+        return name in _UNROLLED
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
     return composite or name in ("native_batch_norm", "_native_batch_norm_legit", "batch_norm")
 
@@ -142,6 +148,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
+    _drop_assertions(graph)
     fake_mode = next(
         node.meta["val"].fake_mode for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
     )
@@ -168,6 +175,14 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
         batch=batch,
         fake_mode=fake_mode,
     )
+
+
+def _drop_assertions(graph: fx.Graph) -> None:
+    """Removes checks of sizes and dtypes that export leaves behind; they compute nothing."""
+    for node in reversed(list(graph.nodes)):
+        name = str(node.target)
+        if node.op == "call_function" and not node.users and ("_assert" in name or "sym_constrain" in name):
+            graph.erase_node(node)
 
 
 def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Reader:

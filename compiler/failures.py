@@ -22,11 +22,11 @@ _REMEDIES = (
     (r"numpy", "A tensor leaves torch for NumPy here: use torch operations."),
     (r"UninitializedParameter|lazy", "Lazy modules have no parameters yet: run the model once before compiling."),
     (
-        r"takes \d+ positional argument|missing \d+ required positional|unexpected keyword",
+        r"takes \d+ positional|too many positional|missing \d+ required|missing a required|unexpected keyword",
         "The example inputs do not fit forward: example_inputs is the tuple of its positional arguments.",
     ),
     (
-        r"shape|size mismatch|shapes cannot be multiplied|expected input",
+        r"shape|size mismatch|same reduction dim|shapes cannot be multiplied|expected input",
         "The model does not run on the example inputs: check their shapes.",
     ),
 )

@@ -13,7 +13,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import find_activation
-from altprop.passes.cut.blocks import block_of, find_blocks, match_globs
+from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, match_globs
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
 from altprop.passes.cut.operators import is_floating
@@ -48,17 +48,18 @@ class CutRegions(Pass):
         return cut, len(regions), "regions"
 
     def _whole(self, captured: CapturedGraph, blocks: Sequence[str]) -> Sequence[str]:
+        recurrent = find_recurrent(captured)
         if self.regions == "layer":
-            return ()
+            return recurrent
         if self.regions == "block":
             if not blocks:
                 raise CompileError(
                     'regions="block": the model has no repeated submodule; use regions="layer" or globs.'
                 )
-            return blocks
+            return (*blocks, *recurrent)
         if isinstance(self.regions, str):
             raise CompileError(f'regions="{self.regions}" is neither "layer" nor "block" nor a list of globs.')
-        return match_globs(captured, self.regions)
+        return (*match_globs(captured, self.regions), *recurrent)
 
 
 class _Builder:

@@ -32,6 +32,12 @@ def find_blocks(captured: CapturedGraph, roles: Roles) -> tuple[str, ...]:
     return tuple(p for p in repeated if not any(_inside(p, q) for q in repeated if q != p))
 
 
+def find_recurrent(captured: CapturedGraph) -> tuple[str, ...]:
+    """Returns the calls of recurrent layers, which are unrolled over time: each is one region."""
+    calls = [call for calls in captured.modules.values() for call in calls]
+    return tuple(dict.fromkeys(call.path for call in calls if call.kind.startswith("torch.nn.modules.rnn.")))
+
+
 def block_of(captured: CapturedGraph, blocks: Sequence[str]) -> Callable[[fx.Node], str]:
     """Returns the function from a node to the block that it belongs to, or `""`."""
     chosen = set(blocks)

@@ -1,0 +1,62 @@
+"""Sizes in a trace: the tracer may read a size off a cotangent, which the forward half does not have."""
+
+import operator
+from collections.abc import Set
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def sizes_from_batch(graph: fx.Graph, cotangents: Set[fx.Node], anchor: fx.Node, batch: Any) -> int:
+    """Computes sizes that were read off cotangents from the batch instead.
+
+    Args:
+        graph: the traced graph, changed in place.
+        cotangents: placeholders of cotangents.
+        anchor: placeholder of a tensor whose first dimension is the batch.
+        batch: the batch, a `SymInt`.
+
+    Returns:
+        How many sizes were rewritten.
+    """
+    count = 0
+    for node in list(graph.nodes):
+        if node.target is aten.sym_size.int and node.args[0] in cotangents:
+            line = _line(node.meta.get("val"), batch)
+            if line is not None:
+                node.replace_all_uses_with(_emit(graph, anchor, batch, *line))
+                graph.erase_node(node)
+                count += 1
+    return count
+
+
+def _line(size: Any, batch: Any) -> tuple[int, int] | None:
+    """Returns `(a, b)` where `size = a batch + b`, or None."""
+    if not isinstance(size, torch.SymInt) or not isinstance(batch, torch.SymInt):
+        return None
+    expression, symbol = size.node.expr, batch.node.expr
+    slope = expression.diff(symbol)
+    offset = expression.subs(symbol, 0)
+    if not (slope.is_integer and slope.is_number and offset.is_number):
+        return None
+    return int(slope), int(offset)
+
+
+def _emit(graph: fx.Graph, anchor: fx.Node, batch: Any, slope: int, offset: int) -> fx.Node:
+    with graph.inserting_after(_last_placeholder(graph)):
+        last = graph.call_function(aten.sym_size.int, (anchor, 0))
+    last.meta["val"] = batch
+    for function, number in ((operator.mul, slope), (operator.add, offset)):
+        if number != (1 if function is operator.mul else 0):
+            with graph.inserting_after(last):
+                following = graph.call_function(function, (last, number))
+            following.meta["val"] = function(last.meta["val"], number)
+            last = following
+    return last
+
+
+def _last_placeholder(graph: fx.Graph) -> fx.Node:
+    return [node for node in graph.nodes if node.op == "placeholder"][-1]
