@@ -42,6 +42,7 @@ class CutRegions(Pass):
         blocks = find_blocks(captured, roles)
         groups = cut_layers(captured, roles, block_of(captured, self._whole(captured, blocks)))
         builder = _Builder(captured, roles, groups, blocks)
+        builder.join_shapeless()
         regions = builder.build()
         _check_cover(captured, regions)
         cut = graph.replace(level="cut", regions=regions, preamble=roles.preamble)
@@ -70,6 +71,23 @@ class _Builder:
         self.block_of = block_of(captured, blocks)
         self.order = {name: index for index, name in enumerate(captured.nodes)}
         self.results = {n.name for n in captured.graph.nodes if n.name in captured.outputs}
+
+    def join_shapeless(self) -> None:
+        """Joins a group whose activity mixes samples and positions in one dimension with the one that reads it.
+
+        Direct feedback could not tell the samples of such an activity apart (attention that folds its heads into the
+        batch); behind the next projection the batch stands first again.
+        """
+        for group in self.groups.all():
+            consumers = self.groups.consumers(group)
+            if len(consumers) != 1 or self._has_batch_first(group) or group.pending:
+                continue
+            if self.groups.can_merge(consumers[0], group):
+                self.groups.merge(consumers[0], group)
+
+    def _has_batch_first(self, group: Group) -> bool:
+        shape = self._region(group, "").shape
+        return bool(shape) and (shape[0] == "N" or isinstance(shape[0], int))
 
     def build(self) -> tuple[Region, ...]:
         groups = self._sorted()

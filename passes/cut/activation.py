@@ -107,13 +107,19 @@ def _plain_activity(
 ) -> fx.Node:
     """The last computed gate, or the reshape of it that has the batch first and reads as a sequence."""
     if not gates:
-        return next(node for node in nodes if node in outputs and is_floating(node))
+        return _last_output(nodes, outputs)
     core = max((i for i, gate in enumerate(gates) if not is_moving(gate)), default=len(gates) - 1)
     forms = [gate for gate in gates[core:] if _batch_first(gate, batch)]
     if forms and forms[0] is gates[core] and forms[0].meta["val"].dim() <= 3:
         return forms[0]
     sequences = [gate for gate in forms if gate.meta["val"].dim() == 3]
     return (sequences[-1:] or forms[:1] or [gates[core]])[0]
+
+
+def _last_output(nodes: Sequence[fx.Node], outputs: set[fx.Node]) -> fx.Node:
+    """Where parameters leave over several ways: the last output, so that no parameter comes after it."""
+    floating = [node for node in nodes if node in outputs and is_floating(node)]
+    return floating[-1]
 
 
 def _batch_first(node: fx.Node, batch: object) -> bool:

@@ -64,7 +64,7 @@ class _Cutter:
         producers = [g for g in self.groups.producers(node) if not self._is_block(g)]
         if producers:
             group = self.groups.last(producers)
-            if group.pending or self._is_open(group, node, unit):
+            if self._is_open(group, node, unit):
                 return self._owner(node)
         return self.groups.create(self._name(unit[-1]), pending=True)
 

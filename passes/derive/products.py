@@ -11,6 +11,12 @@ from altprop.passes.derive.interpret import run_nodes
 
 Known = Mapping[fx.Node, Any]
 
+# Products are traced with cotangents of the activity's strides; messages may have others.
+_FREE_STRIDES = {
+    torch.ops.aten.view.default: torch.reshape,
+    torch.ops.aten._unsafe_view.default: torch.reshape,
+}
+
 
 def evaluate(
     local: LocalGraph,
@@ -39,7 +45,7 @@ def evaluate(
         values |= {n: replaced[name] for n, name in _parameter_placeholders(local) if name in replaced}
     placeholders = {role: n for n in local.graph.nodes if n.op == "placeholder" for role in [local.inputs[n.name]]}
     values |= {placeholders[role]: value for role, value in cotangents.items()}
-    values = run_nodes(nodes, values)
+    values = run_nodes(nodes, values, _FREE_STRIDES)
     results = {role: local.results[role] for role in roles}
     return {role: None if node is None else values[node] for role, node in results.items()}
 

@@ -94,9 +94,17 @@ def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> i
             part = graph.call_function(operator.getitem, (parts, index))
             part.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(part)
+            _allow_gaps(part)
     for node in nodes:
         graph.erase_node(node)
     return len(nodes) - 1
+
+
+def _allow_gaps(part: fx.Node) -> None:
+    """The columns of a product have gaps between rows: views that join rows must copy."""
+    for user in part.users:
+        if user.target in (aten.view.default, aten._unsafe_view.default):
+            user.target = aten.reshape.default
 
 
 def _rebuild(graph: fx.Graph, node: Any) -> fx.Node:
