@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture import capture
+from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
@@ -78,7 +79,8 @@ def examine(
         regions: as for `altprop.compile`.
     """
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}))
-    return examiner.run(regions if isinstance(regions, str) else tuple(regions))
+    with quiet():
+        return examiner.run(regions if isinstance(regions, str) else tuple(regions))
 
 
 class _Examiner:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
+from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
@@ -76,6 +77,13 @@ def compile_graph(
         options: rule, plan, loss and so on.
         target: an example target; without one the loss's usual form is taken.
     """
+    with quiet():
+        return _compile_graph(model, args, kwargs, options, target)
+
+
+def _compile_graph(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, target: Any
+) -> Compiled:
     runner = _Runner()
     captured = runner.time("capture", lambda: capture(model, args, kwargs))
     graph = ErrorGraph("captured", captured)
@@ -123,7 +131,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
         Flatten(options.loss, _fake_target(captured, options.loss, target)),
     ]
     if options.optimizer is not None:
-        passes.append(AddOptimizer(options.optimizer))
+        passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))
     eager = options.backend == "eager"
     return [*passes, Cleanup(fuse=fused, kernels=eager)]
 

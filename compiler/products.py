@@ -8,6 +8,7 @@ import math
 
 import torch
 
+
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x W^T + b` with all leading dimensions of `x` folded into one."""
     if weight.dim() == 1 or x.dim() == 1:

@@ -23,27 +23,31 @@ aten = torch.ops.aten
 class AddOptimizer(Pass):
     """Attributes:
     optimizer: its settings.
+    tensor_scalars: whether numbers that change from step to step come as tensors without dimensions, for a backend
+        that would compile anew for every number.
     """
 
     requires: ClassVar[str] = "derived"
     ensures: ClassVar[str] = "derived"
 
     optimizer: Optimizer = dataclasses.field(default_factory=SGD)
+    tensor_scalars: bool = False
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds the program "step", made from "backward"."""
         backward = graph.programs.get("backward")
         if backward is None:
             return graph.replace(optimizer=self.optimizer), 0, "parameters (the target's form is not known yet)"
-        step = _Stepper(backward, self.optimizer).build()
+        step = _Stepper(backward, self.optimizer, self.tensor_scalars).build()
         programs = {**graph.programs, "step": step}
         count = sum(slot.kind.endswith("gradient") for slot in backward.outputs)
         return graph.replace(optimizer=self.optimizer, programs=programs), count, "parameters with an optimizer"
 
 
 class _Stepper:
-    def __init__(self, backward: Program, optimizer: Optimizer) -> None:
+    def __init__(self, backward: Program, optimizer: Optimizer, tensor_scalars: bool) -> None:
         self.optimizer = optimizer
+        self.tensor_scalars = tensor_scalars
         self.graph = fx.Graph()
         here: dict[fx.Node, fx.Node] = {}
         returned = self.graph.graph_copy(backward.graph.graph, here)
@@ -123,6 +127,14 @@ class _Emitter:
             node.meta["val"] = first.meta["val"]
         return node
 
+    def add_scaled(self, parameter: fx.Node, direction: fx.Node, scalar: str) -> None:
+        """Adds a direction times a number to the parameter."""
+        factor = self.scalar(scalar)
+        if self.stepper.tensor_scalars:
+            self.call(aten.add_.Tensor, parameter, self.call(aten.mul.Tensor, direction, factor))
+        else:
+            self.call(aten.add_.Tensor, parameter, direction, alpha=factor)
+
 
 Emit = Callable[[_Emitter, fx.Node, fx.Node, dict[str, fx.Node]], None]
 
@@ -138,7 +150,7 @@ def _sgd(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[
         buffer = call(aten.mul_.Tensor, states["momentum"], optimizer.momentum)
         buffer = call(aten.add_.Tensor, buffer, gradient)
         gradient = call(aten.add.Tensor, gradient, buffer, alpha=optimizer.momentum) if optimizer.nesterov else buffer
-    call(aten.add_.Tensor, parameter, gradient, alpha=emitter.scalar("minus_lr"))
+    emitter.add_scaled(parameter, gradient, "minus_lr")
 
 
 def _adam(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[str, fx.Node]) -> None:
@@ -156,4 +168,7 @@ def _adam(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict
     square = call(aten.addcmul_.default, square, gradient, gradient, value=1 - beta2)
     root = call(aten.div.Tensor, call(aten.sqrt.default, square), emitter.scalar("root_correction"))
     root = call(aten.add_.Tensor, root, optimizer.eps)
-    call(aten.addcdiv_.default, parameter, mean, root, value=emitter.scalar("minus_step_size"))
+    if emitter.stepper.tensor_scalars:
+        emitter.add_scaled(parameter, call(aten.div.Tensor, mean, root), "minus_step_size")
+    else:
+        call(aten.addcdiv_.default, parameter, mean, root, value=emitter.scalar("minus_step_size"))

@@ -128,7 +128,9 @@ class LocalNet(nn.Module):
         variant = self._variant(call, target)
         given = variant.given(call, target)
         for name, number in self.optimizer.scalars(self.state.advance()).items():
-            given[Slot("scalar", name)] = number
+            given[Slot("scalar", name)] = (
+                number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
+            )
         with torch.autocast(call.device_type, enabled=False):
             (loss,) = variant.executor("step").run(given)
         result: torch.Tensor = loss
