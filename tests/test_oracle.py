@@ -101,6 +101,13 @@ def assert_same_output(actual: Any, expected: Any) -> None:
         assert torch.equal(one, other), float((one - other).abs().max())
 
 
+def assert_same_evaluation(case: Case, net: altprop.LocalNet) -> None:
+    net.eval()
+    with torch.no_grad():
+        expected = case.call(copy.deepcopy(net.model), case.inputs(3))
+    assert_same_output(case.call(net, case.inputs(3)), expected)
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_transpose_feedback_is_autograd(name: str) -> None:
     case = ZOO[name]
@@ -123,16 +130,7 @@ def test_transpose_feedback_is_autograd(name: str) -> None:
         assert torch.equal(bridged_loss, loss)
         assert_same_gradients(bridged.model, reference)
         assert_same_buffers(bridged.model, reference)
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_evaluation_is_the_model(name: str) -> None:
-    case = ZOO[name]
-    model = case.model()
-    net = compile_case(case, model, "bp").eval()
-    with torch.no_grad():
-        expected = case.call(copy.deepcopy(model).eval(), case.inputs(3))
-    assert_same_output(case.call(net, case.inputs(3)), expected)
+    assert_same_evaluation(case, net)
 
 
 def set_feedback_to_weights(net: altprop.LocalNet) -> None:

@@ -269,6 +269,23 @@ class BareParameters(nn.Module):
         return self.out(torch.tanh(x @ self.matrix).mean(1))
 
 
+class Reparametrised(nn.Module):
+    """A weight norm, a normalised matrix, and a branch that `torch.no_grad` holds back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(7, 6))
+        self.matrix = nn.Parameter(torch.randn(6, 5))
+        self.out = nn.Linear(5, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.first(x))
+        with torch.no_grad():
+            gate = torch.sigmoid(self.first(x.new_ones(1, 7)))
+        x = torch.tanh((x * gate) @ (self.matrix / self.matrix.norm(dim=0)))
+        return self.out(x)
+
+
 class Outputs(nn.Module):
     """A stem and two heads; returns a tuple or a dict."""
 
@@ -470,6 +487,7 @@ SMALL = (
     Case("encoder_layer", Encoder, rows(LENGTH, 4), labels()),
     Case("encoder_layer_norm_first", lambda: Encoder(norm_first=True), rows(LENGTH, 4), labels()),
     Case("bare_parameters", BareParameters, rows(LENGTH, 4), labels()),
+    Case("reparametrised", Reparametrised, rows(7), labels()),
     Case("tuple_output", lambda: Outputs(named=False), rows(7), two_targets, tuple_loss),
     Case("dict_output", lambda: Outputs(named=True), rows(7), two_targets, dict_loss),
 )
