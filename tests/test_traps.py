@@ -516,3 +516,29 @@ def test_trap_12_frozen_parameters_are_called_so() -> None:
     assert net.explain()["2.weight"].how == "frozen"
     assert net.explain()["2.bias"].how == "local-vjp"
     assert set(after_backward(net, *rows())) == {"0.weight", "0.bias", "2.bias", "4.weight", "4.bias"}
+
+
+class HeldBack(nn.Module):
+    """A layer that the user keeps out of learning with `torch.no_grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(7, 6)
+        self.held = nn.Linear(6, 6)
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.tanh(self.first(x))
+        with torch.no_grad():
+            gate = torch.sigmoid(self.held(z))
+        return self.out(z * gate)
+
+
+@pytest.mark.parametrize("rule", ["bp", *RULES])
+def test_trap_12_what_no_grad_holds_back_does_not_learn(rule: str) -> None:
+    torch.manual_seed(0)
+    net = compiled(HeldBack().double(), rule, rows()[0])
+    found = after_backward(net, *rows())
+    assert not any(gradient.any() for name, gradient in found.items() if name.startswith("held"))
+    assert all(found[name].any() for name in ("first.weight", "first.bias", "out.weight", "out.bias"))
+    assert net.explain()["held.weight"].how == "frozen"

@@ -270,18 +270,19 @@ class BareParameters(nn.Module):
 
 
 class Reparametrised(nn.Module):
-    """A weight norm, a normalised matrix, and a branch that `torch.no_grad` holds back."""
+    """A weight norm, a normalised matrix, and a frozen gate that `torch.no_grad` holds back."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.utils.parametrizations.weight_norm(nn.Linear(7, 6))
+        self.held = nn.Linear(6, 6).requires_grad_(False)
         self.matrix = nn.Parameter(torch.randn(6, 5))
         self.out = nn.Linear(5, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.first(x))
         with torch.no_grad():
-            gate = torch.sigmoid(self.first(x.new_ones(1, 7)))
+            gate = torch.sigmoid(self.held(x))
         x = torch.tanh((x * gate) @ (self.matrix / self.matrix.norm(dim=0)))
         return self.out(x)
 
@@ -395,7 +396,7 @@ def gpt2(attention: str, **options: Any) -> nn.Module:
         vocab_size=VOCABULARY,
         n_positions=8,
         n_embd=8,
-        n_layer=2,
+        n_layer=2 if attention == "eager" else 1,
         n_head=2,
         bos_token_id=0,
         eos_token_id=0,
@@ -413,7 +414,7 @@ def bert(attention: str) -> nn.Module:
     config = transformers.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=8,
-        num_hidden_layers=2,
+        num_hidden_layers=2 if attention == "eager" else 1,
         num_attention_heads=2,
         intermediate_size=12,
         max_position_embeddings=8,
@@ -435,7 +436,7 @@ def vit(attention: str) -> nn.Module:
         patch_size=4,
         num_channels=2,
         hidden_size=8,
-        num_hidden_layers=2,
+        num_hidden_layers=2 if attention == "eager" else 1,
         num_attention_heads=2,
         intermediate_size=12,
         num_labels=CLASSES,
@@ -492,17 +493,20 @@ SMALL = (
     Case("dict_output", lambda: Outputs(named=True), rows(7), two_targets, dict_loss),
 )
 
+# Expansion, channels, repeats and stride of MobileNetV2's stages: the first four, with fewer repeats.
+SHORT = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2], [6, 64, 1, 1]]
+
 LARGE = (
     Case("resnet18", torchvision_model("resnet18", num_classes=CLASSES), images(3, 33), labels()),
     Case(
         "mobilenet_v2",
-        torchvision_model("mobilenet_v2", num_classes=CLASSES, width_mult=0.25),
-        images(3, 40),
+        torchvision_model("mobilenet_v2", num_classes=CLASSES, inverted_residual_setting=SHORT, width_mult=0.25),
+        images(3, 20),
         labels(),
     ),
     Case("gpt2_eager", lambda: gpt2("eager"), masked_words, TOKEN_LABELS, logits=_logits),
     Case("gpt2_sdpa", lambda: gpt2("sdpa"), masked_words, TOKEN_LABELS, logits=_logits),
-    Case("gpt2_dropout", lambda: gpt2("eager", resid_pdrop=0.2), words(), TOKEN_LABELS, logits=_logits),
+    Case("gpt2_dropout", lambda: gpt2("sdpa", resid_pdrop=0.2, attn_pdrop=0.1), words(), TOKEN_LABELS, logits=_logits),
     Case("bert_eager", lambda: bert("eager"), masked_words, labels(), logits=_logits),
     Case("bert_sdpa", lambda: bert("sdpa"), masked_words, labels(), logits=_logits),
     Case("vit_eager", lambda: vit("eager"), images(2, 8), labels(), logits=_logits),
