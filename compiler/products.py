@@ -1,6 +1,6 @@
 """Matrix products as eager training runs them.
 
-Composite products look at who requires grad to choose between one large product and a batch of small ones; export traces
+Composite products look at who requires grad to choose between one large product and many small ones; export traces
 without gradients and would choose otherwise, which changes bits and costs time. These are eager's choices in training.
 """
 

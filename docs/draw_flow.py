@@ -44,9 +44,7 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") 
 def box(x: float, y: float, title: str, note: str, kind: str = "data", width: float = BOX_WIDTH) -> str:
     middle = x + width / 2
     frame = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{BOX_HEIGHT}" rx="6" class="{kind}"/>'
-    return "\n".join(
-        [frame, text(middle, y + 19, title, "", "middle"), text(middle, y + 36, note, "small", "middle")]
-    )
+    return "\n".join([frame, text(middle, y + 19, title, "", "middle"), text(middle, y + 36, note, "small", "middle")])
 
 
 def arrow(points: str, kind: str = "arrow") -> str:

@@ -118,7 +118,10 @@ def _remarks(graph: ErrorGraph, region: Region) -> Iterator[str]:
     if region.is_output:
         yield "returned"
     if graph.plan is not None and graph.at_least("neurons"):
-        plan = graph.plan.region(region.name)
+        plan = next((one for one in graph.plan.regions if one.name == region.name), None)
+        if plan is None:
+            yield "not in the plan"
+            return
         if plan.rule == "frozen":
             yield "frozen"
         if plan.device is not None:

@@ -132,12 +132,13 @@ class WiringPlan:
         Raises:
             PlanError: names every region or key that does not fit.
         """
-        problems = list(self._problems(list(regions), set(outputs)))
+        problems = list(self.problems(list(regions), set(outputs)))
         if problems:
             raise PlanError("the wiring plan does not fit the network: " + "; ".join(problems) + ".")
         self.order()
 
-    def _problems(self, regions: list[str], outputs: set[str]) -> Iterable[str]:
+    def problems(self, regions: list[str], outputs: set[str]) -> Iterable[str]:
+        """Yields what keeps the plan from fitting a network; see `check`."""
         names = [region.name for region in self.regions]
         known = set(regions)
         for index, name in enumerate(names):

@@ -78,11 +78,9 @@ def _plan_fits(graph: ErrorGraph) -> Iterator[str]:
     if graph.plan is None:
         yield "there is no wiring plan"
         return
-    known = {region.name for region in graph.regions}
+    yield from graph.plan.problems([r.name for r in graph.regions], {r.name for r in graph.regions if r.is_output})
     for region in graph.plan.regions:
-        if region.name not in known:
-            yield f"plan: there is no region {region.name}"
-        elif region.error_neurons and region.rule != "frozen" and region.name not in graph.neurons:
+        if region.error_neurons and region.rule != "frozen" and region.name not in graph.neurons:
             yield f"region {region.name}: the plan wants error neurons, the graph has none"
 
 

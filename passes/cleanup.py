@@ -1,7 +1,7 @@
 """Simplifies the flat programs: removes what has no effect, fuses what may be fused.
 
 The order matters: simplify first, so that the fusions see plain patterns; reuse memory last. None of the steps but
-the fusions of the optimizer changes a bit of the result.
+the fusions, the joined projections and the choice of kernels changes a bit of the result.
 """
 
 import dataclasses
@@ -17,13 +17,14 @@ from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.reuse import reuse_memory
-from altprop.passes.flat.simplify import simplify
+from altprop.passes.flat.simplify import separate_results, simplify
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleanup(Pass):
     """Attributes:
     fuse: whether an update may run into its buffer in one operator.
+    join: whether projections of one error may be joined into one product, which may round otherwise.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     reuse: whether results may overwrite arguments that nothing reads any more.
     """
@@ -34,6 +35,7 @@ class Cleanup(Pass):
     fuse: bool = True
     reuse: bool = True
     kernels: bool = True
+    join: bool = True
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Rewrites `programs`."""
@@ -47,12 +49,14 @@ class Cleanup(Pass):
         return graph.replace(programs=programs), count, "simplifications"
 
     def _clean(self, graph: fx.Graph, name: str) -> int:
-        count = simplify(graph) + merge_twins(graph) + narrow_masks(graph) + merge_projections(graph)
+        count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
+        if self.join:
+            count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():
             count += choose_kernels(graph)
         if self.fuse and name == "step":
             count += fuse_updates(graph)
-        count += simplify(graph)
+        count += simplify(graph) + separate_results(graph)
         if self.reuse:
             count += reuse_memory(graph)
         graph.lint()

@@ -171,9 +171,10 @@ class LocalNet(nn.Module):
         like = next(self.model.parameters())
         self.feedback.add(graph.feedback, like)
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
-        if "step" in graph.programs:
+        if self.optimizer is not None:
             named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
-            self.state.add(graph.programs["step"].inputs, named)
+            moved = [slot.name for slot in graph.programs["update"].outputs]
+            self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in self.optimizer.slots], named)
         if self._first is None:
             self._first, self._plan = variant, graph.plan
         return variant

@@ -15,9 +15,7 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def test_readme_python_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """All blocks, one after the other, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
     blocks = python_blocks((ROOT / "README.md").read_text("utf-8"))

@@ -87,9 +87,7 @@ def violations(source: str, path: Path) -> list[str]:
             found.append(f"{path}:{node.lineno}: {why}")
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            found.append(
-                f"{path}:{node.lineno}: relative import: write the whole name, so that it can be found"
-            )
+            found.append(f"{path}:{node.lineno}: relative import: write the whole name, so that it can be found")
         elif is_print(node) and may_not_print(path):
             found.append(f"{path}:{node.lineno}: print( in the library: return text, or use logging")
     return found

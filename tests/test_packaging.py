@@ -127,9 +127,7 @@ def test_new_subfolder_is_packaged(tmp_path: Path) -> None:
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "README.md").touch()
     (tmp_path / "LICENSE").touch()
-    show = (
-        "from setuptools import distutils as d; print(*d.core.run_setup('setup.py', None, 'init').packages)"
-    )
+    show = "from setuptools import distutils as d; print(*d.core.run_setup('setup.py', None, 'init').packages)"
     found = set(run([sys.executable, "-c", show], tmp_path).split())
     assert found == {*FOLDERS, "altprop.passes.novel", "altprop.passes.novel.deep"}
 
@@ -137,9 +135,7 @@ def test_new_subfolder_is_packaged(tmp_path: Path) -> None:
 def test_every_folder_of_modules_is_a_package() -> None:
     """A folder without `__init__.py` would stay out of the wheel in silence."""
     folders = {path.parent for folder in FOLDERS.values() for path in (ROOT / folder).rglob("*.py")}
-    bare = sorted(
-        str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()
-    )
+    bare = sorted(str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists())
     assert not bare, f"without __init__.py: {bare}"
 
 

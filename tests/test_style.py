@@ -65,9 +65,7 @@ def code_lines(function: ast.AST, source: list[str]) -> int:
 
 def long_functions(text: str) -> list[str]:
     source = text.splitlines()
-    functions = (
-        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     counted = ((node.name, code_lines(node, source)) for node in functions)
     return [f"{name} ({count} lines)" for name, count in counted if count > MOST_LINES_IN_A_FUNCTION]
 

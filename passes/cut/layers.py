@@ -201,5 +201,7 @@ def name_of(node: fx.Node, captured: CapturedGraph, roles: Roles) -> str:
     if not owners:
         return call or node.name
     owner, _, leaf = owners[0].rpartition(".")
+    if call and list(captured.parameters.values()).count(owners[0]) > 1:
+        return call  # a tied parameter belongs to every module that holds it
     suffix = call.rpartition("@")[1:] if "@" in call else ("", "")
     return (owner or leaf) + "".join(suffix)

@@ -30,6 +30,13 @@ def aliases(node: fx.Node) -> set[fx.Node]:
     return found
 
 
+def root_of(node: fx.Node) -> fx.Node:
+    """Returns the operator that allocated the memory behind a view or an in-place operator."""
+    while is_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
 def last_reader(graph: fx.Graph, nodes: Iterable[fx.Node]) -> fx.Node:
     """Returns the last of `nodes`, their views, and the operators that read these."""
     order = {node: index for index, node in enumerate(graph.nodes)}

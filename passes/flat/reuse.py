@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.passes.flat.aliases import aliases, is_view
+from altprop.passes.flat.aliases import aliases, root_of
 
 aten = torch.ops.aten
 
@@ -46,7 +46,7 @@ def _is_safe(node: fx.Node, place: int, order: dict[fx.Node, int]) -> bool:
         return False
     if sum(argument is target for argument in node.args) > 1:
         return False
-    root = _root(target)
+    root = root_of(target)
     if root.op == "placeholder":
         return False
     family = aliases(root)
@@ -58,13 +58,6 @@ def _is_safe(node: fx.Node, place: int, order: dict[fx.Node, int]) -> bool:
 
 def _returned(family: set[fx.Node]) -> bool:
     return any(user.op == "output" for member in family for user in member.users)
-
-
-def _root(node: fx.Node) -> fx.Node:
-    """The operator that allocated the memory behind a view or an in-place operator."""
-    while is_view(node):
-        node = node.all_input_nodes[0]
-    return node
 
 
 def _same_form(one: fx.Node, other: fx.Node) -> bool:
