@@ -114,7 +114,7 @@ class WiringPlan:
         position = {region.name: -index for index, region in enumerate(self.regions)}
         graph = nx.DiGraph(self.to_networkx())
         try:
-            return list(nx.lexicographical_topological_sort(graph, key=lambda name: position[name]))
+            return list(nx.lexicographical_topological_sort(graph, key=lambda name: position.get(name, 0)))
         except nx.NetworkXUnfeasible:
             cycle = [edge[0] for edge in nx.find_cycle(graph)]
             raise PlanError(
