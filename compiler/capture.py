@@ -20,7 +20,7 @@ from altprop.compiler import padding, products
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights
-from altprop.ir.captured import CapturedGraph, ModuleCall
+from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.errors import CaptureError
 
 _WHOLE = ("scaled_dot_product_attention",)
@@ -159,6 +159,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     if out_spec is None or in_spec is None:
         raise CaptureError("the exported program has no call specification.")
     trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    trainable -= _held_back(graph, reader, outputs)
     return CapturedGraph(
         graph=graph,
         parameters=reader.parameters,
@@ -175,6 +176,14 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
         batch=batch,
         fake_mode=fake_mode,
     )
+
+
+def _held_back(graph: fx.Graph, reader: _Reader, outputs: tuple[str, ...]) -> set[str]:
+    """Parameters that the forward reads behind `detach` or `torch.no_grad` alone: they stay as they are."""
+    live = live_nodes(graph, outputs)
+    read = {node.name for node in graph.nodes if node.users}
+    reached = {name for placeholder, name in reader.parameters.items() if placeholder in live}
+    return {name for placeholder, name in reader.parameters.items() if placeholder in read} - reached
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

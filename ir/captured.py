@@ -6,12 +6,23 @@ The *preamble* is the part of the forward that no trainable parameter feeds (mas
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
+
+
+def live_nodes(graph: fx.Graph, outputs: Iterable[str]) -> set[str]:
+    """Returns the names of the nodes that lead to some outputs without passing a `detach`."""
+    wanted = set(outputs)
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        reached = node.name in wanted or any(user.name in found for user in node.users)
+        if node.op in ("placeholder", "call_function") and reached and node.target != torch.ops.aten.detach.default:
+            found.add(node.name)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +80,15 @@ class CapturedGraph:
         if cached is None:
             cached = {node.name: node for node in self.graph.nodes}
             self.__dict__["_nodes"] = cached
+        return cached
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Names of the nodes that a gradient at the outputs would reach: not what stands behind `detach`."""
+        cached: frozenset[str] | None = self.__dict__.get("_live")
+        if cached is None:
+            cached = frozenset(live_nodes(self.graph, self.outputs))
+            self.__dict__["_live"] = cached
         return cached
 
     def value(self, name: str) -> Any:

@@ -14,6 +14,7 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
+from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import DirectIncoming, EdgeIncoming, LossIncoming, TracedLocal
 from altprop.passes.flat.builder import feedback_fake
 from altprop.rules.base import Incoming, Rule
@@ -186,8 +187,9 @@ class _Deriver:
 
     def _read(self, module: fx.GraphModule, results: Sequence[Value]) -> LocalUpdate:
         graph = module.graph
-        graph.eliminate_dead_code()
         placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+        sizes_from_batch(graph, set(placeholders[1:]), placeholders[0], self.captured.batch)
+        graph.eliminate_dead_code()
         inputs = dict(zip((n.name for n in placeholders), self.keys, strict=True))
         (returned,) = next(n for n in graph.nodes if n.op == "output").args
         named = {value: node.name for value, node in zip(results, returned, strict=True)}

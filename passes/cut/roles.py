@@ -3,6 +3,8 @@
 * *preamble*: no trainable parameter feeds it;
 * *prologue*: trainable parameters feed it, inputs do not (a transposed weight, a table of positions);
 * *main*: both do; main nodes are what regions are made of.
+
+An operator that stands behind `detach` alone feels no parameter of its own.
 """
 
 import dataclasses
@@ -20,10 +22,13 @@ class Roles:
     prologue: tuple[str, ...]
     main: tuple[str, ...]
     parameters_of: dict[str, frozenset[str]]
+    live: frozenset[str]
 
     def own_parameters(self, node: fx.Node) -> frozenset[str]:
         """Returns the parameters that reach `node` directly or through the prologue."""
         found: frozenset[str] = frozenset()
+        if node.name not in self.live:
+            return found
         for source in node.all_input_nodes:
             found |= self.parameters_of.get(source.name, frozenset())
         return found
@@ -33,6 +38,7 @@ def find_roles(captured: CapturedGraph) -> Roles:
     """Sorts the nodes of the captured graph by role."""
     fed_by_input: dict[str, bool] = {}
     parameters: dict[str, frozenset[str]] = {}
+    main: set[str] = set()
     groups: dict[str, list[str]] = {"preamble": [], "prologue": [], "main": []}
     for node in captured.graph.nodes:
         if node.op == "placeholder":
@@ -42,15 +48,17 @@ def find_roles(captured: CapturedGraph) -> Roles:
         elif node.op == "call_function":
             sources = node.all_input_nodes
             fed_by_input[node.name] = any(fed_by_input[s.name] for s in sources)
-            parameters[node.name] = frozenset().union(*(parameters[s.name] for s in sources))
+            felt = sources if node.name in captured.live else [s for s in sources if s.name in main]
+            parameters[node.name] = frozenset().union(*(parameters[s.name] for s in felt))
+            main |= {node.name} if fed_by_input[node.name] and parameters[node.name] else set()
             groups[_role(fed_by_input[node.name], bool(parameters[node.name]))].append(node.name)
-    main = set(groups["main"])
     kept = {name: found for name, found in parameters.items() if found and name not in main}
     return Roles(
         preamble=tuple(groups["preamble"]),
         prologue=tuple(groups["prologue"]),
         main=tuple(groups["main"]),
         parameters_of=kept,
+        live=captured.live,
     )
 
 

@@ -209,8 +209,7 @@ class _Linearizer:
     def _read(self, module: fx.GraphModule, roles: list[Role], results: _Results) -> LocalGraph:
         graph = module.graph
         placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-        cotangents = {n for n, role in zip(placeholders, roles, strict=True) if role[0] != "value"}
-        sizes_from_batch(graph, cotangents, placeholders[0], self.captured.batch)
+        sizes_from_batch(graph, set(placeholders[1:]), placeholders[0], self.captured.batch)
         inputs = {n.name: role for n, role in zip(placeholders, roles, strict=True)}
         (returned,) = next(n for n in graph.nodes if n.op == "output").args
         tensor_roles = [r for r, v in zip(results.roles, results.values, strict=True) if isinstance(v, torch.Tensor)]

@@ -1,4 +1,7 @@
-"""Sizes in a trace: the tracer may read a size off a cotangent, which the forward half does not have."""
+"""Sizes in a trace: the tracer may read a size off any tensor that has it.
+
+Off a cotangent, which the forward half does not have; or off an activity, which would be kept for its shape alone.
+"""
 
 import operator
 from collections.abc import Set
@@ -10,12 +13,12 @@ from torch import fx
 aten = torch.ops.aten
 
 
-def sizes_from_batch(graph: fx.Graph, cotangents: Set[fx.Node], anchor: fx.Node, batch: Any) -> int:
-    """Computes sizes that were read off cotangents from the batch instead.
+def sizes_from_batch(graph: fx.Graph, tensors: Set[fx.Node], anchor: fx.Node, batch: Any) -> int:
+    """Computes sizes that were read off some tensors from the batch instead.
 
     Args:
         graph: the traced graph, changed in place.
-        cotangents: placeholders of cotangents.
+        tensors: placeholders of tensors.
         anchor: placeholder of a tensor whose first dimension is the batch.
         batch: the batch, a `SymInt`.
 
@@ -24,7 +27,7 @@ def sizes_from_batch(graph: fx.Graph, cotangents: Set[fx.Node], anchor: fx.Node,
     """
     count = 0
     for node in list(graph.nodes):
-        if node.target is aten.sym_size.int and node.args[0] in cotangents:
+        if node.target is aten.sym_size.int and node.args[0] in tensors:
             line = _line(node.meta.get("val"), batch)
             if line is not None:
                 node.replace_all_uses_with(_emit(graph, anchor, batch, *line))
