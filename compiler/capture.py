@@ -16,7 +16,7 @@ from torch.export import Dim
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from altprop.compiler import padding, products
+from altprop.compiler import padding, pooling, products
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights
@@ -122,6 +122,8 @@ def _decompositions() -> Any:
     table[torch.ops.aten.linear.default] = products.linear
     table[torch.ops.aten.matmul.default] = products.matmul
     table[torch.ops.aten._pad_circular.default] = padding.pad_circular
+    table[torch.ops.aten.adaptive_avg_pool2d.default] = pooling.adaptive_avg_pool2d
+    table[torch.ops.aten.adaptive_avg_pool3d.default] = pooling.adaptive_avg_pool3d
     return table
 
 

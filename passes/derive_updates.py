@@ -16,7 +16,7 @@ from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import DirectIncoming, EdgeIncoming, LossIncoming, TracedLocal
-from altprop.passes.flat.builder import feedback_fake
+from altprop.passes.flat.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Incoming, Rule
 from altprop.rules.feedback import DIRECT
 from altprop.rules.registry import get
@@ -101,7 +101,7 @@ class _Deriver:
             if parameter.connection in {c.name for c in self.connections}:
                 self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter.shape))
         for name in self.region.model_outputs:
-            self._add(("loss_gradient", name), self.captured.value(name))
+            self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
 
     def _collect_local(self, name: str) -> None:
         local = self.graph.locals[name]
@@ -114,16 +114,15 @@ class _Deriver:
         source = self.graph.region(c.source)
         if _is_direct(c) and source.is_output:
             output = _first_floating(self.captured, source.model_outputs)
-            self._add(("loss_gradient", output), self.captured.value(output))
+            self._add(("loss_gradient", output), contiguous_fake(self.captured, output))
             return
-        self._add(("error", c.source), self.captured.value(source.preactivation))
+        made = {node.name: node.meta.get("val") for node in self.done[c.source].graph.nodes}
+        results = {key: made[name] for key, name in self.done[c.source].results.items()}
+        self._add(("error", c.source), results[("error", c.source)])
         if not _is_direct(c):
-            outputs = [n for n in source.outputs if self.captured.value(n).is_floating_point()]
-            for key in self.done[c.source].results:
-                if key[0] == "port_cotangent":
-                    self._add(key, self.captured.value(source.ports[int(key[2])]))
-                elif key[0] == "out_cotangent":
-                    self._add(key, self.captured.value(outputs[int(key[2])]))
+            for key, value in results.items():
+                if key[0] in ("port_cotangent", "out_cotangent"):
+                    self._add(key, value)
 
     def _add(self, key: Value, value: Any) -> None:
         if isinstance(value, torch.Tensor) and key not in self.keys:

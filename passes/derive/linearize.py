@@ -76,6 +76,12 @@ class _Linearizer:
         return list(dict.fromkeys([anchor, *(n for n in found if n not in inside)]))
 
     def trace(self) -> LocalGraph:
+        restrided = next((n for n in self.nodes if n.target is torch.ops.aten.as_strided.default), None)
+        if restrided is not None:
+            raise CompileError(
+                f'region "{self.region.name}" restrides a tensor by hand ({restrided.name}, as_strided): what autograd '
+                "makes of that depends on memory, not on values. Use reshape, slices or unfold."
+            )
         tensors = [n for n in self.external if isinstance(n.meta["val"], torch.Tensor)]
         cotangents = self._cotangents()
         fakes = [n.meta["val"] for n in tensors] + [value for _, value in cotangents]

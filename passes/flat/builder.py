@@ -178,6 +178,13 @@ def feedback_fake(captured: CapturedGraph, shape: Sequence[int]) -> torch.Tensor
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
 
 
+def contiguous_fake(captured: CapturedGraph, name: str) -> torch.Tensor:
+    """Returns a fake tensor like a captured value, contiguous: the form in which the loss's gradient arrives."""
+    value = captured.value(name)
+    with captured.fake_mode:
+        return torch.empty(tuple(value.shape), dtype=value.dtype, device=value.device)
+
+
 def prune(graph: fx.Graph) -> set[fx.Node]:
     """Removes operators without effect; returns the nodes that are read."""
     for node in reversed(list(graph.nodes)):

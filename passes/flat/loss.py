@@ -12,7 +12,7 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
-from altprop.passes.flat.builder import FlatBuilder, aten
+from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
 
 
 def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
@@ -40,8 +40,11 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
     count = position_count(builder, loss, given[0]) if loss.mean else None
     for name, node in zip(names, made[1:], strict=True):
         per_sample = node
+        if not node.meta["val"].is_contiguous():
+            fake = contiguous_fake(captured, name)
+            per_sample = builder.call(aten.clone.default, node, memory_format=torch.contiguous_format, value=fake)
         if count is not None:
-            per_sample = builder.call(aten.mul.Tensor, node, count, value=captured.value(name))
+            per_sample = builder.call(aten.mul.Tensor, per_sample, count, value=per_sample.meta["val"])
         builder.values[("loss_gradient", name)] = per_sample
     return None if count is None else builder.call(operator.truediv, 1.0, count)
 
