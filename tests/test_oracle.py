@@ -95,12 +95,17 @@ def leaves(output: Any) -> list[torch.Tensor]:
     return [leaf for leaf in found if isinstance(leaf, torch.Tensor)]
 
 
-def assert_same_output(actual: Any, expected: Any) -> None:
+# torch's own GRU is one fused operator; unrolled over time it rounds once otherwise (see docs/architecture.md).
+ROUNDS_OTHERWISE = {"gru": 1e-15}
+
+
+def assert_same_output(actual: Any, expected: Any, within: float = 0.0) -> None:
     assert type(actual) is type(expected)
     pairs = list(zip(leaves(actual), leaves(expected), strict=True))
     assert pairs
     for one, other in pairs:
-        assert torch.equal(one, other), float((one - other).detach().abs().max())
+        assert one.shape == other.shape and one.dtype == other.dtype
+        assert torch.equal(one, other) or far(one.detach(), other.detach()) <= within
 
 
 def assert_same_evaluation(case: Case, net: altprop.LocalNet) -> None:
@@ -128,7 +133,7 @@ def test_transpose_feedback_is_autograd(name: str) -> None:
         assert_same_buffers(model, reference)
 
         bridged_loss, bridged_output = by_bridge(case, bridged, batch)
-        assert_same_output(bridged_output, output)
+        assert_same_output(bridged_output, output, ROUNDS_OTHERWISE.get(name, 0.0))
         assert torch.equal(bridged_loss, loss)
         assert_same_gradients(bridged.model, reference)
         assert_same_buffers(bridged.model, reference)
