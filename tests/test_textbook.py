@@ -178,9 +178,8 @@ def test_rec_lra(plan: str, activation: str, bias: bool, loss: str, run: str) ->
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-@pytest.mark.parametrize("plan", ["direct", "chain"])
-@pytest.mark.parametrize("run", RUNS)
-def test_rec_lra_feedback_learning(run: str, plan: str, learning: str) -> None:
+@pytest.mark.parametrize(("plan", "run"), [("direct", "program"), ("chain", "program"), ("chain", "bridge")])
+def test_rec_lra_feedback_learning(plan: str, run: str, learning: str) -> None:
     how = Alignment(DIRECT if plan == "direct" else CHAIN, 0.2, 0.4, learning)
     rule = f"reclra(beta=0.2, gamma=0.4, feedback_learning='{learning}')"
     check_rec_lra(how, rule, plan, "tanh", True, "cross_entropy", run)

@@ -5,6 +5,7 @@ one region.
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,19 @@ Gradients = dict[str, torch.Tensor]
 
 def compiled(model: nn.Module, rule: str, *inputs: torch.Tensor, **options: Any) -> altprop.LocalNet:
     return altprop.compile(model, rule, example_inputs=inputs, **options)
+
+
+@functools.cache
+def _kept(name: str, rule: str, **options: Any) -> altprop.LocalNet:
+    case = ZOO[name]
+    inputs = case.inputs(4)
+    assert isinstance(inputs, tuple)
+    return compiled(case.model(), rule, *inputs, **options)
+
+
+def net_of(name: str, rule: str, **options: Any) -> altprop.LocalNet:
+    """A fresh net of a model of the zoo; compilations are kept, copies are cheap."""
+    return copy.deepcopy(_kept(name, rule, **options))
 
 
 def collect(net: altprop.LocalNet) -> Gradients:
@@ -82,7 +96,7 @@ def test_trap_01_gradients_follow_the_error(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trap_02_the_output_error_moves_every_region(rule: str) -> None:
-    net = compiled(double("mlp_tanh"), rule, rows()[0])
+    net = net_of("mlp_tanh", rule)
     x, _ = rows()
     cotangent = floats(4, 3, seed=1)
     net(x).backward(cotangent)
@@ -94,7 +108,7 @@ def test_trap_02_the_output_error_moves_every_region(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["dfa", "reclra"])
 def test_trap_02_another_regions_target_moves_none(rule: str) -> None:
-    net = compiled(double("mlp_tanh"), rule, rows()[0], plan="direct")
+    net = net_of("mlp_tanh", rule, plan="direct")
     before = after_backward(net, *rows())
     for region in ("0", "2"):
         disturbed = copy.deepcopy(net)
@@ -106,7 +120,7 @@ def test_trap_02_another_regions_target_moves_none(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["fa", CHAINED])
 def test_trap_02_on_a_chain_only_regions_below_move(rule: str) -> None:
-    net = compiled(double("mlp_tanh"), rule, rows()[0], plan="chain")
+    net = net_of("mlp_tanh", rule, plan="chain")
     before = after_backward(net, *rows())
     with torch.no_grad():
         net.feedback["2->0"].add_(1.0)
@@ -129,7 +143,7 @@ def test_trap_03_a_sum_is_a_mean_times_its_positions(name: str, rule: str) -> No
         return F.cross_entropy(flat, target.flatten() if output.dim() == 3 else target, reduction="sum")
 
     summed.reduction = "sum"  # type: ignore[attr-defined]
-    mean = after_backward(compiled(model, rule, x), x, y)
+    mean = after_backward(net_of(name, rule), x, y)
     total = after_backward(compiled(model, rule, x, loss=summed), x, y)
     assert same({key: y.numel() * g for key, g in mean.items()}, total)
 
@@ -140,7 +154,7 @@ def test_trap_03_twice_the_same_samples_give_the_same_update(loss: str, rule: st
     """Errors are per sample: a target must not move with the size of the batch."""
     x, labels = rows()
     target = labels if loss == "cross_entropy" else torch.rand(4, 3, dtype=torch.float64)
-    net = compiled(double("mlp_tanh"), rule, x, loss=loss)
+    net = net_of("mlp_tanh", rule, loss=loss)
     once = after_backward(net, x, target)
     again = after_backward(net, torch.cat([x, x]), torch.cat([target, target]))
     assert same(once, again)
@@ -156,7 +170,7 @@ def test_trap_03_both_ways_to_train_agree(loss: str, rule: str) -> None:
         "mse": F.mse_loss,
         "bce_with_logits": F.binary_cross_entropy_with_logits,
     }
-    net = compiled(double("mlp_tanh"), rule, x, loss=loss)
+    net = net_of("mlp_tanh", rule, loss=loss)
     program = after_backward(net, x, target)
     functions[loss](net(x), target).backward()
     assert same(program, collect(net))
@@ -202,7 +216,7 @@ def test_trap_04_the_angle_between_feedback_and_weights_falls() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trap_05_every_parameter_is_in_one_group(rule: str) -> None:
-    net = compiled(double("residual"), rule, rows()[0])
+    net = net_of("residual", rule)
     listed = [id(p) for group in net.param_groups(lr=0.1) for p in group["params"]]
     learned = [p for p in net.feedback.values() if p.requires_grad]
     assert len(listed) == len(set(listed))
@@ -212,7 +226,7 @@ def test_trap_05_every_parameter_is_in_one_group(rule: str) -> None:
 
 @pytest.mark.parametrize("plan", ["direct", "chain", "blocks(gap=2)"])
 def test_trap_05_the_first_region_learns(plan: str) -> None:
-    net = compiled(double("mlp_tanh"), "reclra", rows()[0], plan=plan)
+    net = net_of("mlp_tanh", "reclra", plan=plan)
     gradient = after_backward(net, *rows())["0.weight"]
     assert float(gradient.abs().max()) > 1e-4
 
@@ -387,7 +401,7 @@ def test_trap_09_tied_weights_stay_tied(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trap_10_two_forwards_before_one_backward(rule: str) -> None:
-    net = compiled(double("mlp_tanh"), rule, rows()[0])
+    net = net_of("mlp_tanh", rule)
     x, y = rows()
     other, z = floats(3, 7, seed=1), integers(3, 3, seed=1)
     F.cross_entropy(net(x), y).backward()
@@ -400,7 +414,7 @@ def test_trap_10_two_forwards_before_one_backward(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trap_10_gradients_accumulate(rule: str) -> None:
-    net = compiled(double("mlp_tanh"), rule, rows()[0])
+    net = net_of("mlp_tanh", rule)
     x, y = rows()
     other, z = floats(3, 7, seed=1), integers(3, 3, seed=1)
     one, two = after_backward(net, x, y), after_backward(net, other, z)
@@ -411,7 +425,7 @@ def test_trap_10_gradients_accumulate(rule: str) -> None:
 
 def test_trap_10_no_two_gradients_share_memory() -> None:
     """The update of a weight and of the feedback beside it may be equal, but they accumulate apart."""
-    net = compiled(double("mlp_tanh"), CHAINED, rows()[0], plan="chain")
+    net = net_of("mlp_tanh", CHAINED, plan="chain")
     net.backward(*rows())
     grads = [p.grad for p in net.parameters() if p.grad is not None]
     assert len(grads) == 8
@@ -433,7 +447,7 @@ def test_trap_10_a_last_batch_of_one(name: str) -> None:
 
 
 def test_trap_10_the_same_loss_twice_needs_retain_graph() -> None:
-    net = compiled(double("mlp_tanh"), "dfa", rows()[0])
+    net = net_of("mlp_tanh", "dfa")
     loss = F.cross_entropy(net(rows()[0]), rows()[1])
     loss.backward()
     with pytest.raises(RuntimeError, match="second time"):

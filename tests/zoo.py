@@ -389,6 +389,22 @@ def torchvision_model(name: str, **options: Any) -> Callable[[], nn.Module]:
     return build
 
 
+def convnext() -> nn.Module:
+    """ConvNeXt: depthwise filters, norms over channels, a bare scale, images whose channels lie last in memory."""
+    models = pytest.importorskip("torchvision").models.convnext
+    setting = [models.CNBlockConfig(4, 6, 1), models.CNBlockConfig(6, None, 1)]
+    made: nn.Module = models.ConvNeXt(setting, num_classes=CLASSES)
+    return made
+
+
+def torchvision_vit() -> nn.Module:
+    """torchvision's ViT, whose attention runs over (length, batch, channels); its head starts at zero, here not."""
+    models = pytest.importorskip("torchvision").models
+    made: nn.Module = models.VisionTransformer(16, 8, 1, 2, 8, 12, num_classes=CLASSES)
+    nn.init.normal_(made.heads.head.weight)
+    return made
+
+
 def gpt2(attention: str, **options: Any) -> nn.Module:
     """A tiny GPT-2 with its language head; embedding and head are tied."""
     transformers = pytest.importorskip("transformers")
@@ -414,7 +430,7 @@ def bert(attention: str) -> nn.Module:
     config = transformers.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=8,
-        num_hidden_layers=2 if attention == "eager" else 1,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=12,
         max_position_embeddings=8,
@@ -436,7 +452,7 @@ def vit(attention: str) -> nn.Module:
         patch_size=4,
         num_channels=2,
         hidden_size=8,
-        num_hidden_layers=2 if attention == "eager" else 1,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=12,
         num_labels=CLASSES,
@@ -504,6 +520,8 @@ LARGE = (
         images(3, 20),
         labels(),
     ),
+    Case("convnext", convnext, images(3, 16), labels()),
+    Case("torchvision_vit", torchvision_vit, images(3, 16), labels()),
     Case("gpt2_eager", lambda: gpt2("eager"), masked_words, TOKEN_LABELS, logits=_logits),
     Case("gpt2_sdpa", lambda: gpt2("sdpa"), masked_words, TOKEN_LABELS, logits=_logits),
     Case("gpt2_dropout", lambda: gpt2("sdpa", resid_pdrop=0.2, attn_pdrop=0.1), words(), TOKEN_LABELS, logits=_logits),
