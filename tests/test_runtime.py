@@ -130,6 +130,25 @@ def test_evaluation_keeps_statistics_and_needs_no_program() -> None:
     assert not torch.equal(net(x), output)
 
 
+def test_a_norm_may_be_held_in_evaluation() -> None:
+    """As in fine-tuning: its statistics stay, and its affine learns."""
+    torch.manual_seed(0)
+    model = ConvNet()
+    x, y = torch.randn(4, 2, 8, 8), torch.randint(3, (4,))
+    net = altprop.compile(model, "bp", example_inputs=(x,))
+    model.bn1.eval()
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    F.cross_entropy(twin(x), y).backward()
+    torch.manual_seed(1)
+    net.backward(x, y)
+    assert torch.equal(model.bn1.running_mean, torch.zeros(5))
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(one.grad, other.grad, atol=1e-6)
+
+
 def test_training_without_grad_still_counts_the_batch() -> None:
     torch.manual_seed(0)
     model = ConvNet()
