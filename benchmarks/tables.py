@@ -1,7 +1,7 @@
 """Measures the tables of `docs/rules.md`: rules, plans and feedback updates on Fashion-MNIST.
 
-    python benchmarks/tables.py --data-dir DIR            # writes benchmarks/results/tables.json and docs/rules.md
-    python benchmarks/tables.py --data-dir DIR --epochs 1 --seeds 1 --dry-run
+python benchmarks/tables.py --data-dir DIR            # writes benchmarks/results/tables.json and docs/rules.md
+python benchmarks/tables.py --data-dir DIR --epochs 1 --seeds 1 --dry-run
 """
 
 import argparse

@@ -276,3 +276,21 @@ def test_an_outer_product_needs_a_direct_kind() -> None:
 def test_exporting_to_an_unknown_format() -> None:
     with pytest.raises(altprop.CompileError, match="xyz"):
         compiled().export("net.xyz")
+
+
+class Restrided(nn.Module):
+    """Restrides an activity by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.as_strided(self.first(x), (x.shape[0], 2), (4, 2)))
+
+
+def test_a_tensor_restrided_by_hand() -> None:
+    x = torch.randn(3, 4)
+    with pytest.raises(altprop.CompileError, match=r'region "first" restrides a tensor by hand'):
+        altprop.compile(Restrided(), "bp", example_inputs=(x,))
+    assert not altprop.examine(Restrided(), (x,)).ok

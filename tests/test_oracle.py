@@ -104,7 +104,7 @@ def assert_same_output(actual: Any, expected: Any, within: float = 0.0) -> None:
     pairs = list(zip(leaves(actual), leaves(expected), strict=True))
     assert pairs
     for one, other in pairs:
-        assert one.shape == other.shape and one.dtype == other.dtype
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
         assert torch.equal(one, other) or far(one.detach(), other.detach()) <= within
 
 

@@ -22,6 +22,14 @@ _IN_PLACE: dict[Any, Any] = {
 }
 
 
+# Derivatives of activations, which may overwrite the error that they take to the pre-activation.
+_GRAD_INPUT: dict[Any, Any] = {
+    aten.threshold_backward.default: aten.threshold_backward.grad_input,
+    aten.tanh_backward.default: aten.tanh_backward.grad_input,
+    aten.sigmoid_backward.default: aten.sigmoid_backward.grad_input,
+    aten.gelu_backward.default: aten.gelu_backward.grad_input,
+}
+
 _OUT: dict[Any, Any] = {aten.sub.Tensor: aten.sub.out, aten.add.Tensor: aten.add.out, aten.mul.Tensor: aten.mul.out}
 
 
@@ -32,6 +40,10 @@ def reuse_memory(graph: fx.Graph) -> int:
     for node in list(graph.nodes):
         if node.target in _IN_PLACE and _is_safe(node, 0, order):
             node.target = _IN_PLACE[node.target]
+            count += 1
+        elif node.target in _GRAD_INPUT and _is_safe(node, 0, order):
+            node.target = _GRAD_INPUT[node.target]
+            node.update_kwarg("grad_input", node.args[0])
             count += 1
         elif node.target in _OUT and _is_safe(node, 1, order):
             node.target = _OUT[node.target]
