@@ -100,9 +100,10 @@ def test_merging_projections_changes_no_bit(name: str) -> None:
     assert_same_bits(compile_case(name, "dfa"), name)
 
 
-@pytest.mark.parametrize("name", ["conv_bn_dropout", "residual", "encoder_layer"])
-def test_all_of_cleaning_changes_rounding_at_most(name: str) -> None:
-    net = compile_case(name, "reclra")
+@pytest.mark.parametrize("rule", ["dfa", "reclra"])
+@pytest.mark.parametrize("name", ["conv_bn_dropout", "residual", "encoder_layer", "attention"])
+def test_all_of_cleaning_changes_rounding_at_most(name: str, rule: str) -> None:
+    net = compile_case(name, rule)
     before = run(net.history["add_optimizer"].programs["step"], net, name)
     after = run(net.graph.programs["step"], net, name)
     for slot, value in after.items():
