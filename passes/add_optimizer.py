@@ -49,6 +49,7 @@ class _Stepper:
         self.optimizer = optimizer
         self.tensor_scalars = tensor_scalars
         self.graph = fx.Graph()
+        self.root = backward.graph
         here: dict[fx.Node, fx.Node] = {}
         returned = self.graph.graph_copy(backward.graph.graph, here)
         self.results = dict(zip(backward.outputs, returned, strict=True))
@@ -62,7 +63,7 @@ class _Stepper:
                 self._update(slot, gradient, emit)
         kept = {slot: node for slot, node in self.results.items() if slot.kind == "loss"}
         self.graph.output(tuple(kept.values()))
-        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        module = fx.GraphModule(self.root, self.graph)
         order = {n: i for i, n in enumerate(self.graph.nodes)}
         inputs = sorted(self.inputs, key=lambda item: order[item[1]])
         return Program("step", module, tuple(slot for slot, _ in inputs), tuple(kept))

@@ -68,7 +68,7 @@ def _copy(program: Program) -> Program:
     here: dict[fx.Node, fx.Node] = {}
     returned = copied.graph_copy(program.graph.graph, here)
     copied.output(returned)
-    return program.replace(graph=fx.GraphModule({}, copied))
+    return program.replace(graph=fx.GraphModule(program.graph, copied))
 
 
 def _drop_unread(program: Program) -> Program:

@@ -287,24 +287,6 @@ class Reparametrised(nn.Module):
         return self.out(x)
 
 
-class Gated(nn.Module):
-    """A gated linear unit, learned slopes, a root-mean-square norm, a bilinear layer, a learned temperature."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(7, 8)
-        self.slopes = nn.PReLU(4)
-        self.second = nn.Linear(4, 5)
-        self.norm = nn.RMSNorm(5)
-        self.pair = nn.Bilinear(5, 5, CLASSES)
-        self.temperature = nn.Parameter(torch.tensor(0.3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.slopes(F.glu(self.first(x)))
-        x = self.norm(F.silu(self.second(x)))
-        return self.pair(x, torch.tanh(x)) * self.temperature.exp()
-
-
 class Outputs(nn.Module):
     """A stem and two heads; returns a tuple or a dict."""
 
@@ -360,19 +342,6 @@ def autoencoder() -> nn.Module:
         nn.ConvTranspose2d(4, 3, 2, stride=2),
         nn.Tanh(),
         nn.Conv2d(3, 1, 3, padding=1),
-    )
-
-
-def upsampler() -> nn.Module:
-    """Back to the input's size by interpolation and by a shuffle of pixels."""
-    return nn.Sequential(
-        nn.Conv2d(1, 3, 3, stride=2, padding=1),
-        nn.InstanceNorm2d(3, affine=True),
-        nn.ELU(),
-        nn.Upsample(scale_factor=2, mode="bilinear"),
-        nn.Conv2d(3, 4, 3, stride=2, padding=1),
-        nn.LeakyReLU(),
-        nn.PixelShuffle(2),
     )
 
 
@@ -520,8 +489,6 @@ SMALL = (
     Case("regression_many", lambda: mlp(nn.Tanh, outputs=4), rows(7), values(4), "mse"),
     Case("soft_labels", lambda: mlp(nn.Tanh), rows(7), lambda batch: values(CLASSES)(batch).softmax(1)),
     Case("class_weights", lambda: mlp(nn.Tanh), rows(7), labels(), nn.CrossEntropyLoss(weight=WEIGHTS)),
-    Case("gated", Gated, rows(7), labels()),
-    Case("upsampling", upsampler, images(1, 8), values(1, 8, 8), "mse"),
     Case("conv_bn_dropout", ConvNet, images(2, 8), labels()),
     Case("conv_variety", conv_variety, images(2, 8), labels()),
     Case("conv_transposed", autoencoder, images(1, 8), values(1, 8, 8), "mse"),

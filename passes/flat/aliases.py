@@ -37,6 +37,15 @@ def root_of(node: fx.Node) -> fx.Node:
     return node
 
 
+def has_gaps(node: fx.Node) -> bool:
+    """Whether a value may be some columns of a wider one, with gaps between its rows."""
+    while is_view(node):
+        if "split" in str(node.target):
+            return True
+        node = node.all_input_nodes[0]
+    return False
+
+
 def last_reader(graph: fx.Graph, nodes: Iterable[fx.Node]) -> fx.Node:
     """Returns the last of `nodes`, their views, and the operators that read these."""
     order = {node: index for index, node in enumerate(graph.nodes)}

@@ -23,6 +23,7 @@ class FlatBuilder:
         self.source = graph
         self.captured: CapturedGraph = graph.captured
         self.graph = fx.Graph()
+        self.root = torch.nn.Module()
         self.values: dict[Value, fx.Node] = {}
         self.inputs: list[tuple[Slot, fx.Node]] = []
         self._outputs: list[tuple[Slot, fx.Node]] = []
@@ -94,12 +95,16 @@ class FlatBuilder:
         for value, name in update.results.items():
             self.values[value] = named[name]
 
-    def copy(self, graph: fx.Graph, inputs: Mapping[str, fx.Node]) -> list[fx.Node]:
-        """Copies a traced graph; returns the nodes that it returned."""
+    def copy(self, module: fx.GraphModule, inputs: Mapping[str, fx.Node]) -> list[fx.Node]:
+        """Copies a traced graph and the tensors that it holds; returns the nodes that it returned."""
+        graph = module.graph
         here: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
             if node.op == "placeholder":
                 here[node] = inputs[node.name]
+            elif node.op == "get_attr":
+                setattr(self.root, str(node.target), getattr(module, str(node.target)))
+                here[node] = self.graph.node_copy(node, here.__getitem__)
             elif node.op == "call_function":
                 here[node] = self.graph.node_copy(node, here.__getitem__)
         (returned,) = next(n for n in graph.nodes if n.op == "output").args
@@ -166,7 +171,7 @@ class FlatBuilder:
                 self.graph.erase_node(node)
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         inputs.sort(key=lambda item: order[item[1]])
-        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        module = fx.GraphModule(self.root, self.graph)
         return Program(name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in self._outputs))
 
 

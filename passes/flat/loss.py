@@ -35,7 +35,7 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
     given = [builder.value(("captured", name)) for name in names]
     for index, leaf in enumerate(targets):
         given.append(builder.placeholder(Slot("target", str(index)), f"target_{index}", leaf))
-    made = builder.copy(module.graph, dict(zip(placeholders, given, strict=True)))
+    made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
     count = position_count(builder, loss, given[0]) if loss.mean else None
     for name, node in zip(names, made[1:], strict=True):

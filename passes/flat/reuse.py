@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.passes.flat.aliases import aliases, root_of
+from altprop.passes.flat.aliases import aliases, has_gaps, root_of
 
 aten = torch.ops.aten
 
@@ -56,7 +56,7 @@ def _is_safe(node: fx.Node, place: int, order: dict[fx.Node, int]) -> bool:
     target = node.args[place]
     if not isinstance(target, fx.Node) or not _same_form(target, node):
         return False
-    if sum(argument is target for argument in node.args) > 1:
+    if sum(argument is target for argument in node.args) > 1 or has_gaps(target):
         return False
     root = root_of(target)
     if root.op == "placeholder":
