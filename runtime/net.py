@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import CompileError
 from altprop.ir.explain import Explanation, explain
@@ -304,9 +303,3 @@ def _accumulate(parameter: nn.Parameter, gradient: torch.Tensor) -> None:
         parameter.grad = gradient
     else:
         parameter.grad.add_(gradient)
-
-
-def shapes(tree: Any) -> str:
-    """Returns the shapes of a tree of tensors, for messages."""
-    leaves = pytree.tree_leaves(tree)
-    return ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves)
