@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import operator
 from typing import Any, ClassVar
 
 from altprop.ir.graph import ErrorGraph
@@ -15,7 +14,9 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.updates import Value
 from altprop.passes.base import Pass
 from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.loss import add_loss, position_count
+from altprop.passes.flat.loss import add_loss
+from altprop.passes.flat.order import UpdateOrder
+from altprop.passes.flat.reduction import Reduction, position_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +43,16 @@ class Flatten(Pass):
 
 
 def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
-    builder = _forward(graph)
-    scale = add_loss(builder, loss, target)
-    builder.updates(scale)
+    builder = FlatBuilder(graph)
+    builder.preamble()
+    reduction = Reduction(builder, loss)
+    updates = UpdateOrder(builder, reduction)
+    updates.run_ready()
+    for region in graph.regions:
+        builder.forward(graph.locals[region.name])
+        updates.run_ready()
+    add_loss(builder, loss, target, reduction)
+    updates.run_ready()
     builder.buffers()
     return builder.finish("backward")
 
@@ -85,15 +93,20 @@ def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Valu
     for key, node in forward.values.items():
         if node in nodes:
             builder.values[key] = nodes[node]
-    scale = None
+    reduction = Reduction(builder, loss)
     for name in graph.captured.outputs:
         if name and graph.captured.value(name).is_floating_point():
-            value = graph.captured.value(name)
-            cotangent = builder.placeholder(Slot("cotangent", name), f"cotangent_{name}", value)
-            builder.values[("loss_gradient", name)] = cotangent
-            if loss.mean:
-                count = position_count(builder, loss, cotangent)
-                builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)
-                scale = builder.call(operator.truediv, 1.0, count) if scale is None else scale
-    builder.updates(scale)
+            _cotangent(builder, loss, name, reduction)
+    UpdateOrder(builder, reduction).run_ready()
     return builder.finish("update")
+
+
+def _cotangent(builder: FlatBuilder, loss: Loss, name: str, reduction: Reduction) -> None:
+    """The gradient of the user's loss at an output: a mean's, which is made that of the sum."""
+    value = builder.captured.value(name)
+    cotangent = builder.placeholder(Slot("cotangent", name), f"cotangent_{name}", value)
+    builder.values[("loss_gradient", name)] = cotangent
+    if loss.mean:
+        count = position_count(builder, loss, cotangent)
+        reduction.start(count)
+        builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)

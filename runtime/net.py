@@ -17,6 +17,7 @@ from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.memory import Held, count_held
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call, Variant
 
@@ -134,6 +135,25 @@ class LocalNet(nn.Module):
             (loss,) = variant.executor("step").run(given)
         result: torch.Tensor = loss
         return result
+
+    def memory(self, inputs: Any, target: Any) -> Held:
+        """Counts the activations that a step on this batch holds at its peaks; nothing of the net is altered.
+
+        Args:
+            inputs: as for `step`.
+            target: the loss's target.
+
+        Returns:
+            Bytes saved for updates, and bytes live in all; see `altprop.runtime.memory`.
+        """
+        call = Call.from_inputs(inputs)
+        variant = self._variant(call, target)
+        given = variant.given(call, target)
+        if self.optimizer is not None:
+            given |= {Slot("scalar", name): number for name, number in self.optimizer.scalars(1).items()}
+        executor = variant.executor("backward" if self.optimizer is None else "step")
+        with torch.autocast(call.device_type, enabled=False), torch.no_grad():
+            return count_held(executor.program, executor.arguments(given))
 
     def _moved(self, slot: Slot) -> nn.Parameter:
         if slot.kind == "feedback_gradient":

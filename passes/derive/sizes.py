@@ -28,16 +28,18 @@ def sizes_from_batch(graph: fx.Graph, tensors: Set[fx.Node], anchor: fx.Node, ba
     count = 0
     for node in list(graph.nodes):
         if node.target is aten.sym_size.int and node.args[0] in tensors:
-            line = _line(node.meta.get("val"), batch)
-            if line is not None:
+            line = line_in_batch(node.meta.get("val"), batch)
+            if line is not None and line[0]:
                 node.replace_all_uses_with(_emit(graph, anchor, batch, *line))
                 graph.erase_node(node)
                 count += 1
     return count
 
 
-def _line(size: Any, batch: Any) -> tuple[int, int] | None:
+def line_in_batch(size: Any, batch: Any) -> tuple[int, int] | None:
     """Returns `(a, b)` where `size = a batch + b`, or None."""
+    if isinstance(size, int):
+        return 0, size
     if not isinstance(size, torch.SymInt) or not isinstance(batch, torch.SymInt):
         return None
     expression, symbol = size.node.expr, batch.node.expr

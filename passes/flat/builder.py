@@ -1,6 +1,5 @@
 """Builds a flat program by copying derived graphs behind one another and joining them by the names of values."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,32 +115,6 @@ class FlatBuilder:
         if value is not None:
             node.meta["val"] = value
         return node
-
-    def updates(self, scale: fx.Node | None) -> None:
-        """Copies all local updates; applies the loss's reduction to what they return, as soon as it is complete.
-
-        Args:
-            scale: the factor of the reduction, or None.
-        """
-        remaining = Counter(name for update in self.source.updates.values() for name in update.gradients)
-        totals: dict[str, fx.Node] = {}
-        for update in self.source.updates.values():
-            self.update(update)
-            for name in update.feedback_gradients:
-                self._gradient(Slot("feedback_gradient", name), self.values[("feedback_gradient", name)], scale)
-            for name in update.gradients:
-                node = self.values[("gradient", update.region, name)]
-                if name in totals:
-                    node = self.call(aten.add.Tensor, totals[name], node, value=node.meta.get("val"))
-                totals[name] = node
-                remaining[name] -= 1
-                if not remaining[name]:
-                    self._gradient(Slot("gradient", name), node, scale)
-
-    def _gradient(self, slot: Slot, node: fx.Node, scale: fx.Node | None) -> None:
-        if scale is not None:
-            node = self.call(aten.mul.Tensor, node, scale, value=node.meta.get("val"))
-        self.result(slot, node)
 
     def buffers(self) -> None:
         """Writes the buffers' new values."""

@@ -1,6 +1,5 @@
 """Traces the loss and its gradient at the model's outputs, per sample."""
 
-import operator
 from typing import Any
 
 import torch
@@ -13,15 +12,17 @@ from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
+from altprop.passes.flat.reduction import Reduction
 
 
-def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
-    """Adds the loss and its gradient; returns the node of the factor that updates are multiplied with.
+def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction) -> None:
+    """Adds the loss and its gradient, per sample.
 
     Args:
         builder: the program; its forward is complete.
         loss: the loss.
         target: tree of fake tensors of the target's form.
+        reduction: how many positions the loss is a mean over.
 
     Raises:
         CompileError: the loss cannot be differentiated, or does not return a scalar.
@@ -37,7 +38,7 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
         given.append(builder.placeholder(Slot("target", str(index)), f"target_{index}", leaf))
     made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
-    count = position_count(builder, loss, given[0]) if loss.mean else None
+    count = reduction.count()
     for name, node in zip(names, made[1:], strict=True):
         per_sample = node
         if not node.meta["val"].is_contiguous():
@@ -46,19 +47,6 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any) -> fx.Node | None:
         if count is not None:
             per_sample = builder.call(aten.mul.Tensor, per_sample, count, value=per_sample.meta["val"])
         builder.values[("loss_gradient", name)] = per_sample
-    return None if count is None else builder.call(operator.truediv, 1.0, count)
-
-
-def position_count(builder: FlatBuilder, loss: Loss, output: fx.Node) -> fx.Node:
-    """Adds the number of samples, or of positions of all samples, that the loss is a mean over."""
-    value = output.meta["val"]
-    count = builder.call(aten.sym_size.int, output, 0) if value.dim() else builder.call(operator.add, 1, 0)
-    feature = loss.feature_dim(value.dim())
-    fixed = 1
-    for dim in range(1, value.dim()):
-        if dim != feature:
-            fixed *= int(value.shape[dim])
-    return builder.call(operator.mul, count, fixed) if fixed > 1 else count
 
 
 def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[Any], spec: Any) -> fx.GraphModule:
