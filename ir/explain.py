@@ -78,7 +78,8 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
     ordered = [r.name for r in graph.regions if r.name in regions]
     incoming = [c for c in graph.connections if c.target in ordered]
     outputs = [r.name for r in graph.regions if r.name in ordered and r.is_output]
-    signals = [f"loss at {output}" for output in outputs] + [f"error of {c.source}" for c in incoming]
+    signals = [f"loss at {output}" for output in outputs]
+    signals += [graph.neurons[c.target].sends.format("error of " + c.source) for c in incoming]
     exact = any(c.feedback.kind == "transpose" for c in incoming)
     rules = dict.fromkeys(graph.plan.region(region).rule for region in ordered)
     return Row(

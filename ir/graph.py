@@ -33,12 +33,14 @@ class ErrorNeurons:
         rule: text of the rule that fills them.
         shape: their shape, that of the activity.
         equation: what the rule puts into them, such as "e = z - phi(h - 0.1 d)"; empty if the region is frozen.
+        sends: what the rule takes from the source of a connection; "{}" stands for the error.
     """
 
     region: str
     rule: str
     shape: tuple[int | str, ...]
     equation: str = ""
+    sends: str = "{}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,10 +153,11 @@ def _message(graph: ErrorGraph, region: Region) -> str:
 def _sent(graph: ErrorGraph, connection: Connection) -> str:
     """The error of the source; over direct feedback an output region sends the gradient at its output."""
     source = graph.region(connection.source)
+    sends = graph.neurons[connection.target].sends
     direct = connection.feedback.kind not in _ALONG_EDGES
     if direct and source.is_output and source.model_outputs[0] != source.preactivation:
-        return f"dLoss/d output of {source.name}"
-    return f"e[{source.name}]"
+        return sends.format(f"dLoss/d output of {source.name}")
+    return sends.format(f"e[{source.name}]")
 
 
 def operator_of(connection: Connection) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from altprop.ir.errors import CompileError
@@ -25,6 +26,7 @@ class Loss:
         function: from output and target to a scalar.
         mean: whether the scalar is a mean over positions; else it is a sum.
         structured: whether `function` takes all that the model returns, not just its first tensor.
+        recover: finds the target from the output and the gradient there, or None where the gradient does not tell.
         classes: whether outputs are scores of classes; then images have their classes in dimension 1.
     """
 
@@ -33,6 +35,7 @@ class Loss:
     mean: bool = True
     classes: bool = False
     structured: bool = False
+    recover: "Recover | None" = None
 
     def feature_dim(self, dim: int) -> int:
         """Returns the dimension of an output that is no position: classes or features."""
@@ -45,6 +48,32 @@ class Loss:
             return torch.empty(sizes, dtype=torch.int64, device=output.device)
         return torch.empty_like(output) if self.name in _TABLE else None
 
+    def teaching(self, output: torch.Tensor, target: Any) -> torch.Tensor | None:
+        """Returns the target in the shape and dtype of the output: indices of classes as one-hot codes.
+
+        Only the target's values are read; `output` may be an empty tensor. Samples whose index is no class, such as
+        -100, have no class set. None if the target has another form.
+        """
+        if not isinstance(target, torch.Tensor):
+            return None
+        if target.shape == output.shape:
+            return target.to(output.dtype)
+        for dim in dict.fromkeys((self.feature_dim(output.dim()), 1)) if output.dim() > 1 else ():
+            if target.shape == (*output.shape[:dim], *output.shape[dim + 1 :]) and not target.is_floating_point():
+                sizes = [-1 if d == dim else 1 for d in range(output.dim())]
+                classes = torch.arange(output.shape[dim], device=target.device).view(sizes)
+                return (target.unsqueeze(dim) == classes).to(output.dtype)
+        return None
+
+    def recover_teaching(self, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+        """Returns what `teaching` would, from the loss's gradient at the output; None where it cannot be known.
+
+        Args:
+            output: the model's output.
+            gradient: the gradient per sample, of the sum over samples.
+        """
+        return None if self.recover is None else self.recover(self, output, gradient)
+
 
 def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Cross-entropy; outputs of sequences may have their classes last."""
@@ -54,12 +83,39 @@ def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(output, target)
 
 
+Recover = Callable[[Loss, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _recover_class(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Only the class meant has a negative gradient; where the output is so sure that it is zero, it is the highest."""
+    dim = loss.feature_dim(output.dim())
+    lowest, place = gradient.min(dim, keepdim=True)
+    place = torch.where(lowest < 0, place, output.argmax(dim, keepdim=True))
+    sizes = [-1 if d == dim else 1 for d in range(output.dim())]
+    return (place == torch.arange(output.shape[dim], device=output.device).view(sizes)).to(output.dtype)
+
+
+def _recover_square(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    features = output.shape[loss.feature_dim(output.dim())] if output.dim() > 1 else 1
+    return output - gradient * (features / 2 if loss.mean else 0.5)
+
+
+def _recover_sign(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return ((gradient < 0) | ((gradient == 0) & (output > 0))).to(output.dtype)
+
+
+_RECOVER: dict[type, Recover] = {
+    nn.CrossEntropyLoss: _recover_class,
+    nn.MSELoss: _recover_square,
+    nn.BCEWithLogitsLoss: _recover_sign,
+}
+
 _TABLE = {
-    "cross_entropy": Loss("cross_entropy", _cross_entropy, classes=True),
-    "mse": Loss("mse", functional.mse_loss),
+    "cross_entropy": Loss("cross_entropy", _cross_entropy, classes=True, recover=_recover_class),
+    "mse": Loss("mse", functional.mse_loss, recover=_recover_square),
     "l1": Loss("l1", functional.l1_loss),
     "smooth_l1": Loss("smooth_l1", functional.smooth_l1_loss),
-    "bce_with_logits": Loss("bce_with_logits", functional.binary_cross_entropy_with_logits),
+    "bce_with_logits": Loss("bce_with_logits", functional.binary_cross_entropy_with_logits, recover=_recover_sign),
 }
 
 
@@ -78,4 +134,6 @@ def get_loss(loss: str | LossFunction) -> Loss:
     reduction = getattr(loss, "reduction", "mean")
     if reduction not in ("mean", "sum"):
         raise CompileError(f'the loss {loss} has reduction="{reduction}"; it must return a scalar: "mean" or "sum".')
-    return Loss(getattr(loss, "__name__", type(loss).__name__), loss, mean=reduction == "mean", structured=True)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    recover = None if getattr(loss, "label_smoothing", 0.0) else _RECOVER.get(type(loss))
+    return Loss(name, loss, mean=reduction == "mean", structured=True, recover=recover)

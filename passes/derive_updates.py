@@ -102,6 +102,7 @@ class _Deriver:
                 self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter.shape))
         for name in self.region.model_outputs:
             self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
+            self._add(("target", name), contiguous_fake(self.captured, name))
 
     def _collect_local(self, name: str) -> None:
         local = self.graph.locals[name]
@@ -112,8 +113,10 @@ class _Deriver:
 
     def _collect_source(self, c: Connection) -> None:
         source = self.graph.region(c.source)
-        if _is_direct(c) and source.is_output:
+        if source.is_output:
             output = _first_floating(self.captured, source.model_outputs)
+            self._add(("target", output), contiguous_fake(self.captured, output))
+        if _is_direct(c) and source.is_output:
             self._add(("loss_gradient", output), contiguous_fake(self.captured, output))
             return
         made = {node.name: node.meta.get("val") for node in self.done[c.source].graph.nodes}
@@ -163,18 +166,21 @@ class _Deriver:
         if self.region.is_output:
             floating = [n for n in self.region.model_outputs if ("loss_gradient", n) in values]
             loss = Connection("loss", self.region.name, Feedback("loss"))
-            found.append(LossIncoming(loss, local, {n: values[("loss_gradient", n)] for n in floating}))
+            gradients = {n: values[("loss_gradient", n)] for n in floating}
+            found.append(LossIncoming(loss, local, gradients, values.get(("target", floating[0]))))
         return found + [self._connection(c, local, values) for c in self.connections]
 
     def _connection(self, c: Connection, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> Incoming:
         own = [p for p in self.graph.feedback.values() if p.connection == c.name]
         feedback = {p.name: values[("feedback", p.name)] for p in own}
         source = self.graph.region(c.source)
+        key, target = ("error", c.source), None
+        if source.is_output:
+            output = _first_floating(self.captured, source.model_outputs)
+            target = values[("target", output)]
+            key = ("loss_gradient", output)
         if _is_direct(c):
-            key = ("error", c.source)
-            if source.is_output:
-                key = ("loss_gradient", _first_floating(self.captured, source.model_outputs))
-            return DirectIncoming(c, local, values[key], feedback)
+            return DirectIncoming(c, local, values[key], feedback, target)
         consumer = self._traced(c.source, values)
         for key, value in values.items():
             if key[:2] == ("port_cotangent", c.source):
@@ -182,7 +188,7 @@ class _Deriver:
             elif key[:2] == ("out_cotangent", c.source):
                 consumer.out_cotangents[int(key[2])] = value
         replaced = {p.stands_for: values[("feedback", p.name)] for p in own}
-        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, replaced)
+        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, replaced, target)
 
     def _read(self, module: fx.GraphModule, results: Sequence[Value]) -> LocalUpdate:
         graph = module.graph

@@ -17,6 +17,7 @@ from altprop.passes.flat.builder import FlatBuilder, aten
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.order import UpdateOrder
 from altprop.passes.flat.reduction import Reduction, position_count
+from altprop.passes.flat.target import add_targets, can_recover, reads_target, recover_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Flatten(Pass):
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `programs` to the graph."""
         assert self.loss is not None
-        programs = {p.name: p for p in _split(graph, self.loss)}
+        programs = {p.name: p for p in _split(graph, self.loss)} if can_recover(graph, self.loss) else {}
         if self.target is not None:
             programs["backward"] = _backward(graph, self.loss, self.target)
         operators = sum(len(p.graph.graph.nodes) for p in programs.values())
@@ -45,6 +46,7 @@ class Flatten(Pass):
 def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
     builder = FlatBuilder(graph)
     builder.preamble()
+    add_targets(builder, loss, target)
     reduction = Reduction(builder, loss)
     updates = UpdateOrder(builder, reduction)
     updates.run_ready()
@@ -80,6 +82,7 @@ def _residuals(graph: ErrorGraph, forward: FlatBuilder) -> list[Value]:
     """Values of the forward that some update reads and that are no inputs of the program."""
     given = {node for _, node in forward.inputs}
     read = [key for update in graph.updates.values() for key in update.inputs.values()]
+    read += [("captured", name) for name in reads_target(graph)]
     wanted = dict.fromkeys(key for key in read if key in forward.values and forward.values[key] not in given)
     return list({forward.values[key]: key for key in wanted}.values())
 
@@ -97,6 +100,7 @@ def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Valu
     for name in graph.captured.outputs:
         if name and graph.captured.value(name).is_floating_point():
             _cotangent(builder, loss, name, reduction)
+    recover_targets(builder, loss)
     UpdateOrder(builder, reduction).run_ready()
     return builder.finish("update")
 

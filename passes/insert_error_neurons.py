@@ -34,18 +34,19 @@ class InsertErrorNeurons(Pass):
         self.plan.check([region.name for region in graph.regions], outputs)
         shapes = {region.name: region.shape for region in graph.regions}
         neurons = {
-            region.name: ErrorNeurons(region.name, region.rule, shapes[region.name], self._equation(index))
+            region.name: ErrorNeurons(region.name, region.rule, shapes[region.name], *self._prints(index))
             for index, region in enumerate(self.plan.regions)
             if region.error_neurons
         }
         return graph.replace(level="neurons", plan=self.plan, neurons=neurons), len(neurons), "error neurons"
 
-    def _equation(self, index: int) -> str:
-        """What the rule of a region puts into its error neurons."""
+    def _prints(self, index: int) -> tuple[str, str]:
+        """What the rule of a region puts into its error neurons, and what it takes from connections."""
         text = self.plan.regions[index].rule
         if text == "frozen":
-            return ""
+            return "", "{}"
         try:
-            return (self.rules.get(text) or get(text)).error_equation()
+            rule = self.rules.get(text) or get(text)
+            return rule.error_equation(), rule.sends
         except RuleError as error:
             raise PlanError(f"regions[{index}].rule: {error}") from error

@@ -3,6 +3,7 @@
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
@@ -10,6 +11,7 @@ from altprop.rules.registry import available, get
 __all__ = [
     "Backprop",
     "DirectFeedbackAlignment",
+    "DirectRandomTargetProjection",
     "FeedbackAlignment",
     "Incoming",
     "Local",

@@ -61,6 +61,14 @@ class Incoming(Protocol):
     def error(self) -> torch.Tensor:
         """The error of the connection's source; for an output region, the loss's gradient at the output."""
 
+    @property
+    def target(self) -> torch.Tensor:
+        """The target in the form of the output, one-hot where it is the index of a class.
+
+        Raises:
+            RuleError: the source is no output region.
+        """
+
     def project(self, error: torch.Tensor) -> torch.Tensor:
         """Sends an error of the source over the connection; returns a message of the activity's shape."""
 
@@ -79,6 +87,7 @@ class Rule:
         plan: the named plan that the rule uses unless another is asked for.
         along_edges: whether its errors run backwards over every edge of the forward graph.
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
+        sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
     """
 
@@ -88,6 +97,7 @@ class Rule:
     plan: ClassVar[str] = "direct"
     along_edges: ClassVar[bool] = False
     needs_derivative: ClassVar[bool] = True
+    sends: ClassVar[str] = "{}"
     equation: ClassVar[str] = "e = phi'(h) * d"
 
     def __init_subclass__(cls) -> None:
@@ -112,11 +122,7 @@ class Rule:
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """Returns the message `d` that reaches the region: the sum over its connections."""
-        messages = [connection.project(connection.error) for connection in incoming]
-        total = messages[0]
-        for message in messages[1:]:
-            total = total + message
-        return total
+        return add_up([connection.project(connection.error) for connection in incoming])
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Returns what the error neurons hold, `e = phi'(h) * d`: the cotangent that enters at `h`."""
@@ -141,6 +147,14 @@ class Rule:
         if not changed:
             return self.name
         return f"{self.name}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})"
+
+
+def add_up(messages: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns the sum of one message or more."""
+    total = messages[0]
+    for message in messages[1:]:
+        total = total + message
+    return total
 
 
 def parse_rule(text: str) -> Rule:

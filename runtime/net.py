@@ -192,7 +192,8 @@ class LocalNet(nn.Module):
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
         if self.optimizer is not None:
             named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
-            moved = [slot.name for slot in graph.programs["update"].outputs]
+            updates = graph.updates.values()
+            moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
             self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in self.optimizer.slots], named)
         if self._first is None:
             self._first, self._plan = variant, graph.plan

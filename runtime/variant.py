@@ -13,6 +13,12 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.runtime.executor import Bindings, Executor
 
+_WITHOUT_TARGET = (
+    "the rule reads the loss's target, which loss.backward() does not hand over, and which cannot be told from the "
+    "gradient of this loss: use net.backward(inputs, target) or net.step(inputs, target)."
+)
+_MISSING = {"forward": _WITHOUT_TARGET, "update": _WITHOUT_TARGET}
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -144,7 +150,13 @@ class Variant:
         return target is None or Call.target_key(target) == self._target_key
 
     def executor(self, name: str) -> Executor:
-        """Returns one of the programs, ready to run."""
+        """Returns one of the programs, ready to run.
+
+        Raises:
+            CompileError: the program could not be made for this rule and loss.
+        """
+        if name not in self._programs:
+            raise CompileError(_MISSING[name])
         if name not in self._executors:
             self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
         return self._executors[name]

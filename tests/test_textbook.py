@@ -150,6 +150,25 @@ def test_feedback_alignment(rule: str, activation: str, bias: bool, loss: str, r
     assert_equal(found_updates(net, source), expected)
 
 
+def teaching(loss: str, target: torch.Tensor) -> Array:
+    """The target in the shape of the output: one-hot where it is a class."""
+    return target.numpy() if loss.startswith("mse") else np.eye(WIDTHS[-1])[target.numpy()]
+
+
+@pytest.mark.parametrize(("activation", "bias", "loss", "run"), GRID)
+def test_random_target_projection(activation: str, bias: bool, loss: str, run: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    net = compile_mlp(model, "drtp", loss)
+    x, target = make_data(loss)
+    feedback = feedback_of(net, DIRECT)
+    top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+    wanted = teaching(loss, target)
+    expected = textbook.random_target_projection(network, x.numpy(), top, wanted, feedback, scale)
+    RUNS[run](net, loss)
+    assert_equal(found_updates(net, DIRECT), expected)
+
+
 def check_rec_lra(how: Alignment, rule: str, plan: str, activation: str, bias: bool, loss: str, run: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

@@ -93,6 +93,15 @@ def direct_feedback_alignment(net: Network, x: Array, top: Array, feedback: dict
     return net.products(x, zs, [*hidden, top], scale)
 
 
+def random_target_projection(
+    net: Network, x: Array, top: Array, target: Array, feedback: dict[int, Array], scale: float
+) -> Updates:
+    """DRTP: `d_i = t B_i`, with the target `t` in the shape of the output."""
+    hs, zs = net.forward(x)
+    hidden = [phi_prime(net.activation, hs[i]) * (target @ feedback[i]) for i in range(net.last)]
+    return net.products(x, zs, [*hidden, top], scale)
+
+
 @dataclasses.dataclass
 class Alignment:
     """Settings of rec-LRA, and its wiring.

@@ -108,13 +108,36 @@ def _sum(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
     return other if one is None else one + other
 
 
-class DirectIncoming:
+class _Incoming:
+    """What all connections have."""
+
+    def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
+        self.connection = connection
+        self._target = target
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The target in the form of the output."""
+        if self._target is None:
+            raise RuleError(
+                f"connection {self.connection.name}: {self.connection.source} is no output region, so it has no "
+                'target to send; use plan="direct", or draw the connection from an output.'
+            )
+        return self._target
+
+
+class DirectIncoming(_Incoming):
     """A connection with a direct feedback kind."""
 
     def __init__(
-        self, connection: Connection, local: TracedLocal, error: torch.Tensor, feedback: Mapping[str, torch.Tensor]
+        self,
+        connection: Connection,
+        local: TracedLocal,
+        error: torch.Tensor,
+        feedback: Mapping[str, torch.Tensor],
+        target: torch.Tensor | None,
     ) -> None:
-        self.connection = connection
+        super().__init__(connection, target)
         self.feedback = feedback
         self.error = error
         self._local = local
@@ -130,7 +153,7 @@ class DirectIncoming:
         return {name: self._kind.outer(self.error, factor, self.feedback[name])}
 
 
-class EdgeIncoming:
+class EdgeIncoming(_Incoming):
     """A connection backwards over a forward edge: transpose, or own copies of the weights."""
 
     def __init__(
@@ -141,8 +164,9 @@ class EdgeIncoming:
         error: torch.Tensor,
         feedback: Mapping[str, torch.Tensor],
         replaced: Mapping[str, torch.Tensor],
+        target: torch.Tensor | None,
     ) -> None:
-        self.connection = connection
+        super().__init__(connection, target)
         self.feedback = feedback
         self.error = error
         self._local = local
@@ -186,11 +210,17 @@ class EdgeIncoming:
         )
 
 
-class LossIncoming:
+class LossIncoming(_Incoming):
     """The loss's gradient at a region's model outputs."""
 
-    def __init__(self, connection: Connection, local: TracedLocal, gradients: Mapping[str, torch.Tensor]) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        connection: Connection,
+        local: TracedLocal,
+        gradients: Mapping[str, torch.Tensor],
+        target: torch.Tensor | None,
+    ) -> None:
+        super().__init__(connection, target)
         self.feedback: Mapping[str, torch.Tensor] = {}
         self.error = next(iter(gradients.values()))
         self._gradients = gradients

@@ -13,6 +13,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flat.reduction import Reduction
+from altprop.passes.flat.target import add_target_inputs
 
 
 def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction) -> None:
@@ -30,12 +31,10 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
     captured = builder.captured
     names = [name for name in captured.outputs if name and _floating(captured, name)]
     leaves, spec = pytree.tree_flatten(target)
-    targets = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     module = _trace(captured, loss, names, leaves, spec)
     placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
     given = [builder.value(("captured", name)) for name in names]
-    for index, leaf in enumerate(targets):
-        given.append(builder.placeholder(Slot("target", str(index)), f"target_{index}", leaf))
+    given += add_target_inputs(builder, target)
     made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
     count = reduction.count()

@@ -1,0 +1,30 @@
+"""Direct random target projection (Frenkel, Lefebvre and Bol 2019).
+
+    d_i = t B_i,    e_i = phi_i'(h_i) * d_i
+
+with the target `t` (one-hot, where it is the index of a class) in the place of the error of direct feedback alignment.
+The message does not depend on the output, so a region can learn while the forward pass is still on its way.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from altprop.rules.base import Incoming, Local, add_up
+from altprop.rules.dfa import DirectFeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectRandomTargetProjection(DirectFeedbackAlignment):
+    """Direct random target projection; options as in direct feedback alignment."""
+
+    name: ClassVar[str] = "drtp"
+    summary: ClassVar[str] = "direct random target projection: the one-hot target in the error's place"
+    source: ClassVar[str] = "Frenkel, Lefebvre and Bol 2019"
+    sends: ClassVar[str] = "the target, not {}"
+
+    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
+        """The target, over each connection."""
+        return add_up([connection.project(connection.target) for connection in incoming])
