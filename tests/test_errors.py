@@ -27,7 +27,7 @@ def compiled(rule: Any = "dfa", model: nn.Module | None = None, **options: Any) 
 # What one asks for
 
 OPTIONS: dict[str, tuple[Callable[[], Any], str]] = {
-    "rule": (lambda: compiled("dfaa"), r'there is no rule "dfaa"; there are bp, dfa, fa, reclra'),
+    "rule": (lambda: compiled("dfaa"), r'there is no rule "dfaa"; there are .*bp, .*dfa, .*reclra'),
     "option": (lambda: compiled("dfa(gain=2)"), r'rule "dfa" has no option "gain"; its options are: .*scale'),
     "text": (lambda: compiled("dfa(scale="), r"does not read as a rule; write name\(option=value"),
     "code": (lambda: compiled("dfa(scale=open('x'))"), r"open\('x'\) is not a plain value"),
