@@ -126,8 +126,8 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
     passes: list[Pass] = [
         InsertErrorNeurons(plan, rules),
         ConnectSkipErrors(),
-        InsertFeedback(),
-        DeriveUpdates(rules),
+        InsertFeedback(rules),
+        DeriveUpdates(rules, options.loss),
         Flatten(options.loss, _fake_target(captured, options.loss, target)),
     ]
     if options.optimizer is not None:

@@ -48,13 +48,15 @@ class FeedbackParameter:
     """A feedback matrix, filter bank or other tensor that stands on a connection.
 
     Attributes:
-        name: `"source->target"`, or `"source->target:weight"` where a connection has several.
-        connection: name of the connection.
+        name: `"source->target"`, or `"source->target:weight"` where a connection has several; `"region:name"` if it
+            is an auxiliary parameter.
+        connection: name of the connection, or "" for an auxiliary parameter.
         shape: its shape.
         distribution: name of the distribution it is drawn from.
         scale: standard deviation (normal) or half width (uniform).
         learning: whether the rule may move it.
         stands_for: name of the parameter in whose place it stands, or "".
+        region: name of the region, if it is an auxiliary parameter, which stands on no connection.
     """
 
     name: str
@@ -64,6 +66,7 @@ class FeedbackParameter:
     scale: float
     learning: bool
     stands_for: str = ""
+    region: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

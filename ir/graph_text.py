@@ -7,6 +7,7 @@ in the order in which errors are sent, feedback, updates and programs. In the eq
 * `h` is the pre-activation of the region, `z` its activity, `phi` its activation, `e` its error, `d` the
   message that reaches it;
 * `E[j->i]` is the feedback on a connection, `e[j]` the error of its source;
+* `[j->i]` is a bare connection, which hands on what its source sends;
 * `J[j->i]` is the Jacobian of `h` of region j with respect to the activity of region i, at the true forward;
   `J[j->i; B]` is the same with feedback parameters in the place of j's weights.
 """
@@ -32,6 +33,7 @@ from altprop.ir.region import Region
 
 VERSION = 1
 _ALONG_EDGES = {"transpose": "J[{}]^T", "forward": "J[{}; B]^T"}
+_OPERATORS = {**_ALONG_EDGES, "bare": "[{}]"}
 
 
 def format_graph(graph: ErrorGraph) -> str:
@@ -162,7 +164,7 @@ def _sent(graph: ErrorGraph, connection: Connection) -> str:
 
 def operator_of(connection: Connection) -> str:
     """Returns what takes the source's error to the target, as in the module's docstring."""
-    return _ALONG_EDGES.get(connection.feedback.kind, "E[{}]").format(connection.name)
+    return _OPERATORS.get(connection.feedback.kind, "E[{}]").format(connection.name)
 
 
 def _connections(graph: ErrorGraph) -> list[str]:

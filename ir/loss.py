@@ -5,6 +5,7 @@ multiplied by `count` where the error is made, and updates are divided by it.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,20 @@ class Loss:
                 classes = torch.arange(output.shape[dim], device=target.device).view(sizes)
                 return (target.unsqueeze(dim) == classes).to(output.dtype)
         return None
+
+    def total(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the loss of a prediction other than the output's, summed over its samples and positions.
+
+        Args:
+            prediction: of the output's form.
+            target: as `teaching` returns it.
+        """
+        if prediction.dim() == 3:
+            prediction, target = prediction.reshape(-1, prediction.shape[-1]), target.reshape(-1, target.shape[-1])
+        value = self.function(prediction, target)
+        feature = self.feature_dim(prediction.dim())
+        positions = [size for dim, size in enumerate(prediction.shape) if dim != feature]
+        return value * math.prod(positions) if self.mean else value
 
     def recover_teaching(self, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
         """Returns what `teaching` would, from the loss's gradient at the output; None where it cannot be known.

@@ -108,7 +108,9 @@ def _index(graph: ErrorGraph, connection: object) -> int:
 def _feedback_has_a_connection(graph: ErrorGraph) -> Iterator[str]:
     names = {c.name for c in graph.connections}
     for parameter in graph.feedback.values():
-        if parameter.connection not in names:
+        if parameter.region and parameter.region not in graph.neurons:
+            yield f"feedback {parameter.name}: there is no region {parameter.region} with error neurons"
+        if not parameter.region and parameter.connection not in names:
             yield f"feedback {parameter.name}: there is no connection {parameter.connection}"
 
 

@@ -9,16 +9,18 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.errors import CompileError, RuleError
-from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
+from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
+from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import DirectIncoming, EdgeIncoming, LossIncoming, TracedLocal
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Incoming, Rule
-from altprop.rules.feedback import DIRECT
+from altprop.rules.feedback import BARE, FORWARD_SHAPED
 from altprop.rules.registry import get
 
 
@@ -26,12 +28,14 @@ from altprop.rules.registry import get
 class DeriveUpdates(Pass):
     """Attributes:
     rules: rule instances by their text, for rules that text alone does not find.
+    loss: the loss, for rules that take it of predictions of their own.
     """
 
     requires: ClassVar[str] = "feedback"
     ensures: ClassVar[str] = "derived"
 
     rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
+    loss: Loss | None = None
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `updates` to the graph."""
@@ -42,17 +46,20 @@ class DeriveUpdates(Pass):
             if text == "frozen":
                 continue
             rule = self.rules.get(text) or get(text)
-            updates[name] = _Deriver(graph, updates, name, rule).derive()
+            updates[name] = _Deriver(graph, updates, name, rule, self.loss).derive()
         return graph.replace(level="derived", updates=updates), len(updates), "local updates"
 
 
 class _Deriver:
-    def __init__(self, graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: Rule) -> None:
+    def __init__(
+        self, graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: Rule, loss: Loss | None
+    ) -> None:
         self.graph = graph
         self.captured = graph.captured
         self.done = done
         self.region = graph.region(name)
         self.rule = rule
+        self.loss = loss
         self.connections = [c for c in graph.connections if c.target == name]
         self.keys: list[Value] = []
         self.fakes: list[torch.Tensor] = []
@@ -98,11 +105,15 @@ class _Deriver:
         for c in self.connections:
             self._collect_source(c)
         for parameter in self.graph.feedback.values():
-            if parameter.connection in {c.name for c in self.connections}:
+            if self._is_own(parameter):
                 self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter.shape))
         for name in self.region.model_outputs:
             self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
             self._add(("target", name), contiguous_fake(self.captured, name))
+
+    def _is_own(self, parameter: FeedbackParameter) -> bool:
+        """Whether a parameter stands on a connection into the region, or is one of its auxiliary ones."""
+        return parameter.region == self.region.name or parameter.connection in {c.name for c in self.connections}
 
     def _collect_local(self, name: str) -> None:
         local = self.graph.locals[name]
@@ -134,7 +145,7 @@ class _Deriver:
 
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
         name = self.region.name
-        local = self._traced(name, values)
+        local = self._traced(name, values, self._auxiliary(values))
         incoming = self._incoming(local, values)
         if not incoming:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
@@ -148,9 +159,20 @@ class _Deriver:
             if connection.connection.feedback.learning:
                 moved = self.rule.feedback_update(local, connection, d, e)
                 results += [(("feedback_gradient", n), g) for n, g in moved.items()]
+        if local.auxiliary:
+            moved = self.rule.auxiliary_update(local, incoming, d, e)
+            results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
 
-    def _traced(self, name: str, values: Mapping[Value, torch.Tensor]) -> TracedLocal:
+    def _auxiliary(self, values: Mapping[Value, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The region's auxiliary parameters, by the rule's names for them."""
+        prefix = f"{self.region.name}:"
+        own = [p.name for p in self.graph.feedback.values() if p.region == self.region.name]
+        return {name.removeprefix(prefix): values[("feedback", name)] for name in own}
+
+    def _traced(
+        self, name: str, values: Mapping[Value, torch.Tensor], auxiliary: Mapping[str, torch.Tensor] | None = None
+    ) -> TracedLocal:
         local = self.graph.locals[name]
         known: dict[fx.Node, Any] = {}
         for node in local.graph.nodes:
@@ -159,7 +181,7 @@ class _Deriver:
                 known[node] = values[key]
             elif key is not None and not isinstance(node.meta.get("val"), (tuple, list)):
                 known[node] = node.meta.get("val")
-        return TracedLocal(self.captured, local, known)
+        return TracedLocal(self.captured, local, known, auxiliary, self.loss)
 
     def _incoming(self, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> list[Incoming]:
         found: list[Incoming] = []
@@ -179,6 +201,8 @@ class _Deriver:
             output = _first_floating(self.captured, source.model_outputs)
             target = values[("target", output)]
             key = ("loss_gradient", output)
+        if c.feedback.kind == BARE:
+            return BareIncoming(c, values[key], target)
         if _is_direct(c):
             return DirectIncoming(c, local, values[key], feedback, target)
         consumer = self._traced(c.source, values)
@@ -213,7 +237,7 @@ class _Deriver:
 
 
 def _is_direct(connection: Connection) -> bool:
-    return connection.feedback.kind in DIRECT
+    return connection.feedback.kind not in FORWARD_SHAPED
 
 
 def _first_floating(captured: Any, names: Sequence[str]) -> str:

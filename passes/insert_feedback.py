@@ -11,17 +11,26 @@ from altprop.ir.plan import Connection
 from altprop.passes.base import Pass
 from altprop.passes.derive.linearize import linearize
 from altprop.passes.derive.products import replaced_parameters
-from altprop.rules.feedback import DIRECT, width
+from altprop.rules.auxiliary import Auxiliary
+from altprop.rules.base import Rule
+from altprop.rules.feedback import BARE, DIRECT, width
+from altprop.rules.registry import get
 
 _OPTIONS = {"distribution", "scale"}
 
 
 @dataclasses.dataclass(frozen=True)
 class InsertFeedback(Pass):
-    """Derives the local graph of each region, which says what forward-shaped feedback stands for."""
+    """Derives the local graph of each region, which says what forward-shaped feedback stands for.
+
+    Attributes:
+        rules: rule instances by their text, for rules that text alone does not find.
+    """
 
     requires: ClassVar[str] = "wired"
     ensures: ClassVar[str] = "feedback"
+
+    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `feedback` and the regions' local graphs to the graph."""
@@ -31,8 +40,34 @@ class InsertFeedback(Pass):
             _check_options(index, connection)
             for parameter in _parameters(connection, graph, locals_):
                 found[parameter.name] = parameter
+        found |= self._auxiliary(graph)
         graph = graph.replace(level="feedback", feedback=found, locals=locals_)
         return graph, len(found), "feedback parameters"
+
+    def _auxiliary(self, graph: ErrorGraph) -> dict[str, FeedbackParameter]:
+        """What the rules of the regions want beside the connections."""
+        found: dict[str, FeedbackParameter] = {}
+        for neurons in graph.neurons.values():
+            if neurons.rule == "frozen":
+                continue
+            rule = self.rules.get(neurons.rule) or get(neurons.rule)
+            sources = [graph.region(c.source) for c in graph.connections if c.target == neurons.region]
+            for name, wanted in rule.auxiliary(graph.region(neurons.region), sources).items():
+                parameter = _from_auxiliary(neurons.region, name, wanted)
+                found[parameter.name] = parameter
+        return found
+
+
+def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParameter:
+    return FeedbackParameter(
+        name=f"{region}:{name}",
+        connection="",
+        shape=wanted.shape,
+        distribution=wanted.distribution,
+        scale=wanted.scale * width(wanted.distribution, wanted.shape),
+        learning=wanted.learning,
+        region=region,
+    )
 
 
 def _check_options(index: int, connection: Connection) -> None:
@@ -52,7 +87,7 @@ def _parameters(
         source, target = graph.region(connection.source), graph.region(connection.target)
         shape = DIRECT[kind].shape(source.error_shape, target.shape)
         return [_parameter(connection, connection.name, shape, "normal")]
-    if kind == "transpose":
+    if kind in ("transpose", BARE):
         return []
     local = locals_[connection.source]
     target_values = set(graph.region(connection.target).outputs)

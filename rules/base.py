@@ -9,6 +9,9 @@ differs:
 * `update`: how do its parameters move?
 * `feedback_update`: how does the feedback on a connection into it move?
 
+A rule that needs tensors of its own for that, a local classifier or a learned inverse, declares them in `auxiliary` and
+moves them by `auxiliary_update`.
+
 Shapes: `N` samples first; `h`, `z`, `d` and `e` have the shape of the region's activity. Errors are per sample, of
 the *sum* of the loss over samples; the compiler applies the loss's reduction to what `update` returns.
 """
@@ -23,6 +26,7 @@ import torch
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
+from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.feedback import choose_direct_kind
 
 RULES: dict[str, type["Rule"]] = {}
@@ -49,6 +53,18 @@ class Local(Protocol):
 
     def parameter_vjp(self, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns, by parameter name, the local vector-Jacobian product of `h` with cotangent `e`."""
+
+    @property
+    def auxiliary(self) -> Mapping[str, torch.Tensor]:
+        """The region's auxiliary parameters, by the names that the rule gave them."""
+
+    def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The network's loss of some other prediction, summed over samples and positions.
+
+        Args:
+            prediction: of the output's form.
+            target: of the same shape, one-hot where it is a class; see `Incoming.target`.
+        """
 
 
 class Incoming(Protocol):
@@ -116,6 +132,15 @@ class Rule:
         """
         return Feedback(choose_direct_kind(source, target))
 
+    def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+        """Says which auxiliary parameters a region has, by name; none if not overridden.
+
+        Args:
+            region: a region that follows this rule.
+            sources: the regions at the other ends of the connections into it.
+        """
+        return {}
+
     def inner_rule(self) -> "Rule":
         """Returns the rule of the regions inside a block, where a plan has blocks."""
         return self
@@ -136,6 +161,12 @@ class Rule:
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Returns the update direction of learned feedback on one connection, by name; empty if fixed."""
+        return {}
+
+    def auxiliary_update(
+        self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Returns the update direction of learned auxiliary parameters, summed over samples; empty if none learns."""
         return {}
 
     def error_equation(self) -> str:

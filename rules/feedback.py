@@ -11,6 +11,9 @@ the shapes of its weights: they connect a region to one that it reads.
 | channel | (source units, channels) | one value a channel, broadcast over space or time |
 | forward | the source's matrices and filters | the source's input product with B in their place |
 | transpose | none | the source's exact input product |
+
+*Bare* connections carry what the source sends and hold no parameter: what the rule makes of it is its own affair, often
+that of auxiliary parameters.
 """
 
 import dataclasses
@@ -135,7 +138,10 @@ DIRECT: Mapping[str, DirectKind] = {
 FORWARD_SHAPED = ("forward", "transpose")
 """Kinds that run through the source's forward operators; "forward" with tensors of its own."""
 
-KINDS = (*DIRECT, *FORWARD_SHAPED)
+BARE = "bare"
+"""The kind without a parameter and without a message of its own."""
+
+KINDS = (*DIRECT, BARE, *FORWARD_SHAPED)
 
 DISTRIBUTIONS = ("normal", "uniform", "kaiming_uniform")
 

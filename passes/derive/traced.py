@@ -8,6 +8,7 @@ import torch
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import RuleError
 from altprop.ir.local import LocalGraph, Role
+from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.passes.derive.interpret import run_nodes
@@ -22,10 +23,19 @@ class TracedLocal:
     are kept here, beside the message at the activity, and enter the products with it.
     """
 
-    def __init__(self, captured: CapturedGraph, local: LocalGraph, known: Known) -> None:
+    def __init__(
+        self,
+        captured: CapturedGraph,
+        local: LocalGraph,
+        known: Known,
+        auxiliary: Mapping[str, torch.Tensor] | None = None,
+        loss: Loss | None = None,
+    ) -> None:
         self.region: Region = local.region
         self.local = local
         self.known = known
+        self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
+        self._loss = loss
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
         self._captured = captured
@@ -70,6 +80,11 @@ class TracedLocal:
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return gradients
 
+    def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The network's loss of another prediction, as a sum over samples."""
+        assert self._loss is not None
+        return self._loss.total(prediction, target)
+
     def body_cotangents(self, e: torch.Tensor) -> dict[Role, torch.Tensor]:
         """Cotangents of the body: `e` at the pre-activation, and what exact pathways brought to the ports."""
         given: dict[Role, torch.Tensor] = {("cot_h",): e}
@@ -108,7 +123,7 @@ def _sum(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
     return other if one is None else one + other
 
 
-class _Incoming:
+class AnyIncoming:
     """What all connections have."""
 
     def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
@@ -126,7 +141,7 @@ class _Incoming:
         return self._target
 
 
-class DirectIncoming(_Incoming):
+class DirectIncoming(AnyIncoming):
     """A connection with a direct feedback kind."""
 
     def __init__(
@@ -153,7 +168,7 @@ class DirectIncoming(_Incoming):
         return {name: self._kind.outer(self.error, factor, self.feedback[name])}
 
 
-class EdgeIncoming(_Incoming):
+class EdgeIncoming(AnyIncoming):
     """A connection backwards over a forward edge: transpose, or own copies of the weights."""
 
     def __init__(
@@ -210,7 +225,7 @@ class EdgeIncoming(_Incoming):
         )
 
 
-class LossIncoming(_Incoming):
+class LossIncoming(AnyIncoming):
     """The loss's gradient at a region's model outputs."""
 
     def __init__(
