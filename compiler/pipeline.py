@@ -133,7 +133,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))
     eager = options.backend == "eager"
-    return [*passes, Cleanup(fuse=fused, kernels=eager)]
+    return [*passes, Cleanup(fuse=fused, kernels=eager, reuse=eager)]
 
 
 def _fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:

@@ -11,6 +11,10 @@ from altprop.ir.program import Program, Slot
 
 Getter = Callable[[], Any]
 
+# A product of an error with a feedback matrix comes with the channels first: convolutions laid out channels last
+# would have every operator between them read it against its grain.
+_INDUCTOR = {"layout_optimization": False}
+
 
 class Executor:
     """One program bound to one model.
@@ -57,7 +61,7 @@ def compiled(program: Program, backend: str) -> Callable[..., Sequence[Any]]:
         function: Callable[..., Sequence[Any]] = program.graph.forward
         return function
     if backend == "inductor":
-        return torch.compile(program.graph, backend="inductor", dynamic=True)
+        return torch.compile(program.graph, options=_INDUCTOR)
     raise CompileError(f'backend="{backend}": there are "eager" and "inductor".')
 
 
