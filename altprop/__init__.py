@@ -13,8 +13,10 @@ from altprop.ir.errors import (
     VerifyError,
 )
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.machine import Machine
 from altprop.ir.plan import Connection, Feedback, RegionPlan, WiringPlan
 from altprop.runtime.net import LocalNet
+from altprop.schedules import Schedule
 
 __version__ = "0.1.0"
 
@@ -26,9 +28,11 @@ __all__ = [
     "ExportError",
     "Feedback",
     "LocalNet",
+    "Machine",
     "PlanError",
     "RegionPlan",
     "RuleError",
+    "Schedule",
     "ScheduleError",
     "VerifyError",
     "WiringPlan",

@@ -16,6 +16,7 @@ from altprop.rules.base import Rule
 from altprop.rules.registry import get
 from altprop.runtime.net import LocalNet
 from altprop.runtime.variant import Call
+from altprop.schedules import Schedule, make_schedule
 
 BACKENDS = ("eager", "inductor")
 
@@ -30,6 +31,9 @@ class _Compiler:
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
         made = compile_graph(model, call.args, call.kwargs, options, target)
         return _CompiledCall(made.graph, made.history, made.seconds, call)
+
+    def schedule(self, net: LocalNet, devices: int | Sequence[str], **wanted: Any) -> Schedule:
+        return make_schedule(net, self.options, devices, **wanted)
 
 
 @dataclasses.dataclass(frozen=True)

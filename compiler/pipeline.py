@@ -128,7 +128,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
         ConnectSkipErrors(),
         InsertFeedback(rules),
         DeriveUpdates(rules, options.loss),
-        Flatten(options.loss, _fake_target(captured, options.loss, target)),
+        Flatten(options.loss, fake_target(captured, options.loss, target)),
     ]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))
@@ -136,7 +136,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
     return [*passes, Cleanup(fuse=fused, kernels=eager, reuse=eager)]
 
 
-def _fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:
+def fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:
     """A target of fake tensors: like the example, or of the loss's usual form."""
     outputs = [captured.value(name) for name in captured.outputs if name]
     floating = [value for value in outputs if value.is_floating_point()]

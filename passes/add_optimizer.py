@@ -38,10 +38,15 @@ class AddOptimizer(Pass):
         backward = graph.programs.get("backward")
         if backward is None:
             return graph.replace(optimizer=self.optimizer), 0, "parameters (the target's form is not known yet)"
-        step = _Stepper(backward, self.optimizer, self.tensor_scalars).build()
+        step = add_step(backward, self.optimizer, self.tensor_scalars)
         programs = {**graph.programs, "step": step}
         count = sum(slot.kind.endswith("gradient") for slot in backward.outputs)
         return graph.replace(optimizer=self.optimizer, programs=programs), count, "parameters with an optimizer"
+
+
+def add_step(backward: Program, optimizer: Optimizer, tensor_scalars: bool = False) -> Program:
+    """Returns the program that moves what `backward` returns gradients of; see `AddOptimizer`."""
+    return _Stepper(backward, optimizer, tensor_scalars).build()
 
 
 class _Stepper:

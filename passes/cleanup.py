@@ -19,6 +19,9 @@ from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.reuse import reuse_memory
 from altprop.passes.flat.simplify import separate_results, simplify
 
+# Programs that write gradients into tensors that are there: the step, and its pieces where it is cut into tasks.
+_MOVES = ("step", "STEP ", "U+ ")
+
 
 @dataclasses.dataclass(frozen=True)
 class Cleanup(Pass):
@@ -54,7 +57,7 @@ class Cleanup(Pass):
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():
             count += choose_kernels(graph)
-        if self.fuse and name == "step":
+        if self.fuse and name.startswith(_MOVES):
             count += fuse_updates(graph)
         count += simplify(graph) + separate_results(graph)
         if self.reuse:

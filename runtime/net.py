@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.runtime.bridge import LocalFunction
+from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.variant import Call, Variant
 
 CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
@@ -229,6 +231,41 @@ class LocalNet(nn.Module):
         """Seconds that each pass took."""
         seconds: Mapping[str, float] = self._compiled().seconds
         return seconds
+
+    def schedule(self, devices: int | Sequence[str] = 1, **options: Any) -> Any:
+        """Cuts the step into one program a device.
+
+        Args:
+            devices: how many devices like the model's own, or their names.
+            options: `microbatches=`, a number that divides the batch; `batch=`, samples of a step, else those of the
+                example; `target=`, an example of the loss's target where it has no usual form; `placement=`, the
+                device of each region, by name, where stages of equal work are not wanted; `machine=`, an
+                `altprop.Machine`, or the file of one.
+
+        Returns:
+            An `altprop.Schedule`.
+
+        Raises:
+            ScheduleError: the step cannot be cut so.
+        """
+        self._compiled()
+        return self._compiler.schedule(self, devices, **options)  # type: ignore[attr-defined]
+
+    def tensors(self) -> NetTensors:
+        """Returns what runtimes of schedules need: the net's tensors and its optimizer.
+
+        Raises:
+            ScheduleError: the net was compiled without `optimizer=`.
+        """
+        graph = self.graph
+        bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
+        return NetTensors(bindings, graph.captured.inputs, self.optimizer, self.state)
+
+    @property
+    def example_batch(self) -> int:
+        """Samples of the inputs that the net was captured with."""
+        batch: int = self._compiled().example.batch
+        return batch
 
     def explain(self) -> Explanation:
         """Returns a table, one row a parameter: which rule really moves it, and where its signal comes from."""

@@ -1,0 +1,169 @@
+"""`Schedule`: what `net.schedule` returns."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from altprop.compiler.pipeline import Options, fake_target
+from altprop.compiler.schedule.cost_model import CostModel
+from altprop.compiler.schedule.lower import Lowering
+from altprop.compiler.schedule.simulate import simulate
+from altprop.compiler.schedule.verify import verify_schedule
+from altprop.ir.errors import ScheduleError
+from altprop.ir.machine import Machine
+from altprop.ir.schedule import Lowered
+from altprop.ir.schedule import Schedule as Programs
+from altprop.ir.timeline import Timeline
+from altprop.runtime.net import LocalNet
+from altprop.runtime.parallel.base import Runtime
+from altprop.runtime.parallel.serial import SerialRuntime
+from altprop.runtime.parallel.threads import ThreadsRuntime
+
+RUNTIMES: dict[str, Callable[..., Runtime]] = {"serial": SerialRuntime, "threads": ThreadsRuntime}
+
+
+class Schedule:
+    """One program a device: text that parses back, a simulation, and what runs it.
+
+    Attributes:
+        programs: the programs as data.
+        costs: the cost model that it was made with.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        costs: CostModel | None = None,
+        lowered: Lowered | None = None,
+        net: LocalNet | None = None,
+    ) -> None:
+        self.programs = programs
+        self.costs = costs or CostModel()
+        self._lowered, self._net = lowered, net
+
+    @staticmethod
+    def parse(text: str, where: str = "schedule text") -> "Schedule":
+        """Builds a schedule from its text, and verifies it; it can be simulated and drawn, and bound to a net to run.
+
+        Raises:
+            ScheduleError: names the line that cannot be read, or lists the laws that the schedule breaks.
+        """
+        programs = Programs.parse(text, where)
+        verify_schedule(programs)
+        return Schedule(programs)
+
+    def bind(self, other: "Schedule") -> "Schedule":
+        """Returns these programs with the operators of another schedule of the same net, such as an edited text's.
+
+        Raises:
+            ScheduleError: the other schedule runs other operators.
+        """
+        if other._lowered is None or other.programs.digest != self.programs.digest:
+            raise ScheduleError(
+                f"the schedule was made for operators with digest {self.programs.digest}, not "
+                f"{other.programs.digest}: use the same model, rule, plan, batch and micro-batches."
+            )
+        lowered = dataclasses.replace(other._lowered, schedule=self.programs)
+        return Schedule(self.programs, other.costs, lowered, other._net)
+
+    def simulate(self, machine: Machine | CostModel | None = None) -> Timeline:
+        """Predicts a step: time, busy and idle devices, bytes moved, peak memory, critical path.
+
+        Args:
+            machine: another machine or cost model than the schedule was made with.
+        """
+        costs = CostModel(machine) if isinstance(machine, Machine) else machine
+        return simulate(self.programs, costs or self.costs)
+
+    def to_perfetto(self, path: str | Path) -> Path:
+        """Writes the simulated step as a trace that ui.perfetto.dev opens. Returns the path."""
+        return self.simulate().to_perfetto(path)
+
+    def draw(self, path: str | Path) -> Path:
+        """Draws the simulated step as a Gantt chart: svg, png or pdf. Returns the path."""
+        return self.simulate().draw(path)
+
+    def grid(self, columns: int = 72) -> str:
+        """Returns the simulated step as text, time from left to right, one row a device."""
+        return self.simulate().grid(columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the text. Returns the path."""
+        path = Path(path)
+        path.write_text(f"{self}\n", "utf-8")
+        return path
+
+    def runtime(self, name: str = "serial", **options: Any) -> Runtime:
+        """Returns what runs training steps by this schedule, on the net's own parameters.
+
+        Args:
+            name: "serial" or "threads".
+            options: of the runtime, such as `timeout=` in seconds.
+
+        Raises:
+            ScheduleError: unknown name, or a schedule that was parsed and not bound to a net.
+        """
+        if name not in RUNTIMES:
+            raise ScheduleError(f'there is no runtime "{name}"; there are {", ".join(RUNTIMES)}.')
+        return RUNTIMES[name](self.lowered, self._bound().tensors(), **options)
+
+    @property
+    def lowered(self) -> Lowered:
+        """The programs with their operators.
+
+        Raises:
+            ScheduleError: the schedule was parsed and not bound to a net.
+        """
+        self._bound()
+        assert self._lowered is not None
+        return self._lowered
+
+    def _bound(self) -> LocalNet:
+        if self._net is None or self._lowered is None:
+            raise ScheduleError(
+                "a schedule from text has no operators: bind it, Schedule.parse(text).bind(net.schedule(...))."
+            )
+        return self._net
+
+    def __str__(self) -> str:
+        return str(self.programs)
+
+
+def make_schedule(
+    net: LocalNet,
+    options: Options,
+    devices: int | Sequence[str],
+    *,
+    microbatches: int = 1,
+    batch: int | None = None,
+    target: Any = None,
+    placement: Mapping[str, int] | None = None,
+    machine: Machine | CostModel | str | Path | None = None,
+) -> Schedule:
+    """Makes a schedule of a compiled net; see `LocalNet.schedule`."""
+    if isinstance(devices, str):
+        raise ScheduleError(f'devices="{devices}": give a number of devices, or a list of names.')
+    names = [_device_of(net)] * devices if isinstance(devices, int) else [str(name) for name in devices]
+    if not names:
+        raise ScheduleError("a schedule needs at least one device.")
+    if isinstance(machine, str | Path):
+        machine = Machine.load(machine)
+    costs = machine if isinstance(machine, CostModel) else CostModel(machine or Machine())
+    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target)
+    lowered = lowering.schedule(names, costs, placement=placement)
+    return Schedule(lowered.schedule, costs, lowered, net)
+
+
+def make_lowering(
+    net: LocalNet, options: Options, *, microbatches: int = 1, batch: int | None = None, target: Any = None
+) -> Lowering:
+    """Cuts a net into the pieces that schedules are made of."""
+    graph = net.graph
+    form = fake_target(graph.captured, options.loss, target)
+    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches)
+
+
+def _device_of(net: LocalNet) -> str:
+    first = next(net.model.parameters(), None)
+    return "cpu" if first is None else str(first.device)

@@ -1,0 +1,1 @@
+"""From a derived graph to one program a device: pieces, placement, order, transfers, checks, simulation."""

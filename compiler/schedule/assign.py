@@ -1,0 +1,122 @@
+"""Says of every operator of a tagged program which task runs it: splits errors from updates, messages from errors.
+
+* What an error needs, or another region's error, is `E`; what remains of a region's update is `U`. So no update can
+  ever be waited for by another region.
+* Operators of an error that read what only the connection's source has (its weights, what its forward kept) are `M`,
+  together with what they need: the message is computed where the source lives.
+"""
+
+import operator
+from collections.abc import Iterable, Mapping
+
+import networkx as nx
+from torch import fx
+
+from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Slot
+from altprop.passes.flat.aliases import is_view, root_of
+
+
+def assign(builder: TaggedBuilder) -> dict[fx.Node, Tag]:
+    """Returns the task of every operator: its kind and region."""
+    tags = dict(builder.tags)
+    _follow_tuples(tags)
+    _split_errors(builder, tags)
+    for update in builder.source.updates.values():
+        _split_messages(builder, tags, update.region)
+    _follow_tuples(tags)
+    return tags
+
+
+def _follow_tuples(tags: dict[fx.Node, Tag]) -> None:
+    """One of several results belongs to the operator that makes them all."""
+    for node in tags:
+        if node.target is operator.getitem and node.args[0] in tags:
+            tags[node] = tags[node.args[0]]  # type: ignore[index]
+
+
+def _ancestors(starts: Iterable[fx.Node], inside: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    stack = [node for node in starts if node in inside]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += [source for source in node.all_input_nodes if source in inside]
+    return found
+
+
+def _split_errors(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
+    """Marks as "E" what errors need."""
+    for update in builder.source.updates.values():
+        tag = ("U", update.region)
+        inside = {node for node, other in tags.items() if other == tag}
+        results = [builder.values[key] for key in update.results if key[0] == "error"]
+        read = [n for n in inside if any(tags.get(user, tag)[1] != update.region for user in n.users)]
+        for node in _ancestors([*results, *read], inside):
+            tags[node] = "E", update.region
+    _follow_tuples(tags)
+
+
+def _split_messages(builder: TaggedBuilder, tags: dict[fx.Node, Tag], region: str) -> None:
+    """Marks as "M" what a message needs of its source; not where tasks would then wait for each other."""
+    inside = {node for node, tag in tags.items() if tag == ("E", region)}
+    private = _Private(builder, tags, region)
+    starts: dict[str, list[fx.Node]] = {}
+    for node in inside:
+        for source in () if is_view(node) else node.all_input_nodes:
+            owner = private.owner(root_of(source))
+            if owner is not None:
+                starts.setdefault(owner, []).append(node)
+    tried = dict(tags)
+    for owner, nodes in sorted(starts.items()):
+        for node in _ancestors(nodes, {n for n in inside if tried[n] == ("E", region)}):
+            tried[node] = "M", f"{owner}->{region}"
+    if starts and _is_acyclic(tried, inside):
+        tags.update(tried)
+
+
+class _Private:
+    """Knows which values only one region has."""
+
+    def __init__(self, builder: TaggedBuilder, tags: Mapping[fx.Node, Tag], region: str) -> None:
+        self.region = region
+        self.tags = tags
+        self.homes = homes(builder.source)
+        self.slots: dict[fx.Node, Slot] = {node: slot for slot, node in builder.inputs}
+        own = [node for node, tag in tags.items() if tag == ("F", region)]
+        self.read = {root_of(source) for node in own for source in node.all_input_nodes}
+
+    def owner(self, node: fx.Node) -> str | None:
+        """The other region that alone has this value, or None."""
+        if node in self.slots:
+            slot = self.slots[node]
+            home = self.homes.get(slot.name) if slot.kind in ("parameter", "buffer") else None
+            return home if home != self.region else None
+        kind, region = self.tags.get(node, ("", ""))
+        if kind != "F" or region == self.region or region.startswith("<") or node in self.read:
+            return None
+        return region
+
+
+def homes(graph: ErrorGraph) -> dict[str, str]:
+    """Returns the region that each parameter and buffer lives with: the first that reads it."""
+    captured = graph.captured
+    named = {**captured.parameters, **captured.buffers}
+    found: dict[str, str] = {}
+    for region in graph.regions:
+        for name in (*region.prologue, *region.nodes):
+            for source in captured.node(name).all_input_nodes:
+                if source.name in named:
+                    found.setdefault(named[source.name], region.name)
+    return found
+
+
+def _is_acyclic(tags: Mapping[fx.Node, Tag], inside: Iterable[fx.Node]) -> bool:
+    graph: nx.DiGraph[Tag] = nx.DiGraph()
+    for node in inside:
+        for source in node.all_input_nodes:
+            if source in tags and tags[source] != tags[node]:
+                graph.add_edge(tags[source], tags[node])
+    return bool(nx.is_directed_acyclic_graph(graph))

@@ -1,0 +1,136 @@
+"""Lowers a derived graph to one program a device."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from altprop.compiler.schedule.cost_model import CostModel
+from altprop.compiler.schedule.order import list_order
+from altprop.compiler.schedule.pieces import Cut, cut
+from altprop.compiler.schedule.place import place_regions, place_tasks
+from altprop.compiler.schedule.sizes import Sizes
+from altprop.compiler.schedule.tagged import TaggedBuilder
+from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
+from altprop.compiler.schedule.transfers import Emitter
+from altprop.compiler.schedule.verify import kept_values, verify_schedule
+from altprop.ir.errors import ScheduleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.loss import Loss
+from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm
+
+Order = Callable[["Problem"], list[list[int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What an order has to solve.
+
+    Attributes:
+        tasks: in the reference order.
+        waits: what each task waits for.
+        placed: device of each task.
+        forms: forms of the values.
+        costs: the cost model.
+        devices: number of devices.
+        regions: device of each region.
+        microbatches: number of micro-batches.
+    """
+
+    tasks: Sequence[Task]
+    waits: Sequence[set[int]]
+    placed: Sequence[int]
+    forms: Mapping[str, ValueForm]
+    costs: CostModel
+    devices: int
+    regions: Mapping[str, int]
+    microbatches: int
+
+
+def by_list(problem: Problem) -> list[list[int]]:
+    """The order that list scheduling finds."""
+    p = problem
+    return list_order(p.tasks, p.waits, p.placed, p.forms, p.costs, p.devices)
+
+
+class Lowering:
+    """The pieces of one net for one size of its micro-batches; schedules are made of them.
+
+    Args:
+        graph: the derived graph.
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+        batch: samples of a step.
+        microbatches: number of micro-batches.
+
+    Raises:
+        ScheduleError: the batch cannot be cut, or the target's form is not known.
+    """
+
+    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, batch: int, microbatches: int = 1) -> None:
+        if microbatches < 1 or batch % microbatches:
+            raise ScheduleError(
+                f"a batch of {batch} cannot be cut into {microbatches} micro-batches of one size: "
+                "choose a number that divides it."
+            )
+        self.graph, self.batch, self.microbatches = graph, batch, microbatches
+        self.sizes = Sizes(graph.captured, batch // microbatches)
+        self.mean = loss.mean
+        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes)
+        self.tasks = make_tasks(self.cut, microbatches, self.sizes)
+        self.waits = dependencies(self.tasks)
+        self.forms = make_forms(self.cut, self.sizes)
+
+    def digest(self) -> str:
+        """Digest of what the tasks run."""
+        text = "\n".join(f"{kind} {region}\n{p.program.graph.code}" for (kind, region), p in self.cut.pieces.items())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def schedule(
+        self,
+        devices: Sequence[str],
+        costs: CostModel | None = None,
+        *,
+        order: Order = by_list,
+        placement: Mapping[str, int] | None = None,
+        name: str = "list",
+    ) -> Lowered:
+        """Places, orders, adds transfers, and verifies.
+
+        Args:
+            devices: names of the devices.
+            costs: the cost model.
+            order: finds the order of the tasks.
+            placement: device of each region; None balances contiguous stages.
+            name: name of the order.
+
+        Raises:
+            ScheduleError: the result breaks a law.
+        """
+        costs = costs or CostModel()
+        regions = dict(placement or place_regions(self.graph, self.tasks, devices, costs))
+        self._check_placement(regions, len(devices))
+        placed = place_tasks(self.graph, self.tasks, regions)
+        problem = Problem(self.tasks, self.waits, placed, self.forms, costs, len(devices), regions, self.microbatches)
+        emitter = Emitter(self.tasks, placed, order(problem), self.forms, sorted(kept_values(self.microbatches)))
+        made = Schedule(
+            name=name,
+            digest=self.digest(),
+            batch=self.batch,
+            microbatches=self.microbatches,
+            devices=tuple(devices),
+            homes=emitter.homes,
+            forms=self.forms,
+            programs=emitter.emit(),
+        )
+        verify_schedule(made)
+        return Lowered(made, self.cut.pieces, 1.0 / self.microbatches if self.mean else 1.0)
+
+    def _check_placement(self, regions: Mapping[str, int], devices: int) -> None:
+        names = {region.name for region in self.graph.regions}
+        wrong = sorted({*names} ^ {*regions})
+        if wrong:
+            raise ScheduleError(f'placement: "{wrong[0]}" is missing, or is no region of the net.')
+        far = [name for name, device in regions.items() if not 0 <= device < devices]
+        if far:
+            raise ScheduleError(f'placement: region "{far[0]}" is on device {regions[far[0]]}; there are {devices}.')

@@ -1,0 +1,260 @@
+"""Cuts a tagged program into pieces: one small program for each task of a micro-batch.
+
+What one piece reads of another crosses as a value. Views do not cross: the reader takes the value behind them and
+views it itself, so that every value that crosses owns its memory.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import networkx as nx
+import torch
+from torch import fx
+
+from altprop.compiler.schedule.assign import assign
+from altprop.compiler.schedule.costs import count_flops, count_touched
+from altprop.compiler.schedule.sizes import Sizes
+from altprop.compiler.schedule.steps import step_pieces
+from altprop.compiler.schedule.tagged import LOSS, Tag, TaggedBuilder
+from altprop.ir.errors import ScheduleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Program, Slot
+from altprop.ir.schedule import Piece
+from altprop.passes.cleanup import Cleanup
+from altprop.passes.flat.aliases import is_view
+from altprop.passes.flat.builder import aten, written
+
+LOSS_VALUE = "loss"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """All pieces of a net.
+
+    Attributes:
+        pieces: by kind and region; the order is one in which they can run, `STEP` pieces last.
+        fakes: fake tensors of the values, by name.
+        factor: of the loss's reduction for one micro-batch, or None for a sum.
+    """
+
+    pieces: Mapping[Tag, Piece]
+    fakes: Mapping[str, torch.Tensor]
+    factor: float | None
+
+
+def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes) -> Cut:
+    """Cuts a tagged program into pieces.
+
+    Args:
+        builder: the program.
+        microbatches: number of micro-batches; with more than one, gradients are added up.
+        sizes: sizes of one micro-batch.
+    """
+    cutter = _Cutter(builder)
+    programs = cutter.programs()
+    steps = step_pieces(builder, microbatches)
+    if microbatches > 1:
+        programs |= {("U+", name): _accumulating(p) for (kind, name), p in programs.items() if kind == "U"}
+    programs |= {("STEP", name): program for name, program in steps.items()}
+    cleaned = _clean(builder.source, programs)
+    found = {tag: _piece(tag, program, sizes) for tag, program in cleaned.items()}
+    pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
+    return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor)
+
+
+def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program]) -> dict[Tag, Program]:
+    """Simplifies all programs as the flat one is; projections of one error are made where they are read."""
+    named = {f"{kind} {region}": program for (kind, region), program in programs.items()}
+    fuse = graph.optimizer is None or graph.optimizer.fused
+    done = Cleanup(fuse=fuse, join=False).run(graph.replace(programs=named))[0].programs
+    return {tag: done[f"{tag[0]} {tag[1]}"] for tag in programs}
+
+
+def _piece(tag: Tag, program: Program, sizes: Sizes) -> Piece:
+    placeholders = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+    names = dict(zip(placeholders, map(location, program.inputs), strict=True))
+    changed = {source for node in program.graph.graph.nodes for source in written(node) if source in names}
+    return Piece(
+        kind=tag[0].rstrip("+"),
+        region=tag[1],
+        program=program,
+        reads=tuple(names.values()),
+        writes=tuple(slot.name for slot in program.outputs),
+        changes=tuple(name for node, name in names.items() if node in changed and name is not None),
+        flops=count_flops(program.graph.graph, sizes),
+        touched=count_touched(program.graph.graph, sizes),
+    )
+
+
+def location(slot: Slot) -> str | None:
+    """Returns the value that stands in a slot, without micro-batch; None for a number."""
+    if slot.kind == "scalar":
+        return None
+    return slot.name if slot.kind == "value" else f"{slot.kind}:{slot.name}"
+
+
+class _Cutter:
+    """Cuts one program."""
+
+    def __init__(self, builder: TaggedBuilder) -> None:
+        self.builder = builder
+        self.tags = assign(builder)
+        self.slots = {node: slot for slot, node in builder.inputs}
+        self.names: dict[fx.Node, str] = {builder.loss: LOSS_VALUE}
+        self.made: dict[fx.Node, fx.Node] = {}
+
+    def programs(self) -> dict[Tag, Program]:
+        """Returns a program for each task; those of gradients return them behind the values that others read."""
+        groups: dict[Tag, list[fx.Node]] = {}
+        for node in self.builder.graph.nodes:
+            if node.op != "placeholder" and node in self.tags:
+                groups.setdefault(self.tags[node], []).append(node)
+        gradients = self._gradients()
+        for region in gradients:
+            groups.setdefault(("U", region), [])
+        writers = {tag: _Writer(self, nodes) for tag, nodes in groups.items()}
+        for tag, writer in writers.items():
+            for name, node in gradients.get(tag[1], {}).items() if tag[0] == "U" else ():
+                writer.give(name, writer.take(node))
+        crossing = dict.fromkeys([self.builder.loss, *(n for w in writers.values() for n in w.imported)])
+        for node in crossing:
+            if node in self.tags:
+                writers[self.tags[node]].give(self.name(node), writers[self.tags[node]].here[node])
+        return {tag: writers[tag].finish(f"{tag[0]} {tag[1]}") for tag in self._order(writers)}
+
+    def _order(self, writers: Mapping[Tag, "_Writer"]) -> list[Tag]:
+        """An order in which the tasks can run: forwards, then errors, then updates."""
+        graph: nx.DiGraph[Tag] = nx.DiGraph()
+        graph.add_nodes_from(writers)
+        graph.add_edges_from((self.tags[node], tag) for tag, w in writers.items() for node in w.imported)
+        place = {tag: (("F", "E", "U").index(tag[0].replace("M", "E")), i) for i, tag in enumerate(writers)}
+        try:
+            return list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
+        except nx.NetworkXUnfeasible:
+            cycle = [f"{kind} {region}" for (kind, region), _ in nx.find_cycle(graph)]
+            raise ScheduleError(f"the tasks wait for each other: {' -> '.join([*cycle, cycle[0]])}.") from None
+
+    def _gradients(self) -> dict[str, dict[str, fx.Node]]:
+        """What each region's update returns: location to node."""
+        values = self.builder.values
+        found: dict[str, dict[str, fx.Node]] = {}
+        for update in self.builder.source.updates.values():
+            mine = {gradient_name(update.region, p): values["gradient", update.region, p] for p in update.gradients}
+            for name in update.feedback_gradients:
+                mine[feedback_gradient_name(name)] = values["feedback_gradient", name]
+            if mine:
+                found[update.region] = mine
+        return found
+
+    def name(self, node: fx.Node) -> str:
+        """Name of the value that a node makes."""
+        return self.names.setdefault(node, node.name)
+
+    def fakes(self, programs: Iterable[Program]) -> dict[str, torch.Tensor]:
+        """Returns a fake tensor for everything that some program reads or returns."""
+        found: dict[str, torch.Tensor] = {}
+        for program in programs:
+            nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
+            (returned,) = next(n for n in program.graph.graph.nodes if n.op == "output").args
+            for slot, node in (*zip(program.inputs, nodes, strict=True), *zip(program.outputs, returned, strict=True)):
+                name, value = location(slot), node.meta.get("val")
+                if name is not None and isinstance(value, torch.Tensor):
+                    found.setdefault(name, value)
+        return found
+
+
+class _Writer:
+    """Writes the program of one task."""
+
+    def __init__(self, cutter: _Cutter, nodes: list[fx.Node]) -> None:
+        self.cutter = cutter
+        self.own = set(nodes)
+        self.graph = fx.Graph()
+        self.here: dict[fx.Node, fx.Node] = {}
+        self.imported: list[fx.Node] = []
+        self.inputs: list[tuple[Slot, fx.Node]] = []
+        self.outputs: dict[str, fx.Node] = {}
+        for node in nodes:
+            self.here[node] = self.graph.node_copy(node, self.take)
+
+    def take(self, node: fx.Node) -> fx.Node:
+        """Returns the copy of a node here; what another task makes becomes an input."""
+        if node in self.here:
+            return self.here[node]
+        if node.op == "get_attr" or (is_view(node) and node.op == "call_function"):
+            self.here[node] = self.graph.node_copy(node, self.take)
+            return self.here[node]
+        slot = self.cutter.slots.get(node)
+        if slot is None:
+            slot = Slot("value", self.cutter.name(node))
+            self.imported.append(node)
+        self.here[node] = self._placeholder(slot, node)
+        return self.here[node]
+
+    def _placeholder(self, slot: Slot, node: fx.Node) -> fx.Node:
+        first = next((n for n in self.graph.nodes if n.op != "placeholder"), None)
+        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
+            made = self.graph.placeholder(node.name)
+        made.target = made.name
+        made.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+        self.inputs.append((slot, made))
+        return made
+
+    def give(self, name: str, node: fx.Node) -> None:
+        """Returns a value."""
+        self.outputs[name] = node
+
+    def finish(self, name: str) -> Program:
+        """Closes the program."""
+        self.graph.output(tuple(self.outputs.values()))
+        order = {node: index for index, node in enumerate(self.graph.nodes)}
+        inputs = sorted(self.inputs, key=lambda item: order[item[1]])
+        module = fx.GraphModule(self.cutter.builder.root, self.graph)
+        outputs = tuple(Slot("value", value) for value in self.outputs)
+        return Program(name, module, tuple(slot for slot, _ in inputs), outputs)
+
+
+def gradient_name(region: str, parameter: str) -> str:
+    """Value of a region's contribution to the gradient of a parameter."""
+    return f"gradient:{region}:{parameter}"
+
+
+def feedback_gradient_name(feedback: str) -> str:
+    """Value of the gradient of a feedback parameter."""
+    return f"feedback_gradient:{feedback}"
+
+
+def _accumulating(program: Program) -> Program:
+    """The same update, but gradients are added to those that are there."""
+    graph = fx.Graph()
+    here: dict[fx.Node, fx.Node] = {}
+    returned = graph.graph_copy(program.graph.graph, here)
+    inputs = list(zip(program.inputs, [n for n in graph.nodes if n.op == "placeholder"], strict=True))
+    kept: list[tuple[Slot, fx.Node]] = []
+    for slot, node in zip(program.outputs, returned, strict=True):
+        if not is_gradient(slot.name):
+            kept.append((slot, node))
+            continue
+        first = next(n for n in graph.nodes if n.op != "placeholder")
+        with graph.inserting_before(first):
+            total = graph.placeholder("total")
+        total.target = total.name
+        total.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+        inputs.append((slot, total))
+        added = graph.call_function(aten.add_.Tensor, (total, node))
+        added.meta = dict(total.meta)
+    graph.output(tuple(node for _, node in kept))
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    inputs.sort(key=lambda item: order[item[1]])
+    module = fx.GraphModule(program.graph, graph)
+    return Program(program.name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in kept))
+
+
+def is_gradient(value: str) -> bool:
+    """Whether a value is a gradient, which micro-batches add up."""
+    return value.startswith(("gradient:", "feedback_gradient:"))
+
+
+def is_loss(tag: Tag) -> bool:
+    """Whether a task is that of the loss."""
+    return tag == ("E", LOSS)

@@ -1,0 +1,90 @@
+"""Places regions on devices: contiguous stages of the forward, balanced by the time that their tasks take.
+
+Errors, updates, feedback into a region and its optimizer live with the region. A message that only its source can
+compute lives with the source; the loss with the last region that the model returns.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from altprop.compiler.schedule.cost_model import CostModel
+from altprop.compiler.schedule.tagged import LOSS, PREAMBLE, TARGET
+from altprop.ir.errors import ScheduleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.schedule import Task
+
+
+def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[str], costs: CostModel) -> dict[str, int]:
+    """Returns the device of every region.
+
+    Args:
+        graph: the derived graph; a device that its plan names is kept.
+        tasks: all tasks of a step.
+        devices: names of the devices.
+        costs: the cost model.
+
+    Raises:
+        ScheduleError: the plan names a device that is not there.
+    """
+    names = [region.name for region in graph.regions]
+    fixed = _fixed(graph, devices)
+    weights = dict.fromkeys(names, 0.0)
+    for task in tasks:
+        region = owner(task)
+        region = names[-1] if region in (LOSS, TARGET) else names[0] if region == PREAMBLE else region
+        weights[region] += costs.seconds(task)
+    free = [name for name in names if name not in fixed]
+    return balance({name: weights[name] for name in free}, len(devices)) | fixed
+
+
+def _fixed(graph: ErrorGraph, devices: Sequence[str]) -> dict[str, int]:
+    assert graph.plan is not None
+    found: dict[str, int] = {}
+    for region in graph.plan.regions:
+        if region.device is not None:
+            if region.device not in devices:
+                raise ScheduleError(
+                    f'the plan puts region "{region.name}" on {region.device}, which is not among the devices '
+                    f"{', '.join(devices)}: add it, or take it out of the plan."
+                )
+            found[region.name] = list(devices).index(region.device)
+    return found
+
+
+def balance(weights: Mapping[str, float], parts: int) -> dict[str, int]:
+    """Cuts a row of weights into contiguous parts so that the heaviest is as light as can be.
+
+    With fewer weights than parts the last parts stay empty.
+    """
+    names = list(weights)
+    sums = [0.0, *itertools.accumulate(weights.values())]
+    count = len(names)
+    parts_used = min(parts, count)
+    best = {(0, 0): (0.0, 0)}
+    for part in range(1, parts_used + 1):
+        for end in range(part, count - (parts_used - part) + 1):
+            options = [
+                (max(best[part - 1, start][0], sums[end] - sums[start]), start)
+                for start in range(part - 1, end)
+                if (part - 1, start) in best
+            ]
+            best[part, end] = min(options)
+    placed: dict[str, int] = {}
+    end = count
+    for part in range(parts_used, 0, -1):
+        start = best[part, end][1]
+        placed |= dict.fromkeys(names[start:end], part - 1)
+        end = start
+    return {name: placed[name] for name in names}
+
+
+def owner(task: Task) -> str:
+    """Returns the region that a task lives with."""
+    return task.region.partition("->")[0] if task.kind == "M" else task.region
+
+
+def place_tasks(graph: ErrorGraph, tasks: Sequence[Task], regions: Mapping[str, int]) -> list[int]:
+    """Returns the device of every task."""
+    last = next((r.name for r in reversed(graph.regions) if r.is_output), graph.regions[-1].name)
+    placed = {**regions, LOSS: regions[last], TARGET: regions[last], PREAMBLE: regions[graph.regions[0].name]}
+    return [placed[owner(task)] for task in tasks]

@@ -1,0 +1,82 @@
+"""The optimizer as tasks: each region's `STEP` moves its parameters and the feedback on connections into it."""
+
+import torch
+from torch import fx
+
+from altprop.compiler.schedule.assign import homes
+from altprop.compiler.schedule.tagged import TaggedBuilder
+from altprop.ir.program import Program, Slot
+from altprop.ir.updates import LocalUpdate
+from altprop.passes.add_optimizer import add_step
+from altprop.passes.flat.builder import aten
+
+
+def step_pieces(builder: TaggedBuilder, microbatches: int) -> dict[str, Program]:
+    """Returns the program of the `STEP` task of each region that has something to move."""
+    if builder.source.optimizer is None:
+        return {}
+    wanted = _wanted(builder)
+    factor = None if builder.factor is None else builder.factor / microbatches
+    return {region: _Step(builder, factor).build(region, moved) for region, moved in wanted.items()}
+
+
+Moved = dict[Slot, list[tuple[str, torch.Tensor]]]
+
+
+def _wanted(builder: TaggedBuilder) -> dict[str, Moved]:
+    """By region: what it moves, and the contributions to each gradient, in the order of the updates."""
+    home = homes(builder.source)
+    found: dict[str, Moved] = {}
+
+    def add(region: str, slot: Slot, name: str, node: fx.Node) -> None:
+        found.setdefault(region, {}).setdefault(slot, []).append((name, node.meta["val"]))
+
+    for update in builder.source.updates.values():
+        for parameter in update.gradients:
+            node = builder.values["gradient", update.region, parameter]
+            add(home[parameter], Slot("gradient", parameter), f"gradient:{update.region}:{parameter}", node)
+        for name, node in _feedback_gradients(builder, update):
+            add(update.region, Slot("feedback_gradient", name), f"feedback_gradient:{name}", node)
+    return found
+
+
+def _feedback_gradients(builder: TaggedBuilder, update: LocalUpdate) -> list[tuple[str, fx.Node]]:
+    return [(name, builder.values["feedback_gradient", name]) for name in update.feedback_gradients]
+
+
+class _Step:
+    """Adds contributions up, applies the loss's reduction, and emits the optimizer."""
+
+    def __init__(self, builder: TaggedBuilder, factor: float | None) -> None:
+        self.optimizer = builder.source.optimizer
+        self.factor = factor
+
+    def build(self, region: str, moved: Moved) -> Program:
+        graph = fx.Graph()
+        inputs: list[Slot] = []
+        sums: dict[Slot, list[fx.Node]] = {}
+        for slot, contributions in moved.items():
+            for name, value in contributions:
+                node = graph.placeholder("gradient")
+                node.target = node.name
+                node.meta["val"] = value
+                inputs.append(Slot("value", name))
+                sums.setdefault(slot, []).append(node)
+        totals = {slot: self._total(graph, nodes) for slot, nodes in sums.items()}
+        graph.output(tuple(totals.values()))
+        module = fx.GraphModule(torch.nn.Module(), graph)
+        assert self.optimizer is not None
+        return add_step(Program(f"STEP {region}", module, tuple(inputs), tuple(totals)), self.optimizer)
+
+    def _total(self, graph: fx.Graph, nodes: list[fx.Node]) -> fx.Node:
+        total = nodes[0]
+        for node in nodes[1:]:
+            total = _call(graph, aten.add.Tensor, total, node)
+        # Without a factor this copies, so that the optimizer never writes into a gradient.
+        return _call(graph, aten.mul.Tensor, total, 1 if self.factor is None else self.factor)
+
+
+def _call(graph: fx.Graph, target: torch._ops.OpOverload, first: fx.Node, second: object) -> fx.Node:
+    node = graph.call_function(target, (first, second))  # type: ignore[arg-type]
+    node.meta["val"] = first.meta["val"]
+    return node

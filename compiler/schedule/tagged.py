@@ -1,0 +1,114 @@
+"""Builds the flat program of a step once more, and writes down for every operator which task it belongs to.
+
+The arithmetic is that of `altprop.passes.flatten`: the same builder copies the same derived graphs. What differs is
+that the reduction over the batch and the optimizer are left to the `STEP` tasks, behind all micro-batches.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx
+
+from altprop.compiler.schedule.sizes import Sizes, fix_sizes
+from altprop.ir.errors import ScheduleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import LocalGraph
+from altprop.ir.loss import Loss
+from altprop.ir.program import Slot
+from altprop.ir.updates import LocalUpdate
+from altprop.passes.flat.builder import FlatBuilder, aten
+from altprop.passes.flat.loss import add_loss
+from altprop.passes.flat.reduction import Reduction
+from altprop.passes.flat.target import add_targets
+
+Tag = tuple[str, str]
+LOSS = "<loss>"
+TARGET = "<target>"
+PREAMBLE = "<preamble>"
+
+
+class TaggedBuilder(FlatBuilder):
+    """A flat builder that knows the task of each operator.
+
+    Attributes:
+        tags: kind and region of the task, by operator; errors and updates are both "U" here.
+        loss: node of the loss.
+        factor: what the loss's reduction multiplies the updates of one micro-batch with, or None for a sum.
+    """
+
+    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes) -> None:
+        super().__init__(graph)
+        self.tags: dict[fx.Node, Tag] = {}
+        if target is None:
+            raise ScheduleError("the form of the target is not known: call net.step or net.backward once before.")
+        with self._tagged("F", PREAMBLE):
+            self.preamble()
+        with self._tagged("E", TARGET):
+            add_targets(self, loss, target)
+        reduction = Reduction(self, loss)
+        for region in graph.regions:
+            self.forward(graph.locals[region.name])
+        with self._tagged("E", LOSS):
+            add_loss(self, loss, target, reduction)
+            scale = reduction.factor()
+        for update in graph.updates.values():
+            self.update(update)
+        self._tag_buffers()
+        self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
+        self.factor = self._fix_sizes(scale, sizes)
+        alive = set(self.graph.nodes)
+        self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
+
+    def forward(self, local: LocalGraph) -> None:
+        """Copies the forward half of a region."""
+        with self._tagged("F", local.region.name):
+            super().forward(local)
+
+    def update(self, update: LocalUpdate) -> None:
+        """Copies a region's local update."""
+        with self._tagged("U", update.region):
+            super().update(update)
+
+    @contextlib.contextmanager
+    def _tagged(self, kind: str, region: str) -> Iterator[None]:
+        yield
+        for node in reversed(self.graph.nodes):
+            if node.op == "placeholder" or node in self.tags:
+                break
+            self.tags[node] = kind, region
+
+    def _tag_buffers(self) -> None:
+        """Writing a buffer belongs to the task that makes its new value."""
+        self.buffers()
+        for node in reversed(list(self.graph.nodes)):
+            if node in self.tags or node.op == "placeholder":
+                break
+            self.tags[node] = self.tags.get(node.args[1], ("F", PREAMBLE))
+            self._keep_old(node)
+
+    def _keep_old(self, write: fx.Node) -> None:
+        """Tasks that read a buffer after its writer's forward read the value that it had before."""
+        buffer, tag = write.args[0], self.tags[write]
+        assert isinstance(buffer, fx.Node)
+        others = [user for user in buffer.users if self.tags.get(user, tag) != tag]
+        if others:
+            first = next(node for node in self.graph.nodes if node.op != "placeholder")
+            with self.graph.inserting_before(first):
+                kept = self.graph.call_function(aten.clone.default, (buffer,))
+            kept.meta = dict(buffer.meta)
+            self.tags[kept] = tag
+            for user in others:
+                user.replace_input_with(buffer, kept)
+
+    def _fix_sizes(self, scale: fx.Node | None, sizes: Sizes) -> float | None:
+        """Fixes all sizes; returns the reduction's factor, which is a number then."""
+        if scale is None:
+            fix_sizes(self.graph, sizes)
+            return None
+        holder = self.graph.call_function(aten.mul.Tensor, (self.loss, scale))
+        fix_sizes(self.graph, sizes)
+        factor = holder.args[1]
+        assert isinstance(factor, float)
+        self.graph.erase_node(holder)
+        return factor

@@ -1,0 +1,79 @@
+"""What the cost model knows of devices and the links between them: a file of a few numbers.
+
+The numbers are measured by `altprop bench --calibrate`, or written by hand:
+
+    {"version": 1, "flops": 5e10, "bandwidth": 1e10, "overhead": 5e-6, "link_bandwidth": 1e9, "link_latency": 5e-5,
+     "transfer_overhead": 2e-5, "memory": 0}
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from altprop.ir.errors import ScheduleError
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """One kind of device, and the links between such devices.
+
+    Attributes:
+        flops: floating-point operations a second.
+        bandwidth: bytes a second between operators and memory.
+        overhead: seconds that an operator takes at least.
+        link_bandwidth: bytes a second between two devices.
+        link_latency: seconds until a transfer begins.
+        transfer_overhead: seconds that a device spends on starting or ending a transfer.
+        memory: bytes of a device, or 0 for no limit.
+    """
+
+    flops: float = 5e10
+    bandwidth: float = 1e10
+    overhead: float = 5e-6
+    link_bandwidth: float = 1e9
+    link_latency: float = 5e-5
+    transfer_overhead: float = 2e-5
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            positive = field.name in ("flops", "bandwidth", "link_bandwidth")
+            if not isinstance(value, int | float) or value < 0 or (positive and not value):
+                what = "a number above 0" if positive else "a number, 0 or more"
+                raise ScheduleError(f"machine: {field.name} is {value!r}; it must be {what}.")
+
+    def seconds(self, flops: int, touched: int, operators: int) -> float:
+        """Returns how long operators take: the longer of arithmetic and memory, and the overhead of each."""
+        return max(flops / self.flops, touched / self.bandwidth) + operators * self.overhead
+
+    def transfer(self, size: int) -> float:
+        """Returns the seconds that some bytes are under way."""
+        return self.link_latency + size / self.link_bandwidth
+
+    def save(self, path: str | Path) -> None:
+        """Writes the numbers as JSON."""
+        Path(path).write_text(json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=2) + "\n", "utf-8")
+
+    @staticmethod
+    def load(path: str | Path) -> "Machine":
+        """Reads what `save` wrote.
+
+        Raises:
+            ScheduleError: the file is missing, is not JSON, or has a key or version that is not known.
+        """
+        try:
+            found = json.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise ScheduleError(f"{path}: {error.strerror}.") from error
+        except ValueError as error:
+            raise ScheduleError(f"{path} is not JSON: {error}.") from error
+        if not isinstance(found, dict) or found.pop("version", None) != VERSION:
+            raise ScheduleError(f'{path}: a machine has "version": {VERSION}.')
+        known = {field.name for field in dataclasses.fields(Machine)}
+        unknown = sorted(set(found) - known)
+        if unknown:
+            raise ScheduleError(f'{path}: there is no key "{unknown[0]}"; there are {", ".join(sorted(known))}.')
+        return Machine(**found)

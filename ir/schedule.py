@@ -1,0 +1,213 @@
+"""Schedules: one program a device, made of tasks that read and write named values.
+
+A *task* is one line of a device's program:
+
+| kind | does |
+|---|---|
+| `F` | the forward of a region |
+| `M` | a message to a region, computed where the connection's source lives, since it reads what only the source has |
+| `E` | the error of a region; the task `E loss` makes the loss and its gradient at the model's outputs |
+| `U` | the local update of a region, into its gradients |
+| `STEP` | moves a region's parameters and feedback by the optimizer |
+| `SEND`, `RECV` | one value from one device to another |
+| `FREE` | drops values that nothing reads any more |
+
+A *value* is what tasks exchange. Values of one micro-batch are written `name@2`; parameters and everything else that
+lives on a device between steps are written `kind:name`, such as `parameter:fc1.weight`. The latter live on one device,
+their *home*; those that no task writes are on every device that reads them.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+from altprop.ir.program import Program
+
+COMPUTE = ("F", "M", "E", "U", "STEP")
+KINDS = (*COMPUTE, "SEND", "RECV", "FREE")
+
+# Kinds of slots that live on a device from step to step.
+RESIDENT = ("parameter", "buffer", "feedback", "state", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueForm:
+    """Form of a value.
+
+    Attributes:
+        name: its name, without micro-batch.
+        dtype: name of the dtype, such as "float32".
+        shape: sizes, with the micro-batch's own in the place of the batch.
+        strides: strides in elements, as the operators saw them when they were traced.
+        bytes: bytes of the elements.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One line of a device's program.
+
+    Attributes:
+        kind: one of `KINDS`.
+        region: region that it belongs to; of a message `"source->target"`; of a transfer the value's name.
+        microbatch: number of the micro-batch, or None for what happens once a step.
+        reads: values that it reads, in the order in which its operators take them.
+        writes: values that it makes anew.
+        changes: values that it changes in place; they are not among `reads`' order, but some may be there too.
+        shape: shape of the first value that it writes, changes or moves.
+        bytes: bytes that it writes, changes, moves or frees.
+        flops: floating-point operations.
+        touched: bytes that its operators read and write, for the cost model.
+        operators: number of operators.
+        peer: the other device of a transfer.
+    """
+
+    kind: str
+    region: str
+    microbatch: int | None = None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    bytes: int = 0
+    flops: int = 0
+    touched: int = 0
+    operators: int = 0
+    peer: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name, such as "F fc1 mb 0"."""
+        return f"{self.kind} {self.region}" + ("" if self.microbatch is None else f" mb {self.microbatch}")
+
+    @property
+    def computes(self) -> bool:
+        """Whether operators run in it."""
+        return self.kind in COMPUTE
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """One program a device.
+
+    Attributes:
+        name: name of the order, such as "list" or "1f1b".
+        digest: digest of the operators that the tasks run; two nets with the same digest run the same arithmetic.
+        batch: samples of a step.
+        microbatches: number of micro-batches.
+        devices: names of the devices.
+        homes: device of each value that lives between steps and that some task changes.
+        forms: form of each value, by name without micro-batch.
+        programs: tasks of each device, in the order in which it runs them.
+    """
+
+    name: str
+    digest: str
+    batch: int
+    microbatches: int
+    devices: tuple[str, ...]
+    homes: Mapping[str, int]
+    forms: Mapping[str, ValueForm]
+    programs: tuple[tuple[Task, ...], ...]
+
+    def tasks(self) -> Iterator[tuple[int, Task]]:
+        """Yields every task with its device."""
+        for device, program in enumerate(self.programs):
+            for task in program:
+                yield device, task
+
+    def form(self, value: str) -> ValueForm:
+        """Returns the form of a value, with or without micro-batch."""
+        return self.forms[base_name(value)]
+
+    def fingerprint(self) -> str:
+        """Digest of operators and programs; ranks compare it before the first step."""
+        return hashlib.sha256(str(self).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        from altprop.ir.schedule_text import format_schedule
+
+        return format_schedule(self)
+
+    @staticmethod
+    def parse(text: str, where: str = "schedule text") -> "Schedule":
+        """Builds the schedule that a text describes.
+
+        Raises:
+            ScheduleError: names the line that cannot be read.
+        """
+        from altprop.ir.schedule_text import parse_schedule
+
+        return parse_schedule(text, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The operators of a task; all micro-batches share them.
+
+    Attributes:
+        kind: one of `COMPUTE`.
+        region: as in `Task`.
+        program: operators; its inputs are slots of the net, and of the kind "value".
+        reads: values in the order of the program's inputs; None for numbers that change from step to step.
+        writes: values in the order of the program's outputs.
+        changes: values that the operators change in place.
+        flops: floating-point operations.
+        touched: bytes that operators read and write.
+    """
+
+    kind: str
+    region: str
+    program: Program
+    reads: tuple[str | None, ...]
+    writes: tuple[str, ...]
+    changes: tuple[str, ...]
+    flops: int = 0
+    touched: int = 0
+
+    @property
+    def operators(self) -> int:
+        """Number of operators."""
+        return sum(node.op == "call_function" for node in self.program.graph.graph.nodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A schedule together with what its tasks run.
+
+    Attributes:
+        schedule: the schedule.
+        pieces: by kind and region; `("U+", region)` adds to gradients that are there already.
+        losses: number that each micro-batch's loss is multiplied with before they are added up.
+    """
+
+    schedule: Schedule
+    pieces: Mapping[tuple[str, str], Piece]
+    losses: float
+
+    def piece(self, task: Task) -> Piece:
+        """Returns what a task runs."""
+        accumulates = task.kind == "U" and bool(task.microbatch)
+        return self.pieces.get(("U+" if accumulates else task.kind, task.region), self.pieces[task.kind, task.region])
+
+
+def base_name(value: str) -> str:
+    """Returns the name of a value without its micro-batch."""
+    return value if is_resident(value) else value.rpartition("@")[0] or value
+
+
+def is_resident(value: str) -> bool:
+    """Whether a value lives on a device from step to step."""
+    return value.partition(":")[0] in RESIDENT

@@ -1,0 +1,1 @@
+"""Runs schedules: serially, on threads, and on processes over torch.distributed."""

@@ -1,0 +1,109 @@
+"""What all runtimes of schedules share: cutting a batch into micro-batches, the optimizer's numbers, the loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from altprop.ir.errors import ScheduleError
+from altprop.ir.optim import Optimizer
+from altprop.ir.schedule import Lowered, Schedule
+from altprop.runtime.executor import Bindings
+from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.variant import Call
+
+
+class NetTensors:
+    """What a runtime needs of a net.
+
+    Attributes:
+        bindings: finds parameters, buffers, feedback, state and constants.
+        inputs: names of the model's inputs, in the order of the flattened call.
+        optimizer: the optimizer inside the program.
+        state: its tensors and step count.
+    """
+
+    def __init__(
+        self, bindings: Bindings, inputs: tuple[str, ...], optimizer: Optimizer | None, state: OptimizerState
+    ) -> None:
+        if optimizer is None:
+            raise ScheduleError("a schedule runs whole steps: give altprop.compile an optimizer=altprop.optim....")
+        self.bindings, self.inputs, self.optimizer, self.state = bindings, inputs, optimizer, state
+
+
+class Runtime:
+    """Runs training steps by a schedule.
+
+    Attributes:
+        lowered: the schedule and what its tasks run.
+        net: tensors of the net.
+    """
+
+    def __init__(self, lowered: Lowered, net: NetTensors) -> None:
+        self.lowered, self.net = lowered, net
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule."""
+        return self.lowered.schedule
+
+    def step(self, inputs: Any, target: Any) -> torch.Tensor | None:
+        """Runs one training step.
+
+        Args:
+            inputs: as in `net.step`, with exactly as many samples as the schedule was made for.
+            target: the loss's target.
+
+        Returns:
+            The loss before the step, a scalar; None in a process that does not make it.
+
+        Raises:
+            ScheduleError: the batch is not that of the schedule.
+        """
+        given = self._given(inputs, target)
+        scalars = self.net.optimizer.scalars(self.net.state.advance())
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return self._run(given, scalars)
+
+    def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
+        raise NotImplementedError
+
+    def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
+        """All inputs and targets, cut into micro-batches."""
+        leaves = Call.from_inputs(inputs).leaves
+        tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
+        named = {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
+        named |= {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
+        return self._cut(named)
+
+    def _cut(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        count = self.schedule.microbatches
+        size = self.schedule.batch // count
+        found: dict[str, Any] = {}
+        for name, leaf in named.items():
+            form = self.schedule.forms.get(name)
+            if form is None:
+                continue
+            whole = (self.schedule.batch, *form.shape[1:])
+            if tuple(leaf.shape) == whole and form.shape[:1] == (size,):
+                parts = leaf.split(size)
+            elif tuple(leaf.shape) == form.shape and not (form.shape and form.shape[0] == size):
+                parts = [leaf] * count
+            else:
+                raise ScheduleError(
+                    f"{name.replace(':', ' ')} has shape {tuple(leaf.shape)}; the schedule was made for {whole}: "
+                    f"give batches of {self.schedule.batch}, or make a schedule with batch={leaf.shape[0]}."
+                )
+            found |= {f"{name}@{index}": part for index, part in enumerate(parts)}
+        return found
+
+    def _loss(self, losses: list[torch.Tensor]) -> torch.Tensor:
+        """The step's loss: of means over micro-batches of one size, the mean."""
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total if self.lowered.losses == 1.0 else total * self.lowered.losses
+
+
+Factory = Callable[[Lowered, NetTensors], Runtime]
