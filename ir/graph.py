@@ -53,9 +53,13 @@ class FeedbackParameter:
         connection: name of the connection, or "" for an auxiliary parameter.
         shape: its shape.
         distribution: name of the distribution it is drawn from.
-        scale: standard deviation (normal) or half width (uniform).
+        scale: standard deviation (normal) or half width (uniform), or a factor.
         learning: whether the rule may move it.
         stands_for: name of the parameter in whose place it stands, or "".
+        part: which of the connection's tensors it is; "" for the one that bears its name.
+        dtype: "float" (the model's), "int64" or "uint8".
+        settings: further numbers and names for the draw.
+        shared: names of further connections that it stands on.
         region: name of the region, if it is an auxiliary parameter, which stands on no connection.
     """
 
@@ -66,7 +70,15 @@ class FeedbackParameter:
     scale: float
     learning: bool
     stands_for: str = ""
+    part: str = ""
+    dtype: str = "float"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shared: tuple[str, ...] = ()
     region: str = ""
+
+    def serves(self, connection: str) -> bool:
+        """Whether it stands on the connection of this name."""
+        return connection == self.connection or connection in self.shared
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ class LocalUpdate:
         results: value to the name of the node that holds it.
         gradients: names of the model's parameters that it moves.
         feedback_gradients: names of the feedback parameters that it moves.
+        finish: what happens to a direction behind the loss's reduction, as a graph of direction and parameter.
     """
 
     region: str
@@ -29,3 +30,4 @@ class LocalUpdate:
     results: Mapping[Value, str]
     gradients: tuple[str, ...]
     feedback_gradients: tuple[str, ...] = ()
+    finish: Mapping[Value, fx.GraphModule] = dataclasses.field(default_factory=dict)

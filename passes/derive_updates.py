@@ -16,11 +16,12 @@ from altprop.ir.plan import Connection, Feedback
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.derive.bare import BareIncoming
+from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
 from altprop.passes.derive.sizes import sizes_from_batch
-from altprop.passes.derive.traced import DirectIncoming, EdgeIncoming, LossIncoming, TracedLocal
+from altprop.passes.derive.traced import TracedLocal
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Incoming, Rule
-from altprop.rules.feedback import BARE, FORWARD_SHAPED
+from altprop.rules.feedback import BARE, DIRECT
 from altprop.rules.registry import get
 
 
@@ -106,14 +107,14 @@ class _Deriver:
             self._collect_source(c)
         for parameter in self.graph.feedback.values():
             if self._is_own(parameter):
-                self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter.shape))
+                self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter))
         for name in self.region.model_outputs:
             self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
             self._add(("target", name), contiguous_fake(self.captured, name))
 
     def _is_own(self, parameter: FeedbackParameter) -> bool:
         """Whether a parameter stands on a connection into the region, or is one of its auxiliary ones."""
-        return parameter.region == self.region.name or parameter.connection in {c.name for c in self.connections}
+        return parameter.region == self.region.name or any(parameter.serves(c.name) for c in self.connections)
 
     def _collect_local(self, name: str) -> None:
         local = self.graph.locals[name]
@@ -135,7 +136,7 @@ class _Deriver:
         self._add(("error", c.source), results[("error", c.source)])
         if not _is_direct(c):
             for key, value in results.items():
-                if key[0] in ("port_cotangent", "out_cotangent"):
+                if key[0] in ("port_cotangent", "out_cotangent", "gradient"):
                     self._add(key, value)
 
     def _add(self, key: Value, value: Any) -> None:
@@ -193,7 +194,7 @@ class _Deriver:
         return found + [self._connection(c, local, values) for c in self.connections]
 
     def _connection(self, c: Connection, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> Incoming:
-        own = [p for p in self.graph.feedback.values() if p.connection == c.name]
+        own = [p for p in self.graph.feedback.values() if p.serves(c.name)]
         feedback = {p.name: values[("feedback", p.name)] for p in own}
         source = self.graph.region(c.source)
         key, target = ("error", c.source), None
@@ -204,15 +205,18 @@ class _Deriver:
         if c.feedback.kind == BARE:
             return BareIncoming(c, values[key], target)
         if _is_direct(c):
-            return DirectIncoming(c, local, values[key], feedback, target)
+            parts = {p.part: p.name for p in own}
+            return DirectIncoming(c, local, values[key], feedback, parts, target)
         consumer = self._traced(c.source, values)
         for key, value in values.items():
             if key[:2] == ("port_cotangent", c.source):
                 consumer.port_cotangents[int(key[2])] = value
             elif key[:2] == ("out_cotangent", c.source):
                 consumer.out_cotangents[int(key[2])] = value
-        replaced = {p.stands_for: values[("feedback", p.name)] for p in own}
-        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, replaced, target)
+            elif key[:2] == ("gradient", c.source):
+                consumer.gradients[key[2]] = value
+        names = {p.name: p.stands_for for p in own if p.stands_for}
+        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, names, target)
 
     def _read(self, module: fx.GraphModule, results: Sequence[Value]) -> LocalUpdate:
         graph = module.graph
@@ -222,6 +226,7 @@ class _Deriver:
         inputs = dict(zip((n.name for n in placeholders), self.keys, strict=True))
         (returned,) = next(n for n in graph.nodes if n.op == "output").args
         named = {value: node.name for value, node in zip(results, returned, strict=True)}
+        fakes = {value: node.meta["val"] for value, node in zip(results, returned, strict=True)}
         for node in placeholders:
             if not node.users:
                 graph.erase_node(node)
@@ -233,11 +238,23 @@ class _Deriver:
             results=named,
             gradients=tuple(value[2] for value in results if value[0] == "gradient"),
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
+            finish=self._finish(fakes),
         )
+
+    def _finish(self, results: Mapping[Value, torch.Tensor]) -> dict[Value, fx.GraphModule]:
+        """What the rule does to directions behind the loss's reduction, where it does anything."""
+        found: dict[Value, fx.GraphModule] = {}
+        if type(self.rule).finish is Rule.finish:
+            return found
+        for value, fake in results.items():
+            if value[0] in ("gradient", "feedback_gradient"):
+                fakes = (fake.detach(), torch.empty_like(fake))
+                found[value] = make_fx(lambda d, p: [self.rule.finish(d, p)], tracing_mode="real")(*fakes)
+        return found
 
 
 def _is_direct(connection: Connection) -> bool:
-    return connection.feedback.kind not in FORWARD_SHAPED
+    return connection.feedback.kind in DIRECT
 
 
 def _first_floating(captured: Any, names: Sequence[str]) -> str:

@@ -4,19 +4,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
+import networkx as nx
+
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
+from altprop.ir.region import forward_edges
 from altprop.passes.base import Pass
 from altprop.passes.derive.linearize import linearize
 from altprop.passes.derive.products import replaced_parameters
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
-from altprop.rules.feedback import BARE, DIRECT, width
+from altprop.rules.feedback import DIRECT, EDGE, Part, Place, width
 from altprop.rules.registry import get
-
-_OPTIONS = {"distribution", "scale"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,8 @@ class InsertFeedback(Pass):
         for index, connection in enumerate(graph.connections):
             _check_options(index, connection)
             for parameter in _parameters(connection, graph, locals_):
-                found[parameter.name] = parameter
+                known = found.get(parameter.name)
+                found[parameter.name] = parameter if known is None else _joined(known, parameter)
         found |= self._auxiliary(graph)
         graph = graph.replace(level="feedback", feedback=found, locals=locals_)
         return graph, len(found), "feedback parameters"
@@ -71,11 +73,18 @@ def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParame
 
 
 def _check_options(index: int, connection: Connection) -> None:
-    unknown = sorted(set(connection.feedback.options) - _OPTIONS)
+    feedback = connection.feedback
+    kind = DIRECT.get(feedback.kind) or EDGE[feedback.kind]
+    unknown = sorted(set(feedback.options) - set(kind.options))
     if unknown:
         raise PlanError(
-            f'connections[{index}].feedback.options: "{connection.feedback.kind}" has no option "{unknown[0]}"; '
-            f"it has {', '.join(sorted(_OPTIONS))}."
+            f'connections[{index}].feedback.options: "{feedback.kind}" has no option "{unknown[0]}"; '
+            f"it has {', '.join(sorted(kind.options))}."
+        )
+    if feedback.learning and not kind.learnable:
+        raise PlanError(
+            f'connections[{index}] ({connection.name}): "{feedback.kind}" feedback cannot learn; write it as fixed, '
+            "or use another kind, such as dense."
         )
 
 
@@ -84,27 +93,44 @@ def _parameters(
 ) -> list[FeedbackParameter]:
     kind = connection.feedback.kind
     if kind in DIRECT:
-        source, target = graph.region(connection.source), graph.region(connection.target)
-        shape = DIRECT[kind].shape(source.error_shape, target.shape)
-        return [_parameter(connection, connection.name, shape, "normal")]
-    if kind in ("transpose", BARE):
+        place = Place(
+            graph.region(connection.source),
+            graph.region(connection.target),
+            connection.feedback.options,
+            lambda: _weights_between(connection, graph),
+        )
+        return [_part(connection, part) for part in DIRECT[kind].parts(place)]
+    if not EDGE[kind].stores:
         return []
-    local = locals_[connection.source]
     target_values = set(graph.region(connection.target).outputs)
-    weights = replaced_parameters(local, target_values)
-    shapes = {name: _shape_of(graph, name) for name in weights}
+    weights = replaced_parameters(locals_[connection.source], target_values)
     names = [connection.name if len(weights) == 1 else f"{connection.name}:{name}" for name in weights]
     return [
-        _parameter(connection, name, shapes[weight], "kaiming_uniform", weight)
+        _copy_of(connection, name, weight, _shape_of(graph, weight))
         for name, weight in zip(names, weights, strict=True)
     ]
 
 
-def _parameter(
-    connection: Connection, name: str, shape: tuple[int, ...], distribution: str, stands_for: str = ""
-) -> FeedbackParameter:
+def _part(connection: Connection, part: Part) -> FeedbackParameter:
+    """A tensor of a direct kind; one that connections share is named after their source."""
+    stem = f"{connection.source}->*" if part.shared else connection.name
+    return FeedbackParameter(
+        name=f"{stem}:{part.name}" if part.name else stem,
+        connection=connection.name,
+        shape=part.shape,
+        distribution=part.distribution,
+        scale=part.scale,
+        learning=connection.feedback.learning and part.dtype == "float",
+        part=part.name,
+        dtype=part.dtype,
+        settings=part.settings,
+    )
+
+
+def _copy_of(connection: Connection, name: str, weight: str, shape: tuple[int, ...]) -> FeedbackParameter:
+    """A tensor in the place of a weight."""
     options = connection.feedback.options
-    distribution = str(options.get("distribution", distribution))
+    distribution = str(options.get("distribution", EDGE[connection.feedback.kind].distribution))
     return FeedbackParameter(
         name=name,
         connection=connection.name,
@@ -112,8 +138,24 @@ def _parameter(
         distribution=distribution,
         scale=float(options.get("scale", 1.0)) * width(distribution, shape),
         learning=connection.feedback.learning,
-        stands_for=stands_for,
+        stands_for=weight,
     )
+
+
+def _joined(known: FeedbackParameter, other: FeedbackParameter) -> FeedbackParameter:
+    """One tensor for two connections: as large as the larger of them."""
+    if known.distribution != other.distribution:
+        raise PlanError(f"{known.connection} and {other.connection} share their feedback, so they need the same form.")
+    shape = tuple(max(sizes) for sizes in zip(known.shape, other.shape, strict=True))
+    return dataclasses.replace(known, shape=shape, shared=(*known.shared, other.connection))
+
+
+def _weights_between(connection: Connection, graph: ErrorGraph) -> list[tuple[str, tuple[int, ...]]]:
+    """Matrices and filters on the shortest forward way, the last one first."""
+    way = nx.shortest_path(forward_edges(graph.regions), connection.target, connection.source)
+    names = [name for region in reversed(way[1:]) for name in graph.region(region).parameters]
+    shapes = [(name, _shape_of(graph, name)) for name in names]
+    return [(name, shape) for name, shape in shapes if len(shape) > 1]
 
 
 def _shape_of(graph: ErrorGraph, parameter: str) -> tuple[int, ...]:

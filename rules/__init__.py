@@ -3,24 +3,40 @@
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
+from altprop.rules.brsf import BatchwiseRandomSign
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.frsf import FixedRandomSign
+from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
+from altprop.rules.lra_e import ErrorDrivenLRA
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
+from altprop.rules.sdfa import SignDirectFeedbackAlignment
+from altprop.rules.usf import UniformSign
+from altprop.rules.wm import WeightMirror
 
 __all__ = [
     "Auxiliary",
     "Backprop",
+    "BatchwiseRandomSign",
     "DirectFeedbackAlignment",
+    "DirectKolenPollack",
     "DirectRandomTargetProjection",
+    "ErrorDrivenLRA",
     "FeedbackAlignment",
+    "FixedRandomSign",
     "Incoming",
+    "KolenPollack",
     "Local",
     "LocalLoss",
     "RecursiveLRA",
     "Rule",
+    "SignDirectFeedbackAlignment",
+    "UniformSign",
+    "WeightMirror",
     "available",
     "get",
 ]

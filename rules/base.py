@@ -89,7 +89,28 @@ class Incoming(Protocol):
         """Sends an error of the source over the connection; returns a message of the activity's shape."""
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Returns, by feedback name, the outer product of the source's error with a factor of the activity's shape."""
+        """Returns, by feedback name, the outer product of the source's error with a factor of the activity's shape.
+
+        Where the feedback has the shape of the source's weights, this is the source's own parameter product, with the
+        factor in the place of the activity that it read.
+        """
+
+    def source_gradients(self) -> dict[str, torch.Tensor]:
+        """Returns, by feedback name, the update direction of the weight that the feedback stands for.
+
+        Raises:
+            RuleError: the feedback stands for none.
+        """
+
+    def respond(self, std: float) -> dict[str, torch.Tensor]:
+        """Sends white noise through the source's forward; returns its correlation with the answer, by feedback name.
+
+        For a dense layer that is `h(x)^T x` with `x ~ N(0, std^2)`, summed over samples and, where the layer has
+        several positions a sample, divided by their number.
+
+        Raises:
+            RuleError: the feedback stands for no weights.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +189,23 @@ class Rule:
     ) -> dict[str, torch.Tensor]:
         """Returns the update direction of learned auxiliary parameters, summed over samples; empty if none learns."""
         return {}
+
+    def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """Has the last word on an update direction, of a parameter of the region or of feedback on a connection to it.
+
+        Args:
+            direction: what `update` or `feedback_update` returned, behind the loss's reduction.
+            parameter: its present value.
+        """
+        return direction
+
+    def output_rule(self, usual: "Rule") -> "Rule":
+        """Returns the rule of the output regions, which learn from the loss's gradient.
+
+        Args:
+            usual: what they follow unless a rule asks for more.
+        """
+        return usual
 
     def error_equation(self) -> str:
         """Returns `equation` with the options' values in it, such as "e = z - phi(h - 0.1 d)"."""

@@ -10,12 +10,16 @@ from typing import ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
-from altprop.rules.base import Rule
+from altprop.rules.decay import Decaying
 
 
 @dataclasses.dataclass(frozen=True)
-class Backprop(Rule):
-    """Backpropagation."""
+class Backprop(Decaying):
+    """Backpropagation.
+
+    Attributes:
+        weight_decay: of the weights; an optimizer's own decay comes on top.
+    """
 
     name: ClassVar[str] = "bp"
     summary: ClassVar[str] = "backpropagation: exact transpose feedback along the forward graph"

@@ -6,12 +6,13 @@ with the loss's gradient at the output `e_L` and a fixed random matrix `B_i` for
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
-from altprop.rules.feedback import choose_direct_kind
+from altprop.rules.feedback import choose_direct_kind, feedback_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,9 @@ class DirectFeedbackAlignment(Rule):
     """Direct feedback alignment.
 
     Attributes:
-        kind: a direct feedback kind ("dense", "position", "channel"), or "auto": by position where output and
+        kind: a direct feedback kind, such as "dense", "channel" or "sparse", or "auto": by position where output and
             activity share their positions, else dense.
+        options: further options of the kind, such as {"nonzeros": 2}.
         distribution: "uniform", "normal" or "kaiming_uniform".
         scale: multiplies the distribution's own width.
     """
@@ -32,8 +34,12 @@ class DirectFeedbackAlignment(Rule):
     kind: str = "auto"
     distribution: str = "normal"
     scale: float = 1.0
+    options: Mapping[str, Any] | None = None
+
+    learning: ClassVar[bool] = False
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """A random matrix from the output's units to the target's."""
         kind = choose_direct_kind(source, target) if self.kind == "auto" else self.kind
-        return Feedback(kind, {"distribution": self.distribution, "scale": self.scale})
+        usual = {"distribution": self.distribution, "scale": self.scale}
+        return feedback_of(kind, usual, self.options or {}, self.learning)

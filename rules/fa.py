@@ -33,6 +33,9 @@ class FeedbackAlignment(Rule):
     distribution: str = "kaiming_uniform"
     scale: float = 1.0
 
+    kind: ClassVar[str] = "forward"
+    learning: ClassVar[bool] = False
+
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """An own copy of the source's weights, random and fixed."""
-        return Feedback("forward", {"distribution": self.distribution, "scale": self.scale})
+        """An own copy of the source's weights, random."""
+        return Feedback(self.kind, {"distribution": self.distribution, "scale": self.scale}, self.learning)

@@ -72,7 +72,7 @@ class RecursiveLRA(Rule):
             large = adjacent and source.error_units * target.units > _DENSE_LIMIT
             kind = "forward" if large else choose_direct_kind(source, target)
         options = {"distribution": self.distribution, "scale": self.scale}
-        return Feedback(kind, options, learning=self.feedback_learning != "fixed" and kind != "forward")
+        return Feedback(kind, options, learning=self.feedback_learning != "fixed")
 
     def inner_rule(self) -> Rule:
         """Inside a block: rec-LRA again, or backpropagation of the block's error."""

@@ -67,7 +67,7 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
         rule = rule_of(region)
         wiring = _wiring(rule.plan if plan is None else plan, network)
         inner, found = wiring(network, region, rule)
-        chosen = output_rule if region.is_output else inner
+        chosen = rule.output_rule(output_rule) if region.is_output else inner
         regions.append(RegionPlan(region.name, str(chosen) if region.parameters else "frozen"))
         connections += found
     position = {region.name: index for index, region in enumerate(network.regions)}

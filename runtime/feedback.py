@@ -1,12 +1,11 @@
 """Feedback parameters: drawn once, as a function of the seed and their name alone."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import nn
 
 from altprop.ir.graph import FeedbackParameter
+from altprop.runtime.draw import draw
 
 
 class FeedbackStore(nn.Module):
@@ -20,11 +19,14 @@ class FeedbackStore(nn.Module):
         self.seed = seed
         self.specs: dict[str, FeedbackParameter] = {}
 
-    def add(self, specs: Mapping[str, FeedbackParameter], like: torch.Tensor) -> None:
-        """Draws the parameters that are not there yet, in the dtype and on the device of `like`."""
+    def add(self, specs: Mapping[str, FeedbackParameter], model: nn.Module) -> None:
+        """Draws the parameters that are not there yet, in the dtype and on the device of the model's first one."""
+        weights = dict(model.named_parameters())
+        like = next(weight for weight in weights.values() if weight.is_floating_point())
         for name, spec in specs.items():
             if name not in self.specs:
-                value = draw(self.seed, spec).to(device=like.device, dtype=like.dtype)
+                value = draw(self.seed, spec, weights).to(like.device)
+                value = value.to(like.dtype) if spec.dtype == "float" else value
                 self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
 
@@ -60,15 +62,6 @@ class FeedbackStore(nn.Module):
     def __repr__(self) -> str:
         lines = [f"  {name}: {tuple(p.shape)}" for name, p in self.items()]
         return "\n".join(["FeedbackStore(", *lines, ")"])
-
-
-def draw(seed: int, spec: FeedbackParameter) -> torch.Tensor:
-    """Draws a feedback parameter in float32 on the CPU; no global random state is touched."""
-    digest = hashlib.sha256(f"{seed}:{spec.name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    if spec.distribution == "normal":
-        return torch.randn(spec.shape, generator=generator) * spec.scale
-    return (torch.rand(spec.shape, generator=generator) * 2 - 1) * spec.scale
 
 
 def _key(name: str) -> str:

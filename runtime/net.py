@@ -189,8 +189,7 @@ class LocalNet(nn.Module):
     def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
         compiled = self._compiler(self.model, call, target if exact or self._first is not None else None, self._plan)
         graph: ErrorGraph = compiled.graph
-        like = next(self.model.parameters())
-        self.feedback.add(graph.feedback, like)
+        self.feedback.add(graph.feedback, self.model)
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
         if self.optimizer is not None:
             named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}

@@ -220,3 +220,48 @@ def normalise_back(error: Array, normal: Array, deviation: Array, scale: Array) 
     g = error * scale[:, None, None]
     g = g - g.mean(axes, keepdims=True) - normal * (g * normal).mean(axes, keepdims=True)
     return g / deviation
+
+
+def kolen_pollack(
+    net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float, decay: float
+) -> Updates:
+    """KP: as feedback alignment; `B_i`, which stands for `W_{i+1}`, gets its update, and both decay."""
+    found = feedback_alignment(net, x, top, feedback, scale)
+    moved = {f"E{i}": found[f"W{i + 1}"] + decay * feedback[i] for i in feedback}
+    for i, weight in enumerate(net.weights):
+        found[f"W{i}"] = found[f"W{i}"] + decay * weight
+    return found | moved
+
+
+def direct_kolen_pollack(
+    net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float, decay: float
+) -> Updates:
+    """DKP: as direct feedback alignment; `dB_i = e_L^T z_i`, and both decay."""
+    found = direct_feedback_alignment(net, x, top, feedback, scale)
+    _, zs = net.forward(x)
+    moved = {f"E{i}": scale * top.T @ zs[i] + decay * feedback[i] for i in feedback}
+    for i, weight in enumerate(net.weights):
+        found[f"W{i}"] = found[f"W{i}"] + decay * weight
+    return found | moved
+
+
+def mirror(net: Network, noise: dict[int, Array], feedback: dict[int, Array], scale: float, decay: float) -> Updates:
+    """Weight mirror: noise `x` at the input of layer i + 1, its pre-activation `y`: `dB = N decay B - y^T x`."""
+    found: Updates = {}
+    for i, x in noise.items():
+        y = x @ net.weights[i + 1].T + (net.biases[i + 1] if net.biases else 0.0)
+        found[f"E{i}"] = scale * (len(x) * decay * feedback[i] - y.T @ x)
+    return found
+
+
+def transposed_convolution(error: Array, filters: Array, stride: int, size: int) -> Array:
+    """`d[n,c,y s+i,x s+j] += e[n,o,y,x] E[o,c,i,j]`, then cut alike on both sides to `size`."""
+    samples, _, rows, columns = error.shape
+    _, channels, high, wide = filters.shape
+    made = np.zeros((samples, channels, (rows - 1) * stride + high, (columns - 1) * stride + wide))
+    for i in range(high):
+        for j in range(wide):
+            part = np.einsum("noyx,oc->ncyx", error, filters[:, :, i, j])
+            made[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride] += part
+    top, left = (made.shape[2] - size) // 2, (made.shape[3] - size) // 2
+    return made[:, :, top : top + size, left : left + size]

@@ -7,7 +7,7 @@ import torch
 
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Connection
-from altprop.passes.derive.traced import AnyIncoming
+from altprop.passes.derive.incoming import AnyIncoming
 
 
 class BareIncoming(AnyIncoming):
@@ -30,5 +30,13 @@ class BareIncoming(AnyIncoming):
         )
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A bare connection has nothing that learns."""
+        return {}
+
+    def source_gradients(self) -> dict[str, torch.Tensor]:
+        """A bare connection has nothing that learns."""
+        return {}
+
+    def respond(self, std: float) -> dict[str, torch.Tensor]:
         """A bare connection has nothing that learns."""
         return {}

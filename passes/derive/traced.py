@@ -1,19 +1,17 @@
-"""What a rule's functions see while they are traced: one region, and its incoming connections."""
+"""What a rule's functions see of a region while they are traced."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 
 from altprop.ir.captured import CapturedGraph
-from altprop.ir.errors import RuleError
-from altprop.ir.local import LocalGraph, Role
+from altprop.ir.local import LocalGraph, Role, closure
 from altprop.ir.loss import Loss
-from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.products import Known, evaluate
-from altprop.rules.feedback import DIRECT
 
 
 class TracedLocal:
@@ -38,6 +36,7 @@ class TracedLocal:
         self._loss = loss
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
+        self.gradients: dict[str, torch.Tensor] = {}
         self._captured = captured
         outputs = [captured.node(name) for name in self.region.outputs]
         self._outputs = [n.name for n in outputs if n.meta["val"].is_floating_point()]
@@ -51,6 +50,41 @@ class TracedLocal:
     def z(self) -> torch.Tensor:
         """The activity."""
         return self._value(self.region.activity)
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The region's parameters by name."""
+        return {name: self.value(place) for name, place in zip(self.local.theta, self.local.theta_values, strict=True)}
+
+    def value(self, name: str) -> torch.Tensor:
+        """A value that the region reads."""
+        node = next(n for n in self.local.graph.nodes if self._reads(n, name))
+        value: torch.Tensor = self.known[node]
+        return value
+
+    def _reads(self, node: fx.Node, name: str) -> bool:
+        return node.op == "placeholder" and self.local.inputs[node.name] == ("value", name)
+
+    def known_inputs(self, instead: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
+        """Values of the placeholders alone, some of them replaced: what the forward is made of anew."""
+        found = {n: v for n, v in self.known.items() if n.op == "placeholder"}
+        for node in self.local.graph.nodes:
+            for name, value in instead.items():
+                if self._reads(node, name):
+                    found[node] = value
+        return found
+
+    def outputs_at(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The region's outputs, had its activity been `z`."""
+        start = self.local.results[("value", self.region.activity)]
+        outputs = {name: self.local.results[("value", name)] for name in self.region.outputs}
+        if start is not None and self.known.get(start) is z:
+            return {name: self.known[node] for name, node in outputs.items() if node is not None}
+        nodes = closure([node for node in outputs.values() if node is not None])
+        later = _behind(nodes, start)
+        known = {n: v for n, v in self.known.items() if n not in later} | {start: z}
+        known = run_nodes(nodes, known)  # type: ignore[arg-type]
+        return {name: known[node] for name, node in outputs.items() if node is not None}
 
     def _value(self, name: str) -> torch.Tensor:
         node = self.local.results[("value", name)]
@@ -123,128 +157,10 @@ def _sum(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
     return other if one is None else one + other
 
 
-class AnyIncoming:
-    """What all connections have."""
-
-    def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
-        self.connection = connection
-        self._target = target
-
-    @property
-    def target(self) -> torch.Tensor:
-        """The target in the form of the output."""
-        if self._target is None:
-            raise RuleError(
-                f"connection {self.connection.name}: {self.connection.source} is no output region, so it has no "
-                'target to send; use plan="direct", or draw the connection from an output.'
-            )
-        return self._target
-
-
-class DirectIncoming(AnyIncoming):
-    """A connection with a direct feedback kind."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        local: TracedLocal,
-        error: torch.Tensor,
-        feedback: Mapping[str, torch.Tensor],
-        target: torch.Tensor | None,
-    ) -> None:
-        super().__init__(connection, target)
-        self.feedback = feedback
-        self.error = error
-        self._local = local
-        self._kind = DIRECT[connection.feedback.kind]
-
-    def project(self, error: torch.Tensor) -> torch.Tensor:
-        """Sends an error over the feedback matrix."""
-        return self._kind.project(error, self.feedback[self.connection.name], self._local.z)
-
-    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Outer product of the source's error with a factor of the activity's shape."""
-        name = self.connection.name
-        return {name: self._kind.outer(self.error, factor, self.feedback[name])}
-
-
-class EdgeIncoming(AnyIncoming):
-    """A connection backwards over a forward edge: transpose, or own copies of the weights."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        local: TracedLocal,
-        source: TracedLocal,
-        error: torch.Tensor,
-        feedback: Mapping[str, torch.Tensor],
-        replaced: Mapping[str, torch.Tensor],
-        target: torch.Tensor | None,
-    ) -> None:
-        super().__init__(connection, target)
-        self.feedback = feedback
-        self.error = error
-        self._local = local
-        self._source = source
-        self._replaced = replaced
-
-    def project(self, error: torch.Tensor) -> torch.Tensor:
-        """Sends an error through the source's input product, then through the target's tail."""
-        source = self._source
-        wanted = {k: name for k, name in enumerate(source.local.sources) if name in self._local.region.outputs}
-        made = evaluate(
-            source.local, [("source", k) for k in wanted], source.known, source.body_cotangents(error), self._replaced
-        )
-        messages: dict[str, Any] = {name: made[("source", k)] for k, name in wanted.items()}
-        for k, value in self._through_tail(list(wanted)).items():
-            messages[wanted[k]] = value if messages[wanted[k]] is None else messages[wanted[k]] + value
-        return self._local.receive({name: value for name, value in messages.items() if value is not None})
-
-    def _through_tail(self, wanted: Sequence[int]) -> dict[int, torch.Tensor]:
-        """What reached the source's outputs exactly goes on through its tail, where that reads the target."""
-        source = self._source
-        if not source.out_cotangents:
-            return {}
-        roles = [("tail_source", k) for k in wanted]
-        given = {("cot_out", k): v for k, v in source.out_cotangents.items()}
-        needed = {n for n in source.local.needed(roles) if n.op == "placeholder"}
-        missing = [source.local.inputs[n.name] for n in needed if source.local.inputs[n.name][0] == "cot_out"]
-        given |= {role: source.zero_output(role[1]) for role in missing if role not in given}
-        made = evaluate(source.local, roles, source.known, given)
-        return {k: value for k in wanted if (value := made[("tail_source", k)]) is not None}
-
-    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Forward-shaped feedback has no outer product.
-
-        Raises:
-            RuleError: always.
-        """
-        raise RuleError(
-            f'connection {self.connection.name}: feedback "{self.connection.feedback.kind}" has the shape of the '
-            "forward weights and does not learn by an outer product; use a direct kind."
-        )
-
-
-class LossIncoming(AnyIncoming):
-    """The loss's gradient at a region's model outputs."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        local: TracedLocal,
-        gradients: Mapping[str, torch.Tensor],
-        target: torch.Tensor | None,
-    ) -> None:
-        super().__init__(connection, target)
-        self.feedback: Mapping[str, torch.Tensor] = {}
-        self.error = next(iter(gradients.values()))
-        self._gradients = gradients
-        self._local = local
-
-    def project(self, error: torch.Tensor) -> torch.Tensor:
-        """Takes the gradient through the region's tail."""
-        return self._local.receive(self._gradients)
-
-    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss has no feedback."""
-        return {}
+def _behind(nodes: Sequence[fx.Node], start: fx.Node | None) -> set[fx.Node]:
+    """Those of some nodes, in topological order, that depend on one."""
+    found = {start}
+    for node in nodes:
+        if any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return {node for node in found if node is not None and node is not start}

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
-from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
@@ -34,7 +34,7 @@ class FlatBuilder:
                 made = self.placeholder(self._slot(node.name), node.name, node.meta.get("val"))
                 self.values[("captured", node.name)] = made
         for name, parameter in self.source.feedback.items():
-            fake = feedback_fake(self.captured, parameter.shape)
+            fake = feedback_fake(self.captured, parameter)
             self.values[("feedback", name)] = self.placeholder(Slot("feedback", name), "feedback", fake)
 
     def _slot(self, placeholder: str) -> Slot:
@@ -59,6 +59,11 @@ class FlatBuilder:
     def value(self, key: Value) -> fx.Node:
         """Returns the node of a value that was made before."""
         return self.values[key]
+
+    def parameter(self, gradient: Slot) -> fx.Node:
+        """Returns the input that a gradient moves."""
+        wanted = Slot("feedback" if gradient.kind == "feedback_gradient" else "parameter", gradient.name)
+        return next(node for slot, node in self.inputs if slot == wanted)
 
     def preamble(self) -> None:
         """Copies the operators that no parameter feeds."""
@@ -148,12 +153,13 @@ class FlatBuilder:
         return Program(name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in self._outputs))
 
 
-def feedback_fake(captured: CapturedGraph, shape: Sequence[int]) -> torch.Tensor:
-    """Returns a fake feedback parameter: of the dtype and device of the model's first floating parameter."""
+def feedback_fake(captured: CapturedGraph, parameter: FeedbackParameter) -> torch.Tensor:
+    """Returns a fake feedback parameter, on the device of the model's first floating parameter, and of its dtype."""
     values = [captured.value(name) for name in captured.parameters]
     like = next(value for value in values if value.is_floating_point())
     with captured.fake_mode:
-        return torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+        dtype = like.dtype if parameter.dtype == "float" else getattr(torch, parameter.dtype)
+        return torch.empty(parameter.shape, dtype=dtype, device=like.device)
 
 
 def contiguous_fake(captured: CapturedGraph, name: str) -> torch.Tensor:

@@ -47,7 +47,8 @@ class UpdateOrder:
         builder, scale = self._builder, self._reduction.factor()
         builder.update(update)
         for name in update.feedback_gradients:
-            self._result(Slot("feedback_gradient", name), builder.values[("feedback_gradient", name)], scale)
+            key = ("feedback_gradient", name)
+            self._result(Slot("feedback_gradient", name), builder.values[key], scale, update.finish.get(key))
         for name in update.gradients:
             node = builder.values[("gradient", update.region, name)]
             if name in self._totals:
@@ -55,9 +56,13 @@ class UpdateOrder:
             self._totals[name] = node
             self._remaining[name] -= 1
             if not self._remaining[name]:
-                self._result(Slot("gradient", name), node, scale)
+                self._result(Slot("gradient", name), node, scale, update.finish.get(("gradient", update.region, name)))
 
-    def _result(self, slot: Slot, node: fx.Node, scale: fx.Node | None) -> None:
+    def _result(self, slot: Slot, node: fx.Node, scale: fx.Node | None, finish: fx.GraphModule | None) -> None:
         if scale is not None:
             node = self._builder.call(aten.mul.Tensor, node, scale, value=node.meta.get("val"))
+        if finish is not None:
+            names = [n.name for n in finish.graph.nodes if n.op == "placeholder"]
+            given = (node, self._builder.parameter(slot))
+            (node,) = self._builder.copy(finish, dict(zip(names, given, strict=True)))
         self._builder.result(slot, node)

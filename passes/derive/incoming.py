@@ -1,0 +1,206 @@
+"""What a rule's functions see of a connection while they are traced."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.errors import RuleError
+from altprop.ir.local import closure
+from altprop.ir.plan import Connection
+from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.products import evaluate, replaced_parameters
+from altprop.passes.derive.traced import TracedLocal
+from altprop.rules.feedback import DIRECT, EDGE
+
+
+class AnyIncoming:
+    """What all connections have."""
+
+    def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
+        self.connection = connection
+        self._target = target
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The target in the form of the output."""
+        if self._target is None:
+            raise RuleError(
+                f"connection {self.connection.name}: {self.connection.source} is no output region, so it has no "
+                'target to send; use plan="direct", or draw the connection from an output.'
+            )
+        return self._target
+
+
+class DirectIncoming(AnyIncoming):
+    """A connection with a direct feedback kind."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        local: TracedLocal,
+        error: torch.Tensor,
+        feedback: Mapping[str, torch.Tensor],
+        parts: Mapping[str, str],
+        target: torch.Tensor | None,
+    ) -> None:
+        super().__init__(connection, target)
+        self.feedback = feedback
+        self.error = error
+        self._local = local
+        self._parts = parts
+        self._tensors = {part: feedback[name] for part, name in parts.items()}
+        self._kind = DIRECT[connection.feedback.kind]
+
+    def project(self, error: torch.Tensor) -> torch.Tensor:
+        """Sends an error over the feedback matrix."""
+        return self._kind.project(error, self._tensors, self._local.z, self.connection.feedback.options)
+
+    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outer product of the source's error with a factor of the activity's shape."""
+        made = self._kind.outer(self.error, factor, self._tensors, self.connection.feedback.options)
+        return {self._parts[part]: value for part, value in made.items()}
+
+    def source_gradients(self) -> dict[str, torch.Tensor]:
+        """Direct feedback stands in no parameter's place.
+
+        Raises:
+            RuleError: always.
+        """
+        raise RuleError(
+            f'connection {self.connection.name}: "{self.connection.feedback.kind}" feedback does not have the shape of '
+            "the source's weights, so it cannot move with them; use forward feedback, or a rule such as dkp."
+        )
+
+    def respond(self, std: float) -> dict[str, torch.Tensor]:
+        """Direct feedback has no weights to mirror.
+
+        Raises:
+            RuleError: always.
+        """
+        return self.source_gradients()
+
+
+class EdgeIncoming(AnyIncoming):
+    """A connection backwards over a forward edge: transpose, own copies of the weights, or their signs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        local: TracedLocal,
+        source: TracedLocal,
+        error: torch.Tensor,
+        feedback: Mapping[str, torch.Tensor],
+        names: Mapping[str, str],
+        target: torch.Tensor | None,
+    ) -> None:
+        """Takes, beside what all connections have, the parameter that each feedback tensor stands for, by name."""
+        super().__init__(connection, target)
+        self.feedback = feedback
+        self.error = error
+        self._local = local
+        self._source = source
+        self._names = names
+        self._kind = EDGE[connection.feedback.kind]
+        self._wanted = {k: name for k, name in enumerate(source.local.sources) if name in local.region.outputs}
+        self._replaced = self._substitutes()
+
+    def _substitutes(self) -> dict[str, torch.Tensor]:
+        """What stands in the place of the source's weights, by their names."""
+        own = {parameter: self.feedback[name] for name, parameter in self._names.items()}
+        found: dict[str, torch.Tensor] = {}
+        for name in replaced_parameters(self._source.local, self._local.region.outputs):
+            weight = self._source.parameters[name]
+            made = self._kind.substitute(weight, own.get(name), self.connection.feedback.options)
+            if made is not None:
+                found[name] = made
+        return found
+
+    def project(self, error: torch.Tensor) -> torch.Tensor:
+        """Sends an error through the source's input product, then through the target's tail."""
+        source, wanted = self._source, self._wanted
+        made = evaluate(
+            source.local, [("source", k) for k in wanted], source.known, source.body_cotangents(error), self._replaced
+        )
+        messages: dict[str, Any] = {name: made[("source", k)] for k, name in wanted.items()}
+        for k, value in self._through_tail(list(wanted)).items():
+            messages[wanted[k]] = value if messages[wanted[k]] is None else messages[wanted[k]] + value
+        return self._local.receive({name: value for name, value in messages.items() if value is not None})
+
+    def _through_tail(self, wanted: Sequence[int]) -> dict[int, torch.Tensor]:
+        """What reached the source's outputs exactly goes on through its tail, where that reads the target."""
+        source = self._source
+        if not source.out_cotangents:
+            return {}
+        roles = [("tail_source", k) for k in wanted]
+        given = {("cot_out", k): v for k, v in source.out_cotangents.items()}
+        needed = {n for n in source.local.needed(roles) if n.op == "placeholder"}
+        missing = [source.local.inputs[n.name] for n in needed if source.local.inputs[n.name][0] == "cot_out"]
+        given |= {role: source.zero_output(role[1]) for role in missing if role not in given}
+        made = evaluate(source.local, roles, source.known, given)
+        return {k: value for k in wanted if (value := made[("tail_source", k)]) is not None}
+
+    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The source's parameter product at its error, with a factor in the place of the activity that it read."""
+        inputs = self._local.outputs_at(factor)
+        return self._products({name: value for name, value in inputs.items() if name in self._wanted.values()}, None)
+
+    def source_gradients(self) -> dict[str, torch.Tensor]:
+        """The update directions of the parameters that the feedback stands for, by feedback name."""
+        return {name: self._source.gradients[parameter] for name, parameter in self._names.items()}
+
+    def respond(self, std: float) -> dict[str, torch.Tensor]:
+        """White noise at the source's inputs, correlated with the pre-activation that answers it, per position."""
+        inputs = {name: torch.randn_like(self._source.value(name)) * std for name in self._wanted.values()}
+        made = self._products(inputs, self._source.local.results[("value", self._source.region.preactivation)])
+        units = self._source.region.units
+        return {name: value / max(units // value.shape[0], 1) for name, value in made.items()}
+
+    def _products(self, inputs: Mapping[str, torch.Tensor], answer: fx.Node | None) -> dict[str, torch.Tensor]:
+        """Parameter products of the source with other inputs, at its error or at its own answer."""
+        local = self._source.local
+        places = [local.theta.index(parameter) for parameter in self._names.values()]
+        known = self._source.known_inputs(inputs)
+        cotangents = self._source.body_cotangents(self.error)
+        if answer is not None:
+            known = run_nodes(closure([answer]), known)
+            cotangents = {role: torch.zeros_like(value) for role, value in cotangents.items()} | {
+                ("cot_h",): known[answer]
+            }
+        made = evaluate(local, [("theta", k) for k in places], known, cotangents)
+        pairs = zip(self._names, places, strict=True)
+        return {name: value for name, k in pairs if (value := made[("theta", k)]) is not None}
+
+
+class LossIncoming(AnyIncoming):
+    """The loss's gradient at a region's model outputs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        local: TracedLocal,
+        gradients: Mapping[str, torch.Tensor],
+        target: torch.Tensor | None,
+    ) -> None:
+        super().__init__(connection, target)
+        self.feedback: Mapping[str, torch.Tensor] = {}
+        self.error = next(iter(gradients.values()))
+        self._gradients = gradients
+        self._local = local
+
+    def project(self, error: torch.Tensor) -> torch.Tensor:
+        """Takes the gradient through the region's tail."""
+        return self._local.receive(self._gradients)
+
+    def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss has no feedback."""
+        return {}
+
+    def source_gradients(self) -> dict[str, torch.Tensor]:
+        """The loss has no feedback."""
+        return {}
+
+    def respond(self, std: float) -> dict[str, torch.Tensor]:
+        """The loss has no feedback."""
+        return {}

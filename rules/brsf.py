@@ -1,0 +1,29 @@
+"""Sign-symmetric feedback, with magnitudes M that are drawn for every batch (Sanfiz and Akrout 2021).
+
+d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j = |M_j| sign(W_j) in place of the weights W_j
+e_i = phi_i'(h_i) * d_i
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.rules.fa import FeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchwiseRandomSign(FeedbackAlignment):
+    """Feedback by the sign of the weights, with magnitudes drawn for every batch.
+
+    Attributes:
+        distribution: whose width is taken; "xavier_normal" by default.
+        scale: multiplies the width.
+    """
+
+    name: ClassVar[str] = "brsf"
+    summary: ClassVar[str] = (
+        "sign-symmetric: feedback by the sign of the weights, with magnitudes drawn for every batch"
+    )
+    source: ClassVar[str] = "Sanfiz and Akrout 2021"
+    kind: ClassVar[str] = "sign_batch"
+
+    distribution: str = "xavier_normal"

@@ -1,0 +1,74 @@
+"""Feedback kinds: what may stand on a connection. One file a family; `DIRECT` and `EDGE` are the tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from altprop.ir.plan import Feedback
+from altprop.ir.region import Region
+from altprop.rules.feedback.compact import Binary, LowRank, Sparse, Unified
+from altprop.rules.feedback.convolution import Convolution
+from altprop.rules.feedback.dense import Bare, Channel, Dense, Position, Product, shares_positions
+from altprop.rules.feedback.edge import EdgeKind, Forward, Sign, SignBatch, SignFixed
+from altprop.rules.feedback.kind import DISTRIBUTIONS, DirectKind, Part, Place, width
+
+BARE = Bare.name
+"""The kind without a parameter and without a message of its own."""
+
+DIRECT: Mapping[str, DirectKind] = {
+    kind.name: kind
+    for kind in (
+        Dense(),
+        Position(),
+        Channel(),
+        Convolution(),
+        Unified(),
+        Sparse(),
+        Binary(),
+        LowRank(),
+        Product(),
+        Bare(),
+    )
+}
+
+EDGE: Mapping[str, EdgeKind] = {kind.name: kind for kind in (Forward(), EdgeKind(), Sign(), SignBatch(), SignFixed())}
+
+FORWARD_SHAPED = tuple(EDGE)
+"""Kinds that run through the source's forward operators."""
+
+KINDS = (*DIRECT, *EDGE)
+
+__all__ = [
+    "BARE",
+    "DIRECT",
+    "DISTRIBUTIONS",
+    "EDGE",
+    "FORWARD_SHAPED",
+    "KINDS",
+    "DirectKind",
+    "EdgeKind",
+    "Part",
+    "Place",
+    "choose_direct_kind",
+    "feedback_of",
+    "shares_positions",
+    "width",
+]
+
+
+def choose_direct_kind(source: Region, target: Region) -> str:
+    """By position where the source's error and the target's activity share positions, else dense."""
+    return "position" if shares_positions(source.error_shape, target.shape) else "dense"
+
+
+def feedback_of(kind: str, options: Mapping[str, Any], extra: Mapping[str, Any], learning: bool = False) -> Feedback:
+    """Returns feedback of a kind.
+
+    Args:
+        kind: its name.
+        options: options that a rule has for all kinds; those that this kind does not take are left out.
+        extra: options of this kind; what it does not take is refused later, with the connection's name.
+        learning: whether a rule moves it.
+    """
+    known: DirectKind | EdgeKind | None = DIRECT.get(kind) or EDGE.get(kind)
+    taken = known.options if known is not None else tuple(options)
+    return Feedback(kind, {k: v for k, v in options.items() if k in taken} | dict(extra), learning)

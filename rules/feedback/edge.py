@@ -1,0 +1,87 @@
+"""Feedback backwards over a forward edge: through the source's operators, with something in the weights' place.
+
+| kind | in the place of a weight W | source |
+|---|---|---|
+| transpose | W itself: this is backpropagation | |
+| forward | an own tensor of its shape, fixed or learned | Lillicrap 2016; Akrout 2019 |
+| sign | `sign(W)`, times the width | Xiao 2018 (usf) |
+| sign_batch | `sign(W) |M|`, with M drawn anew for every batch | Sanfiz and Akrout 2021 (brsf) |
+| sign_fixed | `sign(W) |M|`, with M drawn once | Sanfiz and Akrout 2021 (frsf) |
+
+Only matrices and filters are replaced.
+"""
+
+import torch
+
+from altprop.rules.feedback.kind import Options, width
+
+
+class EdgeKind:
+    """Base of the kinds over forward edges; as it stands, the exact transpose.
+
+    Attributes of the class:
+        name: its name in plans.
+        stores: whether a connection has tensors of its own.
+        learnable: whether a rule may move them.
+        distribution: of what is drawn, unless an option says otherwise.
+    """
+
+    name: str = "transpose"
+    options: tuple[str, ...] = ("distribution", "scale")
+    stores: bool = False
+    learnable: bool = False
+    distribution: str = "xavier_normal"
+
+    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+        """Returns what stands in a weight's place, or None for the weight itself."""
+        return None
+
+    def magnitude(self, weight: torch.Tensor, options: Options) -> float:
+        """Returns the width of the distribution for a tensor of the weight's shape, times the scale."""
+        distribution = str(options.get("distribution", self.distribution))
+        return float(options.get("scale", 1.0)) * width(distribution, tuple(weight.shape))
+
+
+class Forward(EdgeKind):
+    """An own tensor."""
+
+    name = "forward"
+    stores = True
+    learnable = True
+    distribution = "kaiming_uniform"
+
+    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+        """The tensor."""
+        return own
+
+
+class Sign(EdgeKind):
+    """The weight's sign."""
+
+    name = "sign"
+
+    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+        """`sign(W)` times the width."""
+        return torch.sign(weight) * self.magnitude(weight, options)
+
+
+class SignBatch(EdgeKind):
+    """The weight's sign, with magnitudes that are drawn for every batch."""
+
+    name = "sign_batch"
+
+    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+        """`sign(W) |M|`."""
+        return torch.sign(weight) * torch.randn_like(weight).abs() * self.magnitude(weight, options)
+
+
+class SignFixed(EdgeKind):
+    """The weight's sign, with magnitudes that are drawn once."""
+
+    name = "sign_fixed"
+    stores = True
+
+    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+        """`sign(W) |M|`."""
+        assert own is not None
+        return torch.sign(weight) * own.abs()

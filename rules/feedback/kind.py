@@ -1,0 +1,165 @@
+"""What a feedback kind is.
+
+*Direct* kinds carry the error of the source straight to the activity of the target. *Edge* kinds carry it backwards
+through the source's forward operators, with tensors of the shapes of its weights: they connect a region to one that
+it reads. Both are entries of a table; nothing else in the compiler knows which kind it compiles.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from altprop.ir.errors import PlanError
+from altprop.ir.region import Region
+
+Shape = tuple[int | str, ...]
+Tensors = Mapping[str, torch.Tensor]
+Options = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One tensor that stands on a connection.
+
+    Attributes:
+        shape: its shape.
+        name: "" for the one that bears the connection's name, else what follows the colon.
+        distribution: how it is drawn.
+        scale: standard deviation, half width, or whatever number the distribution takes.
+        dtype: "float" (the model's), "int64" or "uint8".
+        settings: further numbers and names for the draw.
+        shared: whether all connections of this kind from one source share it; the largest shape wins.
+    """
+
+    shape: tuple[int, ...]
+    name: str = ""
+    distribution: str = "normal"
+    scale: float = 1.0
+    dtype: str = "float"
+    settings: Options = dataclasses.field(default_factory=dict)
+    shared: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a connection runs.
+
+    Attributes:
+        source: region whose error is sent.
+        target: region that receives it.
+        options: the connection's options.
+        weights_between: returns names and shapes of the matrices on the forward way from target to source.
+    """
+
+    source: Region
+    target: Region
+    options: Options
+    weights_between: Callable[[], Sequence[tuple[str, tuple[int, ...]]]] = tuple
+
+    def option(self, name: str, default: Any) -> Any:
+        """Returns an option, or its default."""
+        return self.options.get(name, default)
+
+    def fail(self, problem: str) -> PlanError:
+        """Returns an error that names the connection."""
+        return PlanError(f"connection {self.source.name}->{self.target.name}: {problem}")
+
+
+class DirectKind:
+    """Base of the direct kinds.
+
+    Attributes of the class:
+        name: its name in plans.
+        options: names of the options that it takes.
+        learnable: whether a rule may move it.
+    """
+
+    name: ClassVar[str] = ""
+    options: ClassVar[tuple[str, ...]] = ("distribution", "scale")
+    learnable: ClassVar[bool] = True
+
+    def parts(self, place: Place) -> Sequence[Part]:
+        """Returns the tensors that stand on a connection.
+
+        Raises:
+            PlanError: the kind does not fit there.
+        """
+        raise NotImplementedError
+
+    def project(self, error: torch.Tensor, tensors: Tensors, activity: torch.Tensor, options: Options) -> torch.Tensor:
+        """Returns the message, of the activity's shape, that an error of the source makes."""
+        raise NotImplementedError
+
+    def outer(
+        self, error: torch.Tensor, factor: torch.Tensor, tensors: Tensors, options: Options
+    ) -> Mapping[str, torch.Tensor]:
+        """Returns, by part, the derivative of `project(error) * factor`, summed, by the part: an outer product."""
+        names = list(tensors)
+
+        def message(*values: torch.Tensor) -> torch.Tensor:
+            return self.project(error, dict(zip(names, values, strict=True)), factor, options)
+
+        _, pull = torch.func.vjp(message, *tensors.values())
+        return dict(zip(names, pull(factor), strict=True))
+
+
+def units(shape: Shape) -> int:
+    """Number of units over all dimensions but the batch."""
+    return math.prod(int(size) for size in shape[1:])
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns (samples, units)."""
+    return tensor if tensor.dim() == 2 else tensor.reshape(tensor.shape[0], -1)
+
+
+def need_batch(target: Shape, kind: str) -> None:
+    """Refuses activities whose first dimension is not the batch.
+
+    Raises:
+        PlanError: says what to use instead.
+    """
+    if target[0] != "N" and not isinstance(target[0], int):
+        raise PlanError(
+            f"{kind} feedback needs an activity with the batch first, this one is {target}: "
+            'use feedback by position, or regions="block".'
+        )
+
+
+DISTRIBUTIONS = ("normal", "uniform", "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal")
+
+
+def width(distribution: str, shape: Sequence[int]) -> float:
+    """Own width of a distribution over (sources, ...): the standard deviation, or the half width if uniform.
+
+    "normal" and "uniform" keep a message as large as the error that made it: variance 1 / sources. "kaiming" is that
+    of torch's layers, variance 1 / (3 fan in); "xavier" has variance 2 / (fan in + fan out).
+
+    Raises:
+        PlanError: unknown distribution.
+    """
+    sources = max(shape[0], 1)
+    inputs = max(math.prod(shape[1:]), 1)
+    outputs = sources * (math.prod(shape[2:]) if len(shape) > 2 else 1)
+    widths: dict[str, Any] = {
+        "normal": 1 / math.sqrt(sources),
+        "uniform": math.sqrt(3 / sources),
+        "kaiming_uniform": 1 / math.sqrt(inputs),
+        "kaiming_normal": 1 / math.sqrt(3 * inputs),
+        "xavier_uniform": math.sqrt(6 / (inputs + outputs)),
+        "xavier_normal": math.sqrt(2 / (inputs + outputs)),
+    }
+    if distribution not in widths:
+        raise PlanError(f'feedback distribution "{distribution}": choose from {", ".join(DISTRIBUTIONS)}.')
+    return float(widths[distribution])
+
+
+def drawn(place: Place, shape: tuple[int, ...], name: str = "", sources: int | None = None) -> Part:
+    """Returns a part that is drawn from the distribution, and at the scale, that the options ask for."""
+    distribution = str(place.option("distribution", "normal"))
+    measured = shape if sources is None else (sources, *shape[1:])
+    scale = float(place.option("scale", 1.0)) * width(distribution, measured)
+    return Part(shape, name, distribution, scale)

@@ -1,0 +1,27 @@
+"""Sign-symmetric feedback, with magnitudes M that are drawn once (Sanfiz and Akrout 2021).
+
+d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j = |M_j| sign(W_j) in place of the weights W_j
+e_i = phi_i'(h_i) * d_i
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.rules.fa import FeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedRandomSign(FeedbackAlignment):
+    """Feedback by the sign of the weights, with magnitudes drawn once.
+
+    Attributes:
+        distribution: whose width is taken; "xavier_normal" by default.
+        scale: multiplies the width.
+    """
+
+    name: ClassVar[str] = "frsf"
+    summary: ClassVar[str] = "sign-symmetric: feedback by the signs of weights, magnitudes drawn once"
+    source: ClassVar[str] = "Sanfiz and Akrout 2021"
+    kind: ClassVar[str] = "sign_fixed"
+
+    distribution: str = "xavier_normal"

@@ -1,0 +1,27 @@
+"""Sign-symmetric feedback, with one width s a layer (Xiao et al. 2018; Moskovitz et al. 2018).
+
+d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j = s sign(W_j) in place of the weights W_j
+e_i = phi_i'(h_i) * d_i
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.rules.fa import FeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformSign(FeedbackAlignment):
+    """Feedback by the sign of the weights, times one number.
+
+    Attributes:
+        distribution: whose width is taken; "xavier_normal" by default.
+        scale: multiplies the width.
+    """
+
+    name: ClassVar[str] = "usf"
+    summary: ClassVar[str] = "sign-symmetric: feedback by the sign of the weights, times one number"
+    source: ClassVar[str] = "Xiao et al. 2018; Moskovitz et al. 2018"
+    kind: ClassVar[str] = "sign"
+
+    distribution: str = "xavier_normal"

@@ -1,0 +1,138 @@
+"""Compiled layers in a row beside their textbook form: what all tests against plain NumPy share."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import textbook
+import torch
+from textbook import Array, Network, Updates
+from torch import nn
+
+import altprop
+from altprop.nn import Sign
+
+BOUND = 1e-10
+WIDTHS = (7, 9, 5, 6, 3)
+BATCH = 4
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "sign": Sign}
+# Name, argument of `altprop.compile`, and whether the loss is a mean.
+LOSSES: dict[str, tuple[Any, bool]] = {
+    "cross_entropy": ("cross_entropy", True),
+    "mse": ("mse", True),
+    "cross_entropy_sum": (nn.CrossEntropyLoss(reduction="sum"), False),
+    "mse_sum": (nn.MSELoss(reduction="sum"), False),
+}
+CHAIN = {i: i + 1 for i in range(len(WIDTHS) - 2)}
+DIRECT = dict.fromkeys(CHAIN, len(WIDTHS) - 2)
+
+
+def make_mlp(activation: str, bias: bool) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(3)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(WIDTHS):
+        layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]
+    model = nn.Sequential(*layers[:-1]).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+def name_of(layer: int) -> str:
+    """Region of a layer in the model: every second module is an activation."""
+    return str(2 * layer)
+
+
+def to_network(model: nn.Sequential, activation: str) -> Network:
+    layers = [module for module in model if isinstance(module, nn.Linear)]
+    weights = [layer.weight.detach().numpy().copy() for layer in layers]
+    biases = [layer.bias.detach().numpy().copy() for layer in layers if layer.bias is not None]
+    return Network(weights, biases, activation)
+
+
+def make_data(loss: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(BATCH, WIDTHS[0], generator=generator, dtype=torch.float64)
+    if loss.startswith("mse"):
+        return x, torch.randn(BATCH, WIDTHS[-1], generator=generator, dtype=torch.float64)
+    return x, torch.randint(WIDTHS[-1], (BATCH,), generator=generator)
+
+
+def top_error(loss: str, output: Array, target: torch.Tensor) -> tuple[Array, float]:
+    """The error at the output, and the factor of the reduction."""
+    mean = LOSSES[loss][1]
+    scale = 1.0 / len(output) if mean else 1.0
+    if loss.startswith("mse"):
+        return textbook.square_error(output, target.numpy(), mean), scale
+    return textbook.softmax_error(output, target.numpy()), scale
+
+
+def compile_mlp(model: nn.Module, rule: str, loss: str, **options: Any) -> altprop.LocalNet:
+    x, _ = make_data(loss)
+    return altprop.compile(model, rule, example_inputs=(x,), loss=LOSSES[loss][0], **options)
+
+
+def feedback_of(net: altprop.LocalNet, source: dict[int, int]) -> dict[int, Array]:
+    return {
+        i: net.feedback[f"{name_of(j)}->{name_of(i)}"].detach().numpy().copy()
+        for i, j in source.items()
+        if f"{name_of(j)}->{name_of(i)}" in net.feedback
+    }
+
+
+def found_updates(net: altprop.LocalNet, source: dict[int, int]) -> Updates:
+    """Every `.grad` under its name in the textbook."""
+    found: Updates = {}
+    for name, parameter in net.model.named_parameters():
+        layer, kind = name.split(".")
+        assert parameter.grad is not None, name
+        found[f"{'W' if kind == 'weight' else 'b'}{int(layer) // 2}"] = parameter.grad.numpy()
+    for name, feedback in net.feedback.items():
+        assert (feedback.grad is not None) == feedback.requires_grad, name
+        if feedback.grad is not None:
+            above, below = (int(part) // 2 for part in name.split("->"))
+            assert source[below] == above
+            found[f"E{below}"] = feedback.grad.numpy()
+    return found
+
+
+def assert_equal(actual: Updates, expected: Updates) -> None:
+    assert set(actual) == set(expected)
+    for name, wanted in expected.items():
+        assert actual[name].shape == wanted.shape, name
+        assert np.abs(actual[name] - wanted).max() <= BOUND, name
+        assert np.abs(wanted).max() > 1e-6, f"{name} is zero: the reference tests nothing"
+
+
+def by_program(net: altprop.LocalNet, loss: str) -> None:
+    net.backward(*make_data(loss))
+
+
+def by_bridge(net: altprop.LocalNet, loss: str) -> None:
+    x, target = make_data(loss)
+    function = {"cross_entropy": nn.CrossEntropyLoss(), "mse": nn.MSELoss()}.get(loss, LOSSES[loss][0])
+    function(net(x), target).backward()
+
+
+RUNS: dict[str, Callable[[altprop.LocalNet, str], None]] = {"program": by_program, "bridge": by_bridge}
+GRID = [
+    pytest.param(activation, bias, loss, run, id=f"{activation}-{'bias' if bias else 'bare'}-{loss}-{run}")
+    for activation, bias, loss, run in (
+        ("tanh", True, "cross_entropy", "program"),
+        ("tanh", False, "mse", "program"),
+        ("relu", True, "mse", "program"),
+        ("relu", False, "cross_entropy_sum", "program"),
+        ("tanh", True, "mse_sum", "program"),
+        ("tanh", True, "cross_entropy", "bridge"),
+        ("relu", False, "mse", "bridge"),
+        ("tanh", False, "cross_entropy_sum", "bridge"),
+    )
+]
+
+
+def teaching(loss: str, target: torch.Tensor) -> Array:
+    """The target in the shape of the output: one-hot where it is a class."""
+    return target.numpy() if loss.startswith("mse") else np.eye(WIDTHS[-1])[target.numpy()]

@@ -1,0 +1,339 @@
+"""Feedback kinds against plain NumPy: what is stored, what it costs, what message it makes, how it learns."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import textbook
+import torch
+from by_hand import (
+    BOUND,
+    CHAIN,
+    DIRECT,
+    RUNS,
+    WIDTHS,
+    assert_equal,
+    compile_mlp,
+    found_updates,
+    make_data,
+    make_mlp,
+    name_of,
+    to_network,
+    top_error,
+)
+from textbook import Array
+from torch import nn
+
+import altprop
+from altprop.runtime.draw import draw
+
+CLASSES = WIDTHS[-1]
+
+
+def tensors(net: altprop.LocalNet) -> dict[str, Array]:
+    return {name: value.detach().numpy().copy() for name, value in net.feedback.items()}
+
+
+def unified(stored: dict[str, Array], layer: int) -> Array:
+    """`B = U / sqrt(l_max e)`, `B_i = sqrt(l_max / l_i) B[:, :l_i]` (Launay 2019)."""
+    whole, size = stored[f"{name_of(3)}->*"], WIDTHS[layer + 1]
+    widest = whole.shape[1]
+    scaled = whole / np.sqrt(widest * CLASSES)
+    return np.sqrt(widest / size) * scaled[:, :size]
+
+
+def unified_2020(stored: dict[str, Array], layer: int) -> Array:
+    whole = stored[f"{name_of(3)}->*"]
+    assert whole.min() >= -1.0
+    assert whole.max() < 1.0
+    return whole[:, : WIDTHS[layer + 1]] / np.sqrt(whole.shape[1])
+
+
+def sparse(stored: dict[str, Array], layer: int) -> Array:
+    name = f"{name_of(3)}->{name_of(layer)}"
+    indices, values = stored[f"{name}:indices"], stored[name]
+    matrix = np.zeros((CLASSES, WIDTHS[layer + 1]))
+    for row, column in np.ndindex(*indices.shape):
+        matrix[indices[row, column], column] += values[row, column]
+    return matrix
+
+
+def binary(stored: dict[str, Array], layer: int) -> Array:
+    packed = stored[f"{name_of(3)}->{name_of(layer)}"]
+    bits = np.unpackbits(packed, axis=1, bitorder="little")[:, : WIDTHS[layer + 1]]
+    return (2.0 * bits - 1.0) / np.sqrt(CLASSES)
+
+
+def low_rank(stored: dict[str, Array], layer: int) -> Array:
+    name = f"{name_of(3)}->{name_of(layer)}"
+    return stored[f"{name}:left"] @ stored[name]
+
+
+def plain(stored: dict[str, Array], layer: int) -> Array:
+    return stored[f"{name_of(3)}->{name_of(layer)}"]
+
+
+KINDS: dict[str, Any] = {
+    "kind='unified'": unified,
+    "kind='unified', options={'form': '2020'}": unified_2020,
+    "kind='sparse'": sparse,
+    "kind='sparse', options={'nonzeros': 2}": sparse,
+    "kind='sparse', options={'nonzeros': 1, 'rank': 3}": sparse,
+    "kind='binary'": binary,
+    "kind='binary', options={'tile': 24}": binary,
+    "kind='low_rank', options={'rank': 2}": low_rank,
+    "kind='product'": plain,
+    "kind='channel', distribution='xavier_uniform'": plain,
+}
+CASES = [("tanh", True, "cross_entropy", "program"), ("relu", False, "mse_sum", "bridge")]
+
+
+@pytest.mark.parametrize(("activation", "bias", "loss", "run"), CASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind(kind: str, activation: str, bias: bool, loss: str, run: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    net = compile_mlp(model, f"dfa({kind})", loss)
+    x, target = make_data(loss)
+    feedback = {layer: KINDS[kind](tensors(net), layer) for layer in DIRECT}
+    top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+    RUNS[run](net, loss)
+    grads = {name: p.grad for name, p in net.feedback.items() if p.grad is not None}
+    assert not grads
+    expected = textbook.direct_feedback_alignment(network, x.numpy(), top, feedback, scale)
+    found = {
+        f"{'W' if name.endswith('weight') else 'b'}{int(name.partition('.')[0]) // 2}": p.grad.numpy()  # type: ignore[union-attr]
+        for name, p in model.named_parameters()
+    }
+    assert_equal(found, expected)
+
+
+def test_learned_sparse_and_low_rank() -> None:
+    """dkp moves what is stored: the outer product at the places that are not zero, and that of each thin matrix."""
+    x, target = make_data("cross_entropy")
+    model = make_mlp("tanh", True)
+    network = to_network(model, "tanh")
+    top, scale = top_error("cross_entropy", network.forward(x.numpy())[1][-1], target)
+    zs = network.forward(x.numpy())[1]
+    sparse_net = compile_mlp(copy.deepcopy(model), "dkp(kind='sparse', options={'nonzeros': 2})", "cross_entropy")
+    low_net = compile_mlp(copy.deepcopy(model), "dkp(kind='low_rank', options={'rank': 2})", "cross_entropy")
+    sparse_net.backward(x, target)
+    low_net.backward(x, target)
+    for layer in DIRECT:
+        name = f"{name_of(3)}->{name_of(layer)}"
+        whole = scale * top.T @ zs[layer]
+        indices = sparse_net.feedback[f"{name}:indices"].numpy()
+        found = sparse_net.feedback[name].grad
+        assert found is not None
+        assert np.abs(found.numpy() - np.take_along_axis(whole, indices, 0)).max() <= BOUND
+        left, right = low_net.feedback[f"{name}:left"], low_net.feedback[name]
+        assert left.grad is not None
+        assert right.grad is not None
+        assert np.abs(left.grad.numpy() - whole @ right.detach().numpy().T).max() <= BOUND
+        assert np.abs(right.grad.numpy() - left.detach().numpy().T @ whole).max() <= BOUND
+
+
+def spec_of(kind: str, units: int, options: str = "{}") -> altprop.LocalNet:
+    model = nn.Sequential(nn.Linear(3, units), nn.Tanh(), nn.Linear(units, 20))
+    rule = f"dfa(kind='{kind}', options={options})"
+    return altprop.compile(model, rule, example_inputs=(torch.zeros(2, 3),))
+
+
+def test_a_bit_for_each_number() -> None:
+    binary_bytes = sum(p.numel() * p.element_size() for p in spec_of("binary", 800).feedback.values())
+    dense_bytes = sum(p.numel() * p.element_size() for p in spec_of("dense", 800).feedback.values())
+    assert dense_bytes == 4 * 20 * 800
+    assert 1 - binary_bytes / dense_bytes == pytest.approx(0.969, abs=3e-4)
+
+
+def test_sparse_feedback_is_never_dense() -> None:
+    """s indices and s values a unit, and no tensor of (classes, units) in the program."""
+    net = spec_of("sparse", 50, "{'nonzeros': 3}")
+    assert {name: tuple(p.shape) for name, p in net.feedback.items()} == {"2->0:indices": (3, 50), "2->0": (3, 50)}
+    wide = {}
+    for kind, made in (("sparse", net), ("dense", spec_of("dense", 50))):
+        values = [node.meta.get("val") for node in made.graph.programs["backward"].graph.graph.nodes]
+        wide[kind] = sum(isinstance(v, torch.Tensor) and tuple(v.shape) == (20, 50) for v in values)
+    assert wide["sparse"] == wide["dense"] - 1, "the dense matrix itself is the only one too many"
+
+
+def test_places_of_sparse_feedback() -> None:
+    """Each unit hears different sources; with a rank all sources are heard alike, and the rank is that."""
+    chosen = spec_of("sparse", 400, "{'nonzeros': 3}").feedback["2->0:indices"]
+    assert all(len(set(column)) == 3 for column in chosen.t().tolist())
+    ranked = spec_of("sparse", 400, "{'nonzeros': 5, 'rank': 4}").feedback
+    indices, values = ranked["2->0:indices"], ranked["2->0"].detach()
+    assert torch.bincount(torch.unique(indices.sort(0).values, dim=1).flatten(), minlength=20).tolist() == [1] * 20
+    matrix = torch.zeros(20, 400, dtype=torch.float64).scatter_(0, indices, values.double())
+    assert torch.linalg.matrix_rank(matrix, rtol=1e-5) == 4
+    h = np.sqrt(np.sqrt(20 * 5) / 400)
+    assert float(values.pow(2).mean().sqrt()) == pytest.approx(h, rel=1e-4)
+
+
+def test_unified_feedback_is_one_storage() -> None:
+    net = compile_mlp(make_mlp("tanh", True), "dfa(kind='unified')", "cross_entropy")
+    ((name, parameter),) = net.feedback.items()
+    assert name == f"{name_of(3)}->*"
+    assert tuple(parameter.shape) == (CLASSES, max(WIDTHS[1:-1]))
+    x, target = make_data("cross_entropy")
+    with torch.no_grad():
+        parameter[:, : WIDTHS[3]] = 0.0
+    net.backward(x, target)
+    narrow, wide = (net.model.get_parameter(f"{name_of(i)}.weight").grad for i in (1, 0))
+    assert narrow is not None
+    assert wide is not None
+    assert not narrow.any(), "the narrowest layer sees the first columns alone"
+    assert wide.any()
+
+
+def test_a_product_starts_as_the_way_to_the_output() -> None:
+    model = make_mlp("tanh", True)
+    weights = to_network(model, "tanh").weights
+    net = compile_mlp(model, "dkp(kind='product')", "cross_entropy")
+    stored = tensors(net)
+    assert np.abs(stored[f"{name_of(3)}->{name_of(0)}"] - weights[3] @ weights[2] @ weights[1]).max() <= BOUND
+    assert np.abs(stored[f"{name_of(3)}->{name_of(2)}"] - weights[3]).max() <= BOUND
+
+
+class Images(nn.Module):
+    """Two convolutions, the second with a stride of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(2, 3, 3, padding=1)
+        self.two = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.out = nn.Linear(4 * 4 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.two(torch.tanh(self.one(x)))).flatten(1))
+
+
+def image_plan(rule: str, feedback: altprop.Feedback) -> altprop.WiringPlan:
+    """out -> two (dense), two -> one (what is tested)."""
+    regions = (altprop.RegionPlan("one", rule), altprop.RegionPlan("two", rule), altprop.RegionPlan("out", "bp"))
+    links = (
+        altprop.Connection("out", "two", altprop.Feedback("dense")),
+        altprop.Connection("two", "one", feedback),
+    )
+    return altprop.WiringPlan(regions, links)
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_convolution(kernel: int) -> None:
+    torch.manual_seed(0)
+    model = Images().double()
+    x, labels = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1])
+    rule = "reclra(beta=0.3, gamma=0.5)"
+    link = altprop.Feedback("convolution", {"kernel": kernel}, learning=True)
+    net = altprop.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
+    filters = net.feedback["two->one"]
+    assert tuple(filters.shape) == (4, 3, kernel, kernel)
+    with torch.no_grad():
+        h1 = model.one(x)
+        z1 = torch.tanh(h1)
+        h2 = model.two(z1)
+        z2 = torch.tanh(h2)
+        top = (torch.softmax(model.out(z2.flatten(1)), 1) - nn.functional.one_hot(labels, 3)).numpy()
+    d2 = (top @ net.feedback["out->two"].detach().numpy().reshape(3, -1)).reshape(z2.shape)
+    e2 = z2.numpy() - np.tanh(h2.numpy() - 0.3 * d2)
+    e_filters = filters.detach().numpy()
+    d1 = textbook.transposed_convolution(e2, e_filters, 2, 8)
+    e1 = z1.numpy() - np.tanh(h1.numpy() - 0.3 * d1)
+    net.backward(x, labels)
+    wanted = textbook.correlate(x.numpy(), e1, (3, 2, 3, 3), 1, 1) / 3
+    assert model.one.weight.grad is not None
+    assert np.abs(model.one.weight.grad.numpy() - wanted).max() <= BOUND
+    assert filters.grad is not None
+    # The message is linear in E: its derivative along one filter number is the message of that number alone.
+    for place in [(0, 0, 0, 0), (3, 2, kernel - 1, 1), (1, 1, 1, 2)]:
+        alone = np.zeros_like(e_filters)
+        alone[place] = 1.0
+        number = 0.5 / 3 * (textbook.transposed_convolution(e2, alone, 2, 8) * z1.numpy()).sum()
+        assert abs(float(filters.grad[place]) - number) <= BOUND
+
+
+def test_forward_shaped_feedback_learns_by_the_same_switch() -> None:
+    """Of `e_j^T z_i` in the shape of the weights becomes the weights' own update; of another factor, that product."""
+    torch.manual_seed(0)
+    model = Images().double()
+    x, labels = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1])
+    rule = "reclra(beta=0.3, gamma=0.5)"
+    link = altprop.Feedback("forward", learning=True)
+    net = altprop.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
+    net.backward(x, labels)
+    grad = net.feedback["two->one"].grad
+    assert grad is not None
+    assert model.two.weight.grad is not None
+    assert float((grad - 0.5 * model.two.weight.grad).abs().max()) <= BOUND
+
+
+def test_hebbian_forward_shaped_feedback() -> None:
+    model = make_mlp("tanh", True)
+    network = to_network(model, "tanh")
+    x, target = make_data("cross_entropy")
+    rule = "reclra(beta=0.2, gamma=0.4, kind='forward', feedback_learning='hebbian')"
+    net = compile_mlp(model, rule, "cross_entropy", plan="chain")
+    feedback = {i: net.feedback[f"{name_of(i + 1)}->{name_of(i)}"].detach().numpy().copy() for i in CHAIN}
+    top, scale = top_error("cross_entropy", network.forward(x.numpy())[1][-1], target)
+    how = textbook.Alignment(CHAIN, 0.2, 0.4, "hebbian")
+    net.backward(x, target)
+    assert_equal(found_updates(net, CHAIN), textbook.rec_lra(network, x.numpy(), top, feedback, scale, how))
+
+
+def test_draws_depend_on_seed_and_name_alone() -> None:
+    net = spec_of("sparse", 30, "{'nonzeros': 2, 'rank': 10}")
+    for spec in net.graph.feedback.values():
+        assert torch.equal(draw(0, spec), draw(0, spec))
+        assert not torch.equal(draw(0, spec), draw(1, spec))
+
+
+def test_compact_feedback_is_saved_and_loaded() -> None:
+    for kind in ("binary", "sparse", "unified"):
+        one = compile_mlp(make_mlp("tanh", True), f"dfa(kind='{kind}')", "cross_entropy", seed=1)
+        other = compile_mlp(make_mlp("tanh", True), f"dfa(kind='{kind}')", "cross_entropy", seed=2)
+        other.load_state_dict(one.state_dict())
+        assert all(torch.equal(other.feedback[name], value) for name, value in one.feedback.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("sparse", "{'nonzeros': 21}", r"connection 2->0: nonzeros=21: it must be a whole number, from 1 to 20"),
+        ("sparse", "{'nonzeros': 2, 'rank': 3}", r"nonzeros=2 times rank=3 is less than the 20 units"),
+        ("low_rank", "{}", r"rank=None: it must be a whole number, from 1 to 5"),
+        ("unified", "{'form': '2021'}", r'form="2021": choose "2019" or "2020"'),
+        ("binary", "{'tile': 0}", r"tile=0: it must be a whole number, 1 or more"),
+        ("binary", "{'nonzeros': 1}", r'"binary" has no option "nonzeros"; it has scale, tile'),
+        ("convolution", "{}", r"feedback by convolution runs between images of as many dimensions"),
+    ],
+)
+def test_wrong_options_are_refused(kind: str, options: str, message: str) -> None:
+    with pytest.raises(altprop.PlanError, match=message):
+        spec_of(kind, 5, options)
+
+
+def test_a_kernel_is_a_whole_number() -> None:
+    link = altprop.Feedback("convolution", {"kernel": 0})
+    with pytest.raises(altprop.PlanError, match="kernel=0: it must be a whole number, 1 or more"):
+        altprop.compile(Images(), "dfa", plan=image_plan("dfa", link), example_inputs=(torch.zeros(2, 2, 8, 8),))
+
+
+def test_what_cannot_learn_is_refused() -> None:
+    with pytest.raises(altprop.PlanError, match=r'"unified" feedback cannot learn'):
+        compile_mlp(make_mlp("tanh", True), "dkp(kind='unified')", "cross_entropy")
+
+
+def test_connections_that_share_need_one_form() -> None:
+    plan = compile_mlp(make_mlp("tanh", True), "dfa(kind='unified')", "cross_entropy").plan
+    last = altprop.Connection(plan.connections[-1].source, plan.connections[-1].target,
+                              altprop.Feedback("unified", {"form": "2020"}))  # fmt: skip
+    wrong = altprop.WiringPlan(plan.regions, (*plan.connections[:-1], last))
+    with pytest.raises(altprop.PlanError, match="share their feedback, so they need the same form"):
+        compile_mlp(make_mlp("tanh", True), "dfa", "cross_entropy", plan=wrong)
+
+
+def test_a_product_needs_dense_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
+    with pytest.raises(altprop.PlanError, match="feedback by product needs dense layers between the two"):
+        altprop.compile(model, "dfa(kind='product')", example_inputs=(torch.zeros(2, 1, 8, 8),))

@@ -1,0 +1,228 @@
+"""The rules with feedback that learns or follows the weights, against plain NumPy to 1e-10, and their closed forms."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import textbook
+import torch
+from by_hand import (
+    BOUND,
+    CHAIN,
+    DIRECT,
+    RUNS,
+    WIDTHS,
+    assert_equal,
+    compile_mlp,
+    feedback_of,
+    found_updates,
+    make_data,
+    make_mlp,
+    to_network,
+    top_error,
+)
+from textbook import Alignment, Array, Network, Updates
+
+import altprop
+
+FEW = [
+    pytest.param("tanh", True, "cross_entropy", "program", id="tanh-bias-mean"),
+    pytest.param("relu", False, "mse", "bridge", id="relu-bare-mse"),
+    pytest.param("relu", True, "cross_entropy_sum", "program", id="relu-bias-sum"),
+    pytest.param("tanh", False, "mse_sum", "bridge", id="tanh-bare-mse-sum"),
+]
+ByHand = Callable[[Network, Array, Array, dict[int, Array], float], Updates]
+
+
+def xavier(weight: Array) -> float:
+    return float(np.sqrt(2.0 / sum(weight.shape)))
+
+
+def signs(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    """usf: the signs of the weights; frsf: times magnitudes drawn once."""
+    weights = {i: net.weights[i + 1] for i in CHAIN}
+    sizes = {i: np.abs(feedback[i]) if feedback else xavier(weights[i]) for i in CHAIN}
+    return textbook.feedback_alignment(net, x, top, {i: sizes[i] * np.sign(weights[i]) for i in CHAIN}, scale)
+
+
+def sign_direct(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    """sdfa: hidden layers see the sign, the output layer the error itself."""
+    found = textbook.direct_feedback_alignment(net, x, np.sign(top), feedback, scale)
+    last = textbook.direct_feedback_alignment(net, x, top, feedback, scale)
+    return found | {name: last[name] for name in last if name.endswith(str(net.last))}
+
+
+def kp(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    return textbook.kolen_pollack(net, x, top, feedback, scale, 0.3)
+
+
+def dkp(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    return textbook.direct_kolen_pollack(net, x, top, feedback, scale, 0.2)
+
+
+def lra_e(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    return textbook.rec_lra(net, x, top, feedback, scale, Alignment(CHAIN, 0.2, 0.7, "transpose"))
+
+
+RULES: dict[str, tuple[ByHand, dict[int, int]]] = {
+    "usf": (signs, CHAIN),
+    "frsf": (signs, CHAIN),
+    "sdfa": (sign_direct, DIRECT),
+    "kp(weight_decay=0.3)": (kp, CHAIN),
+    "dkp(weight_decay=0.2)": (dkp, DIRECT),
+    "lra_e(beta=0.2, gamma=0.7)": (lra_e, CHAIN),
+}
+
+
+@pytest.mark.parametrize(("activation", "bias", "loss", "run"), FEW)
+@pytest.mark.parametrize("rule", RULES)
+def test_rule(rule: str, activation: str, bias: bool, loss: str, run: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    net = compile_mlp(model, rule, loss)
+    x, target = make_data(loss)
+    by_hand, source = RULES[rule]
+    feedback = feedback_of(net, source)
+    top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+    RUNS[run](net, loss)
+    assert_equal(found_updates(net, source), by_hand(network, x.numpy(), top, feedback, scale))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_signs_with_magnitudes_of_the_batch(run: str) -> None:
+    model = make_mlp("tanh", True)
+    network = to_network(model, "tanh")
+    net = compile_mlp(model, "brsf", "cross_entropy")
+    x, target = make_data("cross_entropy")
+    top, scale = top_error("cross_entropy", network.forward(x.numpy())[1][-1], target)
+    torch.manual_seed(7)
+    sizes = {i: np.abs(torch.randn(network.weights[i + 1].shape, dtype=torch.float64).numpy()) for i in reversed(CHAIN)}
+    drawn = {i: sizes[i] * xavier(network.weights[i + 1]) * np.sign(network.weights[i + 1]) for i in CHAIN}
+    torch.manual_seed(7)
+    RUNS[run](net, "cross_entropy")
+    assert_equal(found_updates(net, CHAIN), textbook.feedback_alignment(network, x.numpy(), top, drawn, scale))
+    first = found_updates(net, CHAIN)["W0"].copy()
+    net.zero_grad()
+    RUNS[run](net, "cross_entropy")
+    assert np.abs(found_updates(net, CHAIN)["W0"] - first).max() > 1e-3, "the magnitudes are those of the last batch"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse_sum"])
+def test_weight_mirror(loss: str, bias: bool) -> None:
+    model = make_mlp("tanh", bias)
+    network = to_network(model, "tanh")
+    net = compile_mlp(model, "wm(noise=0.7, decay=0.4)", loss)
+    x, target = make_data(loss)
+    feedback = feedback_of(net, CHAIN)
+    top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+    torch.manual_seed(8)
+    noise = {i: 0.7 * torch.randn(len(x), WIDTHS[i + 1], dtype=torch.float64).numpy() for i in reversed(CHAIN)}
+    expected = textbook.feedback_alignment(network, x.numpy(), top, feedback, scale)
+    expected |= textbook.mirror(network, noise, feedback, scale, 0.4)
+    torch.manual_seed(8)
+    net.backward(x, target)
+    assert_equal(found_updates(net, CHAIN), expected)
+
+
+def test_expected_update_of_the_mirror() -> None:
+    """`E[dB] = decay B - s^2 W`, a mean over samples; a convolution's, per position, where no border is cut."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 1), torch.nn.Tanh(), torch.nn.Conv2d(2, 3, 2), torch.nn.Tanh(), torch.nn.Flatten(),
+        torch.nn.Linear(27, 3), torch.nn.Tanh(), torch.nn.Linear(3, 4),
+    ).double()  # fmt: skip
+    x, labels = torch.randn(4000, 1, 4, 4, dtype=torch.float64), torch.randint(4, (4000,))
+    net = altprop.compile(model, "wm(noise=0.5, decay=0.25)", example_inputs=(x[:4],))
+    net.backward(x, labels)
+    weights = dict(model.named_parameters())
+    for name, feedback in net.feedback.items():
+        weight = weights[f"{name.partition('-')[0]}.weight"]
+        expected = 0.25 * (feedback - weight).detach()
+        assert feedback.grad is not None
+        assert float((feedback.grad - expected).abs().max()) < 0.03, name
+        assert float(expected.abs().max()) > 0.06
+
+
+def test_the_mirror_does_not_grow_without_end() -> None:
+    model = make_mlp("tanh", False)
+    optimizer = altprop.optim.SGD(lr=0.0, feedback_lr=0.1)
+    net = compile_mlp(model, "wm", "cross_entropy", optimizer=optimizer)
+    for _ in range(300):
+        net.step(*make_data("cross_entropy"))
+    for i in CHAIN:
+        own, weight = feedback_of(net, CHAIN)[i], to_network(model, "tanh").weights[i + 1]
+        cosine = (own * weight).sum() / np.linalg.norm(own) / np.linalg.norm(weight)
+        assert cosine > 0.7
+        assert np.linalg.norm(own) < 2 * np.linalg.norm(weight)
+
+
+@pytest.mark.parametrize("by", ["rule", "optimizer"])
+def test_kolen_pollack_shrinks_the_difference_exactly(by: str) -> None:
+    model = make_mlp("tanh", True)
+    lr, decay = 0.5, 0.08
+    rule = f"kp(weight_decay={decay})" if by == "rule" else "kp"
+    optimizer = altprop.optim.SGD(lr=lr, weight_decay=decay if by == "optimizer" else 0.0)
+    net = compile_mlp(model, rule, "cross_entropy", optimizer=optimizer)
+
+    def differences() -> list[Array]:
+        weights = to_network(model, "tanh").weights
+        return [weights[i + 1] - feedback_of(net, CHAIN)[i] for i in CHAIN]
+
+    before = differences()
+    moved = to_network(model, "tanh").weights
+    for _ in range(20):
+        net.step(*make_data("cross_entropy"))
+    assert np.abs(to_network(model, "tanh").weights[1] - moved[1]).max() > 0.01
+    for one, other in zip(before, differences(), strict=True):
+        assert np.abs(other - (1 - lr * decay) ** 20 * one).max() <= 1e-12
+
+
+def test_kolen_pollack_of_convolutions() -> None:
+    """The copies of filters get the filters' own updates, through pooling and normalisation."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(3, 4, 2, bias=False),
+        torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 3),
+    ).double()  # fmt: skip
+    x = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    net = altprop.compile(model, "kp", example_inputs=(x,))
+    net.backward(x, torch.tensor([0, 1, 2, 0, 1]))
+    assert len(net.feedback) == 2
+    for name, feedback in net.feedback.items():
+        weight = model.get_parameter(f"{name.partition('-')[0]}.weight")
+        assert feedback.grad is not None
+        assert torch.equal(feedback.grad, weight.grad)
+
+
+def test_unit_weights_make_signs_exact() -> None:
+    """usf whose width is the size of all weights is backpropagation."""
+    grads: dict[str, list[Array]] = {}
+    for rule in ("usf", "bp"):
+        model = make_mlp("tanh", True)
+        with torch.no_grad():
+            for i in range(len(WIDTHS) - 1):
+                weight = model.get_parameter(f"{2 * i}.weight")
+                weight.copy_(torch.sign(weight) * xavier(weight.numpy()))
+        net = compile_mlp(model, rule, "cross_entropy")
+        net.backward(*make_data("cross_entropy"))
+        grads[rule] = [p.grad.numpy() for p in model.parameters()]  # type: ignore[union-attr]
+    assert max(np.abs(a - b).max() for a, b in zip(grads["usf"], grads["bp"], strict=True)) <= BOUND
+
+
+def test_the_output_decays_with_the_feedback() -> None:
+    net = compile_mlp(make_mlp("tanh", True), "kp(weight_decay=0.5)", "mse")
+    assert net.plan.regions[-1].rule == "bp(weight_decay=0.5)"
+
+
+def test_direct_feedback_does_not_move_with_weights() -> None:
+    plan = compile_mlp(make_mlp("tanh", True), "dkp", "mse").plan
+    regions = [altprop.RegionPlan(r.name, "kp" if r.rule == "dkp" else r.rule) for r in plan.regions]
+    with pytest.raises(altprop.RuleError, match="does not have the shape of the source's weights"):
+        compile_mlp(make_mlp("tanh", True), "kp", "mse", plan=altprop.WiringPlan(tuple(regions), plan.connections))
+
+
+@pytest.mark.parametrize("options", ["noise=0.0", "decay=-1.0"])
+def test_settings_of_the_mirror_are_checked(options: str) -> None:
+    with pytest.raises(altprop.RuleError, match="noise is above 0, decay 0 or more"):
+        altprop.rules.get(f"wm({options})")
