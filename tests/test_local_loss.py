@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import textbook_targets
 import torch
-from test_textbook import (
+from by_hand import (
     BOUND,
     GRID,
     LOSSES,

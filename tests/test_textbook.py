@@ -8,13 +8,16 @@ from by_hand import (
     CHAIN,
     DIRECT,
     GRID,
+    LOSSES,
     RUNS,
+    WIDTHS,
     assert_equal,
     compile_mlp,
     feedback_of,
     found_updates,
     make_data,
     make_mlp,
+    name_of,
     teaching,
     to_network,
     top_error,
@@ -23,6 +26,8 @@ from textbook import Alignment
 
 import altprop
 
+# Other tests take these from here.
+__all__ = ["LOSSES", "WIDTHS", "name_of"]
 LEARNING = ("transpose", "hebbian", "error", "fixed")
 
 

@@ -102,7 +102,7 @@ class DirectKind:
         def message(*values: torch.Tensor) -> torch.Tensor:
             return self.project(error, dict(zip(names, values, strict=True)), factor, options)
 
-        _, pull = torch.func.vjp(message, *tensors.values())
+        pull = torch.func.vjp(message, *tensors.values())[1]
         return dict(zip(names, pull(factor), strict=True))
 
 
