@@ -12,6 +12,7 @@ from altprop.rules.frsf import FixedRandomSign
 from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
 from altprop.rules.lra_e import ErrorDrivenLRA
+from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
 from altprop.rules.sdfa import SignDirectFeedbackAlignment
@@ -32,6 +33,7 @@ __all__ = [
     "KolenPollack",
     "Local",
     "LocalLoss",
+    "Recipe",
     "RecursiveLRA",
     "Rule",
     "SignDirectFeedbackAlignment",

@@ -28,6 +28,7 @@ from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.feedback import choose_direct_kind
+from altprop.rules.recipe import Recipe
 
 RULES: dict[str, type["Rule"]] = {}
 
@@ -126,6 +127,7 @@ class Rule:
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
         sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
+        recipe: settings under which the rule trains, where the user sets nothing else.
     """
 
     name: ClassVar[str] = ""
@@ -136,6 +138,7 @@ class Rule:
     needs_derivative: ClassVar[bool] = True
     sends: ClassVar[str] = "{}"
     equation: ClassVar[str] = "e = phi'(h) * d"
+    recipe: ClassVar[Recipe] = Recipe()
 
     def __init_subclass__(cls) -> None:
         if "error" in cls.__dict__ and "equation" not in cls.__dict__:

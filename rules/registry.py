@@ -13,5 +13,5 @@ def get(rule: str | Rule) -> Rule:
 
 
 def available() -> dict[str, str]:
-    """Returns the rules by name, with one line on each."""
-    return {name: RULES[name].summary for name in sorted(RULES)}
+    """Returns the rules by name, with one line on each: what it does, and its recipe in brackets."""
+    return {name: f"{RULES[name].summary} [{RULES[name].recipe}]" for name in sorted(RULES)}

@@ -49,13 +49,22 @@ def train(
     rule: options.Rule = None,
     plan: options.Plan = None,
     regions: options.Regions = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.", show_default="adamw")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="0.001")] = None,
-    lr_schedule: Annotated[str | None, typer.Option(help="constant, cosine or step.", show_default="constant")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.", show_default="the rule's own")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the rule's own")] = None,
+    lr_schedule: Annotated[
+        str | None, typer.Option(help="constant, cosine or step.", show_default="the rule's own")
+    ] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.", show_default="0")] = None,
     nesterov: Annotated[bool | None, typer.Option(help="Nesterov's form of momentum.", show_default="no")] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Weight decay.", show_default="the optimizer's own")
+    ] = None,
+    feedback_lr: Annotated[
+        float | None, typer.Option(help="Learning rate of learned feedback.", show_default="the rule's own, or --lr")
+    ] = None,
+    feedback_weight_decay: Annotated[
+        float | None,
+        typer.Option(help="Weight decay of learned feedback.", show_default="the rule's own, or --weight-decay"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step.", show_default="64")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default="10")] = None,

@@ -26,8 +26,9 @@ def build_model(config: RunConfig, shape: Sequence[int], classes: int) -> nn.Mod
 def build_optimizer(config: RunConfig) -> "altprop.optim.Optimizer":
     """Build the optimizer that runs inside the program; what the configuration leaves out is its default."""
     options: dict[str, float | bool] = {"lr": config.lr}
-    if config.weight_decay is not None:
-        options["weight_decay"] = config.weight_decay
+    for key in ("weight_decay", "feedback_lr", "feedback_weight_decay"):
+        if getattr(config, key) is not None:
+            options[key] = getattr(config, key)
     if config.optimizer == "sgd":
         options |= {"momentum": config.momentum or 0.0, "nesterov": config.nesterov}
     kinds = {"sgd": altprop.optim.SGD, "adam": altprop.optim.Adam, "adamw": altprop.optim.AdamW}

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from altprop.ir.errors import RuleError
+from altprop.rules import Recipe, get
 from altprop.training.errors import ConfigError
 from altprop.training.logs import write_text
 
@@ -39,12 +41,15 @@ class RunConfig(BaseModel):
     plan: str | None = None
     regions: str | list[str] = "layer"
 
+    # What is not given here comes from the rule's recipe, as long as the optimizer is the recipe's.
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     lr_schedule: Literal["constant", "cosine", "step"] = "constant"
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     nesterov: bool = False
     weight_decay: NotNegative | None = None
+    feedback_lr: NotNegative | None = None
+    feedback_weight_decay: NotNegative | None = None
 
     batch_size: Positive = 64
     epochs: Positive = 10
@@ -54,6 +59,16 @@ class RunConfig(BaseModel):
     backend: str = "eager"
     tensorboard: bool = True
     out: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_recipe(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        settings = recipe_of(values.get("rule", cls.model_fields["rule"].default)).settings()
+        if values.get("optimizer", settings["optimizer"]) != settings["optimizer"]:
+            return values
+        return settings | {key: value for key, value in values.items() if value is not None or key not in settings}
 
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
@@ -71,6 +86,14 @@ class RunConfig(BaseModel):
     def save(self, path: Path) -> None:
         """Write the full configuration as YAML."""
         write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def recipe_of(rule: Any) -> Recipe:
+    """Return the recipe of a rule's text; the general one for several rules, or for none that is known."""
+    try:
+        return get(rule).recipe if isinstance(rule, str) else Recipe()
+    except RuleError:  # compiling will say what is wrong with it
+        return Recipe()
 
 
 # What a resumed run may choose anew: none of these changes the numbers of the epochs it has in common.

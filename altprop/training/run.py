@@ -122,7 +122,7 @@ class Run:
     def run_epoch(self, reporter: Reporter) -> Row:
         """Train for one epoch, score it, save it, and return its row."""
         epoch = len(self.history) + 1
-        self.net.optimizer.lr = learning_rate(self.config, epoch - 1)
+        self._set_rates(epoch)
         start = time.perf_counter()
         loss = self._train(epoch, reporter)
         seconds = time.perf_counter() - start
@@ -139,6 +139,13 @@ class Run:
         self.history.append(row)
         self.save()
         return row
+
+    def _set_rates(self, epoch: int) -> None:
+        """Set the epoch's learning rates; that of the feedback keeps its ratio to that of the weights."""
+        rate = learning_rate(self.config, epoch - 1)
+        self.net.optimizer.lr = rate
+        if self.config.feedback_lr is not None:
+            self.net.optimizer.feedback_lr = self.config.feedback_lr * rate / self.config.lr
 
     def _check(self, loss: float, sentence: str) -> None:
         """Stop at a loss that is no number any more, before it gets into a checkpoint."""
