@@ -32,7 +32,13 @@ from altprop.ir.reading import (
 from altprop.ir.region import Region
 
 VERSION = 1
-_ALONG_EDGES = {"transpose": "J[{}]^T", "forward": "J[{}; B]^T"}
+_ALONG_EDGES = {
+    "transpose": "J[{}]^T",
+    "forward": "J[{}; B]^T",
+    "sign": "J[{}; sign W]^T",
+    "sign_batch": "J[{}; |M| sign W]^T",
+    "sign_fixed": "J[{}; |M| sign W]^T",
+}
 _OPERATORS = {**_ALONG_EDGES, "bare": "[{}]"}
 
 

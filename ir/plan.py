@@ -168,7 +168,8 @@ class WiringPlan:
         for output in sorted(outputs & names):
             reached |= nx.descendants(graph, output)
         for index, region in enumerate(self.regions):
-            if region.rule != "frozen" and region.name in names and region.name not in reached:
+            learns = region.rule != "frozen" and region.error_neurons
+            if learns and region.name in names and region.name not in reached:
                 yield (
                     f'regions[{index}]: no connection brings a signal to region "{region.name}"; '
                     'draw one, or give it the rule "frozen"'

@@ -148,7 +148,7 @@ class _Deriver:
         name = self.region.name
         local = self._traced(name, values, self._auxiliary(values))
         incoming = self._incoming(local, values)
-        if not incoming:
+        if not incoming and not self.rule.learns_alone:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
         d = self.rule.signal(local, incoming)
         e = self.rule.error(local, d)
@@ -249,7 +249,9 @@ class _Deriver:
         for value, fake in results.items():
             if value[0] in ("gradient", "feedback_gradient"):
                 fakes = (fake.detach(), torch.empty_like(fake))
-                found[value] = make_fx(lambda d, p: [self.rule.finish(d, p)], tracing_mode="real")(*fakes)
+                module = make_fx(lambda d, p: [self.rule.finish(d, p)], tracing_mode="real")(*fakes)
+                if any(node.op == "call_function" for node in module.graph.nodes):
+                    found[value] = module
         return found
 
 

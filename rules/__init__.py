@@ -5,13 +5,16 @@ from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.brsf import BatchwiseRandomSign
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.dfa_head import HeadFeedbackAlignment
 from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
+from altprop.rules.hebbian import Hebbian
 from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
 from altprop.rules.lra_e import ErrorDrivenLRA
+from altprop.rules.modular import Modular
 from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
@@ -29,10 +32,13 @@ __all__ = [
     "ErrorDrivenLRA",
     "FeedbackAlignment",
     "FixedRandomSign",
+    "HeadFeedbackAlignment",
+    "Hebbian",
     "Incoming",
     "KolenPollack",
     "Local",
     "LocalLoss",
+    "Modular",
     "Recipe",
     "RecursiveLRA",
     "Rule",

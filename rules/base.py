@@ -49,8 +49,17 @@ class Local(Protocol):
     def phi(self, h: torch.Tensor) -> torch.Tensor:
         """Applies the region's activation to any pre-activation of the same shape."""
 
-    def phi_vjp(self, d: torch.Tensor) -> torch.Tensor:
-        """Returns `phi'(h) * d`: an error at the activity, taken to the pre-activation."""
+    def phi_vjp(self, d: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns `phi'(h) * d`: an error at the activity, taken to the pre-activation.
+
+        Args:
+            d: the error.
+            h: a pre-activation other than the region's own.
+        """
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The region's parameters, by name."""
 
     def parameter_vjp(self, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns, by parameter name, the local vector-Jacobian product of `h` with cotangent `e`."""
@@ -125,6 +134,8 @@ class Rule:
         plan: the named plan that the rule uses unless another is asked for.
         along_edges: whether its errors run backwards over every edge of the forward graph.
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
+        learns_alone: whether a region needs no signal; then it has no error neurons and no connections.
+        listed: whether `available` lists it.
         sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
         recipe: settings under which the rule trains, where the user sets nothing else.
@@ -137,6 +148,8 @@ class Rule:
     along_edges: ClassVar[bool] = False
     needs_derivative: ClassVar[bool] = True
     sends: ClassVar[str] = "{}"
+    learns_alone: ClassVar[bool] = False
+    listed: ClassVar[bool] = True
     equation: ClassVar[str] = "e = phi'(h) * d"
     recipe: ClassVar[Recipe] = Recipe()
 
@@ -164,6 +177,10 @@ class Rule:
             sources: the regions at the other ends of the connections into it.
         """
         return {}
+
+    def outer_rule(self) -> "Rule | None":
+        """Returns the rule of the regions between a plan's modules, or before its head; None freezes them."""
+        return self
 
     def inner_rule(self) -> "Rule":
         """Returns the rule of the regions inside a block, where a plan has blocks."""

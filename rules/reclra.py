@@ -1,22 +1,27 @@
 """Recursive local representation alignment (Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6).
 
-    d_i = sum_j E_ji e_j              message over skip-error connections
-    y_i = phi_i(h_i - beta d_i)       target
-    e_i = z_i - y_i                   error neurons
-    dW_i = e_i z_k^T                  the local product at e_i; phi' is never used
+    D = sum_l kappa_l (||z_l - y_l||_p)^q     total discrepancy
+    d_i = sum_j E_ji e_j                      message over skip-error connections
+    y_i = phi_i(h_i - beta d_i)               target
+    e_i = dD/dz_i / q                         error neurons; z_i - y_i for p = q = 2, sign(z_i - y_i) for p = q = 1
+    dW_i = e_i z_k^T                          the local product at e_i; phi' is never used
 
-Error synapses `E` follow `feedback_learning`:
+With `v = z - y` that is `e = kappa ||v||_p^(q - p) |v|^(p - 1) sign(v)`, the norm over the units of a sample. Error
+synapses `E` follow `feedback_learning`:
 
-    "transpose"  gamma e_j^T z_i      for neighbours this is gamma dW^T, as in the authors' released code
-    "hebbian"    gamma d_i e_j^T      Eq. 6, with the sign under which E contracts
-    "error"      -gamma e_i e_j^T
-    "fixed"      none
+    "transpose"    gamma e_j^T z_i     for neighbours this is gamma dW^T, as in the authors' released code
+    "hebbian"      gamma d_i e_j^T     Eq. 6, with the sign under which E contracts
+    "error"        -gamma e_i e_j^T
+    "discrepancy"  gamma dD_i/dE_ji    beta e_j^T (phi'(h_i - beta d_i) * e_i): the only one that uses phi'
+    "fixed"        none
 
 All are directions to descend along. The default was chosen by measuring; see `docs/rules.md`.
 """
 
 import dataclasses
-from typing import ClassVar
+import fnmatch
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,9 +30,15 @@ from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
-from altprop.rules.feedback import choose_direct_kind
+from altprop.rules.feedback import choose_direct_kind, feedback_of
+from altprop.rules.hebbian import Hebbian
 
-_UPDATES = ("transpose", "hebbian", "error", "fixed")
+_UPDATES = ("transpose", "hebbian", "error", "discrepancy", "fixed")
+_INNER: Mapping[str, Callable[["RecursiveLRA"], Rule]] = {
+    "reclra": lambda rule: rule,
+    "backprop": lambda rule: Backprop(),
+    "hebbian": lambda rule: Hebbian(),
+}
 _DENSE_LIMIT = 2**24
 
 
@@ -39,10 +50,16 @@ class RecursiveLRA(Rule):
         beta: how far a message moves the target.
         gamma: strength of the feedback update.
         feedback_learning: see the module's docstring.
-        inner: how regions inside a block learn where the plan has blocks, "reclra" or "backprop".
+        inner: how regions inside a block learn where the plan has blocks, "reclra", "backprop" or "hebbian".
         kind: feedback kind, or "auto".
         distribution: of E.
         scale: multiplies the distribution's own width.
+        options: further options of the kind, such as {"kernel": 5}.
+        p: norm of the discrepancy.
+        q: its power.
+        kappa: weight of a region's discrepancy; a number, or numbers by globs over names, first match first.
+        mixed: share a of the error in `a e + (1 - a) sign(z - y)`.
+        largest: updates of a larger norm are projected to it (`c D / ||D||`); 0 for none.
     """
 
     name: ClassVar[str] = "reclra"
@@ -58,12 +75,24 @@ class RecursiveLRA(Rule):
     kind: str = "auto"
     distribution: str = "normal"
     scale: float = 1.0
+    options: Mapping[str, Any] | None = None
+    p: float = 2.0
+    q: float = 2.0
+    kappa: float | Mapping[str, float] = 1.0
+    mixed: float = 1.0
+    largest: float = 0.0
 
     def __post_init__(self) -> None:
         if self.feedback_learning not in _UPDATES:
             raise RuleError(f'reclra: feedback_learning="{self.feedback_learning}"; choose from {_UPDATES}.')
-        if self.inner not in ("reclra", "backprop"):
-            raise RuleError(f'reclra: inner="{self.inner}"; choose "reclra" or "backprop".')
+        if self.inner not in _INNER:
+            raise RuleError(f'reclra: inner="{self.inner}"; choose from {tuple(_INNER)}.')
+        if self.p < 1 or self.q <= 0:
+            raise RuleError(f"reclra: p={self.p}, q={self.q}; p is 1 or more, q above 0.")
+        if not 0 <= self.mixed <= 1:
+            raise RuleError(f"reclra: mixed={self.mixed}; it is a share, from 0 to 1.")
+        if self.largest < 0:
+            raise RuleError(f"reclra: largest={self.largest}; it is a norm, 0 for none.")
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
@@ -71,20 +100,57 @@ class RecursiveLRA(Rule):
         if kind == "auto":
             large = adjacent and source.error_units * target.units > _DENSE_LIMIT
             kind = "forward" if large else choose_direct_kind(source, target)
-        options = {"distribution": self.distribution, "scale": self.scale}
-        return Feedback(kind, options, learning=self.feedback_learning != "fixed")
+        usual = {"distribution": self.distribution, "scale": self.scale}
+        return feedback_of(kind, usual, self.options or {}, self.feedback_learning != "fixed")
 
     def inner_rule(self) -> Rule:
-        """Inside a block: rec-LRA again, or backpropagation of the block's error."""
-        return Backprop() if self.inner == "backprop" else self
+        """Inside a block: rec-LRA again, backpropagation of the block's error, or Hebbian learning."""
+        return _INNER[self.inner](self)
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
-        """Eq. 3 and 4: the mismatch between the activity and its target."""
-        return local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
+        """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
+        v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
+        e = v if self.p == self.q == 2 else self._derivative(v)
+        if self.mixed != 1:
+            e = self.mixed * e + (1 - self.mixed) * torch.sign(v)
+        kappa = self._kappa(local.region.name)
+        return e if kappa == 1 else kappa * e
+
+    def _derivative(self, v: torch.Tensor) -> torch.Tensor:
+        """Derivative of `||v||_p^q / q` of each sample."""
+        e = torch.sign(v) * v.abs() ** (self.p - 1) if self.p != 1 else torch.sign(v)
+        if self.p == self.q:
+            return e
+        norm = v.abs().pow(self.p).sum(list(range(1, v.dim())), keepdim=True).pow(1 / self.p)
+        return torch.where(norm > 0, e * norm.clamp_min(torch.finfo(v.dtype).tiny) ** (self.q - self.p), e)
+
+    def _kappa(self, region: str) -> float:
+        if not isinstance(self.kappa, Mapping):
+            return float(self.kappa)
+        return next((float(k) for glob, k in self.kappa.items() if fnmatch.fnmatchcase(region, glob)), 1.0)
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Eq. 6 and its relatives, as an outer product of the source's error with a factor of the target."""
-        factors = {"transpose": local.z, "hebbian": d, "error": -e}
-        return incoming.outer(self.gamma * factors[self.feedback_learning])
+        if self.feedback_learning == "discrepancy":
+            factor = self.beta * local.phi_vjp(e, torch.sub(local.h, d, alpha=self.beta))
+        else:
+            factor = {"transpose": local.z, "hebbian": d, "error": -e}[self.feedback_learning]
+        return incoming.outer(self.gamma * factor if self.gamma != 1 else factor)
+
+    def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """Projects an update onto the ball of norm `largest`."""
+        if not self.largest:
+            return direction
+        return direction * (self.largest / torch.linalg.vector_norm(direction)).clamp_max(1.0)
+
+    def error_equation(self) -> str:
+        """The equation, with all options that change it."""
+        if self.p == self.q == 2 and self.mixed == 1:
+            text = super().error_equation()
+        else:
+            term = f"||v||_{self.p:g}^{self.q - self.p:g} |v|^{self.p - 1:g} sign(v)"
+            share = "" if self.mixed == 1 else f"{self.mixed:g} {term} + {1 - self.mixed:g} sign(v)"
+            text = f"e = {share or term}, v = z - phi(h - {self.beta} d)"
+        return text if self.kappa == 1 else f"{text}; times kappa = {self.kappa}"

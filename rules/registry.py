@@ -1,6 +1,7 @@
 """Finding rules by name."""
 
 from altprop.rules.base import RULES, Rule, parse_rule
+from altprop.rules.frozen import Frozen
 
 
 def get(rule: str | Rule) -> Rule:
@@ -9,9 +10,12 @@ def get(rule: str | Rule) -> Rule:
     Raises:
         RuleError: unknown rule or option.
     """
+    if rule == "frozen":
+        return Frozen()
     return rule if isinstance(rule, Rule) else parse_rule(rule)
 
 
 def available() -> dict[str, str]:
     """Returns the rules by name, with one line on each: what it does, and its recipe in brackets."""
-    return {name: f"{RULES[name].summary} [{RULES[name].recipe}]" for name in sorted(RULES)}
+    listed = [name for name in sorted(RULES) if RULES[name].listed]
+    return {name: f"{RULES[name].summary} [{RULES[name].recipe}]" for name in listed}

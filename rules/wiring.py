@@ -7,46 +7,27 @@
 * *blocks*: the last region of each block hears from the output, the others inside the block from the next one; what
   lies outside all blocks hears from the output. Without repeated submodules, groups of `gap` regions are the blocks:
   `"blocks(gap=3)"`.
+* *recursive*: `"recursive(depth=2, by='bottleneck')"`; see `altprop.rules.recursion`.
+* *modules*: `"modules(gap=3)"`: the last region of each module hears exactly from what reads it, the others of the
+  module hear from that last one.
+* *head*: fully connected regions at the end hear from the output, all others exactly from what reads them.
 """
 
+import ast
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-
-import networkx as nx
+from typing import Any
 
 from altprop.ir.errors import PlanError
 from altprop.ir.plan import Connection, RegionPlan, WiringPlan
-from altprop.ir.region import Region, forward_edges
+from altprop.ir.region import Region
 from altprop.rules.base import Rule
+from altprop.rules.frozen import Frozen
+from altprop.rules.network import Network
+from altprop.rules.recursion import Grouping, group_regions, recursive_sources
 
-PLANS = ("chain", "direct", "blocks")
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """What a plan may know of a network: its regions and the forward edges between them."""
-
-    regions: tuple[Region, ...]
-    edges: "nx.DiGraph[str]"
-
-    @staticmethod
-    def of(regions: Sequence[Region]) -> "Network":
-        """Builds the network of some regions."""
-        return Network(tuple(regions), forward_edges(tuple(regions)))
-
-    def region(self, name: str) -> Region:
-        """Returns the region called `name`."""
-        return next(region for region in self.regions if region.name == name)
-
-    def consumers(self, region: Region) -> list[Region]:
-        """Returns the regions that read `region`, in forward order."""
-        return [r for r in self.regions if self.edges.has_edge(region.name, r.name)]
-
-    def outputs_after(self, region: Region) -> list[Region]:
-        """Returns the output regions that `region` leads to, itself excluded."""
-        later = nx.descendants(self.edges, region.name)
-        return [r for r in self.regions if r.is_output and r.name in later]
+__all__ = ["PLANS", "Network", "make_plan"]
 
 
 def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | None, output_rule: Rule) -> WiringPlan:
@@ -68,8 +49,9 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
         wiring = _wiring(rule.plan if plan is None else plan, network)
         inner, found = wiring(network, region, rule)
         chosen = rule.output_rule(output_rule) if region.is_output else inner
-        regions.append(RegionPlan(region.name, str(chosen) if region.parameters else "frozen"))
-        connections += found
+        alone = chosen is not None and chosen.learns_alone
+        regions.append(RegionPlan(region.name, _text(chosen, region), error_neurons=not alone))
+        connections += [] if alone or _is_frozen(chosen) else found
     position = {region.name: index for index, region in enumerate(network.regions)}
     connections.sort(key=lambda c: (-position[c.target], -position[c.source]))
     made = WiringPlan(tuple(regions), tuple(connections), plan or "default")
@@ -77,19 +59,44 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
     return dataclasses.replace(made, connections=tuple(sorted(connections, key=lambda c: order[c.target])))
 
 
-Wiring = Callable[[Network, Region, Rule], tuple[Rule, list[Connection]]]
+def _text(rule: Rule | None, region: Region) -> str:
+    return str(rule) if rule is not None and region.parameters else "frozen"
+
+
+def _is_frozen(rule: Rule | None) -> bool:
+    return rule is None or isinstance(rule, Frozen)
+
+
+Wiring = Callable[[Network, Region, Rule], tuple[Rule | None, list[Connection]]]
+"""Of one region: the rule that it follows, None if it is frozen, and the connections into it."""
 
 
 def _wiring(text: str, network: Network) -> Wiring:
-    match = re.fullmatch(r"(\w+)(?:\(gap=(\d+)\))?", text.strip())
-    if match is None or match[1] not in PLANS or (match[2] and match[1] != "blocks"):
-        raise PlanError(f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3).')
-    if match[2] and int(match[2]) < 1:
+    """Returns the wiring that a text such as "blocks(gap=3)" describes."""
+    match = re.fullmatch(r"(\w+)(?:\((.+)\))?", text.strip())
+    name, options = (match[1], _options(text, match[2])) if match else ("", {})
+    if name not in PLANS or set(options or ()) - set(PLANS[name][0]) or options is None:
+        raise PlanError(
+            f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3), '
+            "recursive(depth=2, by='bottleneck'), modules(gap=3) and head."
+        )
+    gap = options.get("gap")
+    if gap is not None and (not isinstance(gap, int) or gap < 1):
         raise PlanError(f'plan "{text}": a gap is one region or more.')
-    if match[1] == "blocks":
-        blocks = _blocks(network, int(match[2]) if match[2] else None)
-        return lambda net, region, rule: _block_wiring(net, region, rule, blocks)
-    return {"chain": _chain, "direct": _direct}[match[1]]
+    return PLANS[name][1](network, options)
+
+
+def _options(text: str, given: str | None) -> dict[str, Any] | None:
+    """Reads `name=value, ...`; None if it does not read so."""
+    if given is None:
+        return {}
+    try:
+        call = ast.parse(f"f({given})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        found = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        return None
+    return None if call.args else found
 
 
 def _connect(sources: Sequence[Region], target: Region, rule: Rule, network: Network) -> list[Connection]:
@@ -100,14 +107,14 @@ def _connect(sources: Sequence[Region], target: Region, rule: Rule, network: Net
     return [of(source) for source in sources]
 
 
-def _chain(network: Network, region: Region, rule: Rule) -> tuple[Rule, list[Connection]]:
+def _chain(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
     consumers = network.consumers(region)
     if not rule.along_edges:
         consumers = consumers[:1]
     return rule, _connect(consumers, region, rule, network)
 
 
-def _direct(network: Network, region: Region, rule: Rule) -> tuple[Rule, list[Connection]]:
+def _direct(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
     if rule.along_edges:
         raise PlanError(
             f'the rule "{rule.name}" sends errors backwards along the forward edges, so it cannot follow the '
@@ -116,19 +123,26 @@ def _direct(network: Network, region: Region, rule: Rule) -> tuple[Rule, list[Co
     return rule, _connect(network.outputs_after(region), region, rule, network)
 
 
-def _block_wiring(
-    network: Network, region: Region, rule: Rule, blocks: Mapping[str, str]
-) -> tuple[Rule, list[Connection]]:
-    block = blocks.get(region.name, "")
-    inside = [r for r in network.consumers(region) if block and blocks.get(r.name) == block]
-    if not inside:
-        return _direct(network, region, rule)
+def _inside(network: Network, region: Region, rule: Rule, members: Sequence[Region]) -> list[Connection]:
+    """Connections of a region that follows an inner rule, from those that read it inside its group."""
     inner = rule.inner_rule()
-    heard = inside if inner.along_edges else inside[:1]
-    return inner, _connect(heard, region, inner, network)
+    return _connect(members if inner.along_edges else members[:1], region, inner, network)
 
 
-def _blocks(network: Network, gap: int | None) -> Mapping[str, str]:
+def _blocks(network: Network, options: Mapping[str, Any]) -> Wiring:
+    blocks = _block_names(network, options.get("gap"))
+
+    def wiring(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+        block = blocks.get(region.name, "")
+        inside = [r for r in network.consumers(region) if block and blocks.get(r.name) == block]
+        if not inside:
+            return _direct(network, region, rule)
+        return rule.inner_rule(), _inside(network, region, rule, inside)
+
+    return wiring
+
+
+def _block_names(network: Network, gap: int | None) -> Mapping[str, str]:
     """The block of each hidden region: repeated submodules, else groups of `gap` regions."""
     named = {r.name: r.block for r in network.regions if r.block}
     if named and gap is None:
@@ -136,3 +150,68 @@ def _blocks(network: Network, gap: int | None) -> Mapping[str, str]:
     hidden = [r for r in network.regions if not r.is_output]
     size = gap or 3
     return {region.name: f"group {index // size}" for index, region in enumerate(hidden)}
+
+
+def _recursive(network: Network, options: Mapping[str, Any]) -> Wiring:
+    grouping = Grouping(**options)
+    groups = group_regions(network, grouping)
+    sources = recursive_sources(network, groups, grouping.depth)
+    block = {member: anchor for anchor, members in groups.items() for member in members}
+
+    def wiring(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+        if region.name not in sources or region.name not in block:
+            source = sources.get(region.name)
+            if source is None or rule.along_edges:
+                return _direct(network, region, rule)
+            return rule, _connect([network.region(source)], region, rule, network)
+        inner = rule.inner_rule()
+        group = {block[region.name], *groups[block[region.name]]}
+        readers = [r for r in network.consumers(region) if r.name in group]
+        if inner.along_edges and readers:
+            return inner, _inside(network, region, rule, readers)
+        chosen = rule if inner.along_edges else inner
+        return chosen, _connect([network.region(sources[region.name])], region, chosen, network)
+
+    return wiring
+
+
+def _modules(network: Network, options: Mapping[str, Any]) -> Wiring:
+    modules = _block_names(network, options.get("gap"))
+
+    def wiring(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+        module = modules.get(region.name, "")
+        later = [r for r in network.hidden if modules.get(r.name) == module and network.leads_to(region, r)]
+        if module and later:
+            return rule, _connect(later[-1:], region, rule, network)
+        return _outside(network, region, rule)
+
+    return wiring
+
+
+def _outside(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+    """A region that hears from all that read it, by the outer rule; or that is frozen."""
+    outer = rule.outer_rule()
+    return outer, _connect(network.consumers(region), region, outer, network) if outer is not None else []
+
+
+def _head(network: Network, options: Mapping[str, Any]) -> Wiring:
+    flat = {r.name for r in network.regions if len(r.shape) == 2}
+    behind = {r.name: [o for o in network.regions if network.leads_to(r, o)] for r in network.regions}
+
+    def wiring(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+        if region.name in flat and all(r.name in flat for r in behind[region.name]):
+            return _direct(network, region, rule)
+        return _outside(network, region, rule)
+
+    return wiring
+
+
+PLANS: dict[str, tuple[tuple[str, ...], Callable[[Network, Mapping[str, Any]], Wiring]]] = {
+    "chain": ((), lambda network, options: _chain),
+    "direct": ((), lambda network, options: _direct),
+    "blocks": (("gap",), _blocks),
+    "recursive": (("depth", "gap", "by", "groups"), _recursive),
+    "modules": (("gap",), _modules),
+    "head": ((), _head),
+}
+"""Plans by name: the options that they take, and what makes their wiring."""

@@ -17,7 +17,13 @@ from altprop.nn import Sign
 BOUND = 1e-10
 WIDTHS = (7, 9, 5, 6, 3)
 BATCH = 4
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "sign": Sign}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "sign": Sign,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+}
 # Name, argument of `altprop.compile`, and whether the loss is a mean.
 LOSSES: dict[str, tuple[Any, bool]] = {
     "cross_entropy": ("cross_entropy", True),

@@ -18,6 +18,10 @@ def phi(name: str, h: Array) -> Array:
         return np.tanh(h)
     if name == "relu":
         return np.maximum(h, 0.0)
+    if name == "elu":
+        return np.where(h > 0.0, h, np.expm1(np.minimum(h, 0.0)))
+    if name == "sigmoid":
+        return 1.0 / (1.0 + np.exp(-h))
     assert name == "sign"
     return np.sign(h)
 
@@ -265,3 +269,22 @@ def transposed_convolution(error: Array, filters: Array, stride: int, size: int)
             made[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride] += part
     top, left = (made.shape[2] - size) // 2, (made.shape[3] - size) // 2
     return made[:, :, top : top + size, left : left + size]
+
+
+def discrepancy_error(v: Array, p: float, q: float, mixed: float, kappa: float) -> Array:
+    """Derivative of `kappa ||v||_p^q / q` of each sample by `v = z - y`, mixed with the sign."""
+    norm = (np.abs(v) ** p).sum(tuple(range(1, v.ndim)), keepdims=True) ** (1.0 / p)
+    e = norm ** (q - p) * np.abs(v) ** (p - 1.0) * np.sign(v)
+    return kappa * (mixed * e + (1.0 - mixed) * np.sign(v))
+
+
+def project(direction: Array, largest: float) -> Array:
+    """`c D / ||D||` where the norm is `c` or more."""
+    norm = np.sqrt((direction**2).sum())
+    return direction * largest / norm if norm >= largest else direction
+
+
+def oja(weight: Array, bias: Array, x: Array, z: Array, rate: float) -> tuple[Array, Array]:
+    """Oja's rule, to descend along: `-r (z^T x - diag(sum z^2) W)`, and the same for a bias with input 1."""
+    energy = (z**2).sum(0)
+    return -rate * (z.T @ x - energy[:, None] * weight), -rate * (z.sum(0) - energy * bias)

@@ -98,8 +98,11 @@ class TracedLocal:
         activity: torch.Tensor = run_nodes(nodes, {start: h})[self._captured.node(self.region.activity)]
         return activity
 
-    def phi_vjp(self, d: torch.Tensor) -> torch.Tensor:
+    def phi_vjp(self, d: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
         """Takes an error at the activity to the pre-activation."""
+        if h is not None:
+            pulled: torch.Tensor = torch.func.vjp(self.phi, h)[1](d)[0]
+            return pulled
         made = evaluate(self.local, [("h",)], self.known, {("cot_z",): d})[("h",)]
         return torch.zeros_like(d) if made is None else made
 

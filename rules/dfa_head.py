@@ -1,0 +1,40 @@
+"""Direct feedback alignment on the fully connected regions alone (Han and Yoo 2019; Crafton et al. 2019).
+
+    fully connected:  d_i = e_L B_i
+    all before them:  d_i = sum over consumers j of (dh_j / dz_i)^T e_j, or frozen
+    e_i = phi_i'(h_i) * d_i
+
+The local error of the first fully connected region goes on by exact gradient into the convolutions.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.errors import RuleError
+from altprop.rules.base import Rule
+from altprop.rules.bp import Backprop
+from altprop.rules.dfa import DirectFeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadFeedbackAlignment(DirectFeedbackAlignment):
+    """Direct feedback alignment on the head.
+
+    Attributes:
+        features: what the part before the head does, "bp" or "frozen".
+    """
+
+    name: ClassVar[str] = "dfa_head"
+    summary: ClassVar[str] = "direct feedback alignment on the fully connected regions, exact gradient before them"
+    source: ClassVar[str] = "Han and Yoo 2019; Crafton et al. 2019"
+    plan: ClassVar[str] = "head"
+
+    features: str = "bp"
+
+    def __post_init__(self) -> None:
+        if self.features not in ("bp", "frozen"):
+            raise RuleError(f'dfa_head: features="{self.features}"; choose "bp" or "frozen".')
+
+    def outer_rule(self) -> Rule | None:
+        """The rule of the regions before the head; None freezes them."""
+        return Backprop() if self.features == "bp" else None

@@ -1,0 +1,20 @@
+"""No rule: regions that do not learn, in a mapping of rules by globs, such as `{"features.*": "frozen", "*": "dfa"}`.
+
+Plans write it as "frozen". The regions still compute; parameters with `requires_grad=False` are frozen without it.
+"""
+
+import dataclasses
+
+from altprop.rules.base import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Rule):
+    """Stands for no rule; it is not among the rules, and prints as plans write it."""
+
+    def output_rule(self, usual: Rule) -> Rule:
+        """An output region may be frozen too."""
+        return self
+
+    def __str__(self) -> str:
+        return "frozen"

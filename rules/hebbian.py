@@ -1,0 +1,54 @@
+"""Hebbian learning by Oja's rule (Oja 1982): what a region may do inside a block of rec-LRA without any error pathway.
+
+    dW = -r (z^T x - diag(sum z^2) W)
+
+to descend along, with the activity `z` and the region's input `x`, each position a sample. The second term keeps the
+weights of a unit bounded.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from altprop.rules.base import Incoming, Local, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Hebbian(Rule):
+    """Oja's rule.
+
+    Attributes:
+        rate: r.
+    """
+
+    name: ClassVar[str] = "hebbian"
+    summary: ClassVar[str] = "Hebbian learning (Oja): activity alone, no error pathway"
+    source: ClassVar[str] = "Oja 1982"
+    needs_derivative: ClassVar[bool] = False
+    learns_alone: ClassVar[bool] = True
+    listed: ClassVar[bool] = False
+    equation: ClassVar[str] = "e = -{rate} z"
+
+    rate: float = 1.0
+
+    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
+        """The activity itself."""
+        return local.z
+
+    def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
+        """What raises the activity when it is descended along."""
+        return d * -self.rate
+
+    def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Hebb's product, less the decay that keeps it bounded."""
+        channel = local.z.dim() - 1 if local.z.dim() == 3 else 1
+        energy = local.z.square().sum([d for d in range(local.z.dim()) if d != channel])
+        moved: dict[str, torch.Tensor] = {}
+        for name, hebb in local.parameter_vjp(e).items():
+            own = local.parameters[name]
+            fits = own.shape[0] == energy.shape[0]
+            strength = energy.view(-1, *([1] * (own.dim() - 1))) if fits else energy.mean()
+            moved[name] = hebb + own * strength * self.rate
+        return moved

@@ -1,0 +1,30 @@
+"""Direct feedback alignment inside modules, exact gradient between them (Han, Park, Ryu and Yoo 2020; survey, 3.2).
+
+    last region of a module:  d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+    other regions of it:      d_i = e_m B_i, with e_m the error of the module's last region
+    e_i = phi_i'(h_i) * d_i
+
+The way of the exact gradient is short: it passes one region of each module. Modules are repeated submodules of the
+model, or `gap` regions each: `plan="modules(gap=3)"`.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.rules.base import Rule
+from altprop.rules.bp import Backprop
+from altprop.rules.dfa import DirectFeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class Modular(DirectFeedbackAlignment):
+    """Direct feedback alignment inside modules; options as there."""
+
+    name: ClassVar[str] = "modular"
+    summary: ClassVar[str] = "direct feedback alignment inside modules, exact gradient between them"
+    source: ClassVar[str] = "Han et al. 2020"
+    plan: ClassVar[str] = "modules"
+
+    def outer_rule(self) -> Rule:
+        """The last region of a module learns by the exact gradient of the next module."""
+        return Backprop()
