@@ -30,7 +30,7 @@ class _Compiler:
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
         made = compile_graph(model, call.args, call.kwargs, options, target)
-        return _CompiledCall(made.graph, made.history, made.seconds, call)
+        return _CompiledCall(made.graph, made.history, made.seconds, made.observer, call)
 
     def schedule(self, net: LocalNet, devices: int | Sequence[str], **wanted: Any) -> Schedule:
         return make_schedule(net, self.options, devices, **wanted)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
+from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
@@ -58,11 +59,12 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The last graph, all graphs by the pass that made them, and the seconds that each took."""
+    """The last graph, all graphs by the pass that made them, the seconds that each took, and how to measure."""
 
     graph: ErrorGraph
     history: Mapping[str, ErrorGraph]
     seconds: Mapping[str, float]
+    observer: Observer
 
 
 def compile_graph(
@@ -90,9 +92,10 @@ def _compile_graph(
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
     plan = runner.time("plan", lambda: _plan(graph, options))
-    for one in _passes(captured, options, plan, target):
+    target = fake_target(captured, options.loss, target)
+    for one in _passes(options, plan, target):
         graph = runner.run(one, graph)
-    return Compiled(graph, runner.history, runner.seconds)
+    return Compiled(graph, runner.history, runner.seconds, Observer(graph, options.loss, target))
 
 
 class _Runner:
@@ -120,7 +123,7 @@ def _plan(graph: ErrorGraph, options: Options) -> WiringPlan:
     return make_plan(Network.of(graph.regions), options.rule_of, options.plan, Backprop())
 
 
-def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
+def _passes(options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
     rules = {str(rule): rule for rule in options.rules.values()}
     fused = options.optimizer is None or options.optimizer.fused
     passes: list[Pass] = [
@@ -128,7 +131,7 @@ def _passes(captured: CapturedGraph, options: Options, plan: WiringPlan, target:
         ConnectSkipErrors(),
         InsertFeedback(rules),
         DeriveUpdates(rules, options.loss),
-        Flatten(options.loss, fake_target(captured, options.loss, target)),
+        Flatten(options.loss, target),
     ]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))

@@ -25,6 +25,7 @@ SLOT_KINDS = (
     "loss",  # the loss, a scalar
     "gradient",  # update direction of a parameter
     "feedback_gradient",  # update direction of a feedback parameter
+    "observed",  # a value that a measurement reads: "error:region", "activity:region" or "preactivation:region"
 )
 
 
@@ -41,7 +42,7 @@ class Program:
     """A flat program.
 
     Attributes:
-        name: "forward", "update", "backward" or "step".
+        name: "forward", "update", "backward", "step" or "observe".
         graph: its operators; placeholders and results stand in the order of the slots.
         inputs: what to pass.
         outputs: what comes out.

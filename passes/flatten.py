@@ -44,6 +44,17 @@ class Flatten(Pass):
 
 
 def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
+    return complete(graph, loss, target).finish("backward")
+
+
+def complete(graph: ErrorGraph, loss: Loss, target: Any) -> FlatBuilder:
+    """Builds forward, loss and all updates as one program, and leaves it open for further results.
+
+    Args:
+        graph: at level "derived".
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+    """
     builder = FlatBuilder(graph)
     builder.preamble()
     add_targets(builder, loss, target)
@@ -56,7 +67,7 @@ def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
     add_loss(builder, loss, target, reduction)
     updates.run_ready()
     builder.buffers()
-    return builder.finish("backward")
+    return builder
 
 
 def _forward(graph: ErrorGraph) -> FlatBuilder:

@@ -12,12 +12,14 @@ from torch import nn
 from altprop.ir.errors import CompileError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.measurement import Measurement
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
@@ -156,6 +158,30 @@ class LocalNet(nn.Module):
         executor = variant.executor("backward" if self.optimizer is None else "step")
         with torch.autocast(call.device_type, enabled=False), torch.no_grad():
             return count_held(executor.program, executor.arguments(given))
+
+    def measure(self, inputs: Any, target: Any) -> Measurement:
+        """Compares the updates with the loss's true gradients on a batch; nothing of the net is altered.
+
+        This is the one place that calls autograd.
+
+        Args:
+            inputs: as for `step`.
+            target: the loss's target.
+
+        Returns:
+            Angles, norms and discrepancies, by region and by connection.
+        """
+        call = Call.from_inputs(inputs)
+        variant = self._variant(call, target)
+        with untouched(self.model):
+            values = variant.observe(call, target)
+        observer = variant.compiled.observer
+        with untouched(self.model):
+            gradients = true_gradients(self.model, call.args, call.kwargs, observer.loss, target)
+        parameters, feedback = dict(self.model.named_parameters()), dict(self.feedback.items())
+        with untouched(self.model), torch.no_grad():
+            measurement: Measurement = observer.measure(values, gradients, parameters, feedback)
+        return measurement
 
     def _moved(self, slot: Slot) -> nn.Parameter:
         if slot.kind == "feedback_gradient":

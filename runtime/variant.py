@@ -161,6 +161,13 @@ class Variant:
             self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
         return self._executors[name]
 
+    def observe(self, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
+        """Runs the program that a measurement reads; returns its results by slot."""
+        if "observe" not in self._executors:
+            self._executors["observe"] = Executor(self.compiled.observer.program(), self._bindings)
+        executor = self._executors["observe"]
+        return dict(zip(executor.outputs, executor.run(self.given(call, target)), strict=True))
+
     def given(self, call: Call, target: Any = None) -> dict[Slot, Any]:
         """Pairs the slots of inputs and targets with values.
 

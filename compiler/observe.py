@@ -1,0 +1,153 @@
+"""Makes the program that a measurement runs, and reads its results.
+
+The program is the one that computes the updates, with the activities, pre-activations and errors among its results: a
+measurement sees the feedback that is in use, never a copy of it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.loss import Loss
+from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure
+from altprop.ir.plan import Connection
+from altprop.ir.program import Program, Slot
+from altprop.passes.derive.products import replaced_parameters
+from altprop.passes.flatten import complete
+from altprop.rules.feedback import DIRECT, EDGE
+
+Tensors = Mapping[str, torch.Tensor]
+Values = Mapping[Slot, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observer:
+    """What is needed to measure a compiled net.
+
+    Attributes:
+        graph: at level "derived".
+        loss: the loss.
+        target: tree of fake tensors of the target's form; None if it is not known.
+    """
+
+    graph: ErrorGraph
+    loss: Loss
+    target: Any
+
+    def program(self) -> Program:
+        """Makes the program.
+
+        Raises:
+            CompileError: the form of the target is not known yet.
+        """
+        if self.target is None:
+            raise CompileError("the form of the target is not known: call net.backward or net.step once before.")
+        builder = complete(self.graph, self.loss, self.target)
+        for region in self.graph.regions:
+            for what, name in (("activity", region.activity), ("preactivation", region.preactivation)):
+                builder.result(Slot("observed", f"{what}:{region.name}"), builder.value(("captured", name)))
+        for name in self.graph.updates:
+            builder.result(Slot("observed", f"error:{name}"), builder.value(("error", name)))
+        return builder.finish("observe")
+
+    def measure(self, values: Values, gradients: Tensors, parameters: Tensors, feedback: Tensors) -> Measurement:
+        """Reads the results.
+
+        Args:
+            values: what the program returned, by slot.
+            gradients: true gradients of the loss, by parameter.
+            parameters: by name.
+            feedback: feedback parameters by name.
+        """
+        reader = _Reader(self.graph, values, parameters, feedback)
+        regions = {name: reader.region(name, gradients) for name in self._forward_order()}
+        connections = {c.name: reader.connection(c) for c in self.graph.connections}
+        return Measurement(float(values[Slot("loss", "loss")]), regions, connections)
+
+    def _forward_order(self) -> list[str]:
+        return [region.name for region in self.graph.regions if region.name in self.graph.updates]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    graph: ErrorGraph
+    values: Values
+    parameters: Tensors
+    feedback: Tensors
+
+    def region(self, name: str, gradients: Tensors) -> RegionMeasure:
+        names = [p for p in self.graph.updates[name].gradients if p in gradients]
+        update = _joined([self.values[Slot("gradient", p)] for p in names])
+        gradient = _joined([gradients[p] for p in names])
+        e = self.values[Slot("observed", f"error:{name}")]
+        squares, samples = float(e.square().sum()), max(e.shape[0], 1)
+        return RegionMeasure(
+            region=name,
+            rule=self.graph.neurons[name].rule,
+            angle=_angle(update, gradient),
+            global_reduction=_ratio(float(update @ gradient), float(gradient @ gradient)),
+            local_reduction=_ratio(samples * float(update @ update), squares),
+            discrepancy=squares / samples,
+            error=math.sqrt(squares),
+            update=float(update.norm()),
+            gradient=float(gradient.norm()),
+            weights=float(_joined([self.parameters[p] for p in names]).norm()),
+        )
+
+    def connection(self, c: Connection) -> ConnectionMeasure:
+        own = {p.name: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}
+        floating = [tensor for tensor in own.values() if tensor.is_floating_point()]
+        angle = self._direct(c) if c.feedback.kind in DIRECT else self._edge(c, own)
+        return ConnectionMeasure(c.name, c.feedback.kind, angle, float(_joined(floating).norm()))
+
+    def _direct(self, c: Connection) -> float:
+        """Angle between `z B^T`, the transpose of the projection, and the source's pre-activation."""
+        source = self.graph.region(c.source)
+        h = self.values[Slot("observed", f"preactivation:{c.source}")]
+        activity = self.values[Slot("observed", f"activity:{c.target}")]
+        tensors = {p.part: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}
+        if tuple(map(str, source.error_shape[1:])) != tuple(map(str, h.shape[1:])) or not tensors:
+            return math.nan
+
+        def message(error: torch.Tensor) -> torch.Tensor:
+            return DIRECT[c.feedback.kind].project(error, tensors, activity, c.feedback.options)
+
+        (estimate,) = torch.func.vjp(message, torch.zeros_like(h))[1](activity)
+        return _mean_angle(estimate.flatten(1), h.flatten(1))
+
+    def _edge(self, c: Connection, own: Tensors) -> float:
+        """Angle between what stands in the weights' place and the weights."""
+        stands = {p.stands_for: own[p.name] for p in self.graph.feedback.values() if p.name in own}
+        places, weights = [], []
+        for name in replaced_parameters(self.graph.locals[c.source], self.graph.region(c.target).outputs):
+            weight = self.parameters[name]
+            made = EDGE[c.feedback.kind].substitute(weight, stands.get(name), c.feedback.options)
+            places.append(weight if made is None else made)
+            weights.append(weight)
+        return _angle(_joined(places), _joined(weights)) if weights else math.nan
+
+
+def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
+    flat = [tensor.detach().flatten().to(torch.float64) for tensor in tensors]
+    return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else math.nan
+
+
+def _angle(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Angle between two vectors in degrees."""
+    scale = float(one.norm() * other.norm())
+    return math.degrees(math.acos(max(-1.0, min(1.0, float(one @ other) / scale)))) if scale else math.nan
+
+
+def _mean_angle(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Angle between two rows in degrees, averaged over the rows."""
+    cosines = torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=1)
+    return float(torch.rad2deg(torch.acos(cosines.clamp(-1, 1))).mean())

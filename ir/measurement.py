@@ -1,0 +1,110 @@
+"""What a measurement of a net says, region by region and connection by connection.
+
+*Update* is the direction that the rule computes for the parameters of a region, *gradient* the true one of the loss
+at the same batch, with the same dropout masks. Angles are in degrees: 0 is the same direction, 90 unrelated.
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionMeasure:
+    """One region.
+
+    Attributes:
+        region: its name.
+        rule: the rule that moves it.
+        angle: between update and gradient, over all parameters of the region.
+        global_reduction: how fast the loss falls along the update, relative to how fast it falls along the gradient:
+            `<update, gradient> / <gradient, gradient>`.
+        local_reduction: how fast the region's own error falls along the update, per unit of learning rate:
+            `N |update|^2 / sum_n |e_n|^2`, to first order.
+        discrepancy: mean over samples of `|e_n|^2`; for representation alignment `|z_n - y_n|^2`.
+        error: norm of the error neurons over the whole batch.
+        update: norm of the update.
+        gradient: norm of the gradient.
+        weights: norm of the parameters.
+    """
+
+    region: str
+    rule: str
+    angle: float
+    global_reduction: float
+    local_reduction: float
+    discrepancy: float
+    error: float
+    update: float
+    gradient: float
+    weights: float
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of `angle`."""
+        return math.cos(math.radians(self.angle))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectionMeasure:
+    """One connection.
+
+    Attributes:
+        connection: its name.
+        kind: its feedback kind.
+        angle: for feedback over a forward edge, between it and the weights that it stands for; for direct feedback,
+            between `z_i B_i^T` and the pre-activation of the source, a sample at a time, averaged (direct
+            Kolen-Pollack paper, section 2.5); NaN where the shapes allow neither.
+        feedback: norm of the feedback's tensors.
+    """
+
+    connection: str
+    kind: str
+    angle: float
+    feedback: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What `net.measure` returns; prints as two tables.
+
+    Attributes:
+        loss: of the batch.
+        regions: by name, in forward order.
+        connections: by name, in the order in which errors are sent.
+    """
+
+    loss: float
+    regions: Mapping[str, RegionMeasure]
+    connections: Mapping[str, ConnectionMeasure]
+
+    @property
+    def discrepancy(self) -> float:
+        """Total discrepancy: the sum over regions."""
+        return sum(row.discrepancy for row in self.regions.values())
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Writes the regions' table; returns the path."""
+        path = Path(path)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([field.name for field in dataclasses.fields(RegionMeasure)])
+            writer.writerows(dataclasses.astuple(row) for row in self.regions.values())
+        return path
+
+    def __str__(self) -> str:
+        head = f"loss {self.loss:.4f}, total discrepancy {self.discrepancy:.4g}"
+        tables = [_table(list(rows.values())) for rows in (self.regions, self.connections) if rows]
+        return "\n\n".join([head, *tables])
+
+
+def _table(rows: Sequence[Any]) -> str:
+    lines = [[field.name for field in dataclasses.fields(rows[0])]]
+    for row in rows:
+        cells = dataclasses.astuple(row)
+        lines.append([f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
