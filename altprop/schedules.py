@@ -1,11 +1,13 @@
 """`Schedule`: what `net.schedule` returns."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from altprop.compiler.pipeline import Options, fake_target
+from altprop.compiler.schedule.baselines import get_order
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.lower import Lowering
 from altprop.compiler.schedule.simulate import simulate
@@ -17,10 +19,16 @@ from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.timeline import Timeline
 from altprop.runtime.net import LocalNet
 from altprop.runtime.parallel.base import Runtime
+from altprop.runtime.parallel.distributed import DistributedRuntime
+from altprop.runtime.parallel.measure import measure_tasks
 from altprop.runtime.parallel.serial import SerialRuntime
 from altprop.runtime.parallel.threads import ThreadsRuntime
 
-RUNTIMES: dict[str, Callable[..., Runtime]] = {"serial": SerialRuntime, "threads": ThreadsRuntime}
+RUNTIMES: dict[str, Callable[..., Runtime]] = {
+    "serial": SerialRuntime,
+    "threads": ThreadsRuntime,
+    "distributed": DistributedRuntime,
+}
 
 
 class Schedule:
@@ -98,8 +106,8 @@ class Schedule:
         """Returns what runs training steps by this schedule, on the net's own parameters.
 
         Args:
-            name: "serial" or "threads".
-            options: of the runtime, such as `timeout=` in seconds.
+            name: "serial"; "threads", one a device; or "distributed", one process a device, under torchrun.
+            options: of the runtime: see the classes in `altprop.runtime.parallel`.
 
         Raises:
             ScheduleError: unknown name, or a schedule that was parsed and not bound to a net.
@@ -107,6 +115,18 @@ class Schedule:
         if name not in RUNTIMES:
             raise ScheduleError(f'there is no runtime "{name}"; there are {", ".join(RUNTIMES)}.')
         return RUNTIMES[name](self.lowered, self._bound().tensors(), **options)
+
+    def measure(self, inputs: Any, target: Any, repeats: int = 5) -> CostModel:
+        """Times every task on a copy of the net; simulations with the result know this machine's own times.
+
+        Args:
+            inputs: as in `net.step`, with as many samples as the schedule was made for.
+            target: the loss's target.
+            repeats: steps that are timed.
+        """
+        copied = copy.deepcopy(self._bound())
+        found = measure_tasks(SerialRuntime(self.lowered, copied.tensors()), inputs, target, repeats)
+        return dataclasses.replace(self.costs, measured=found)
 
     @property
     def lowered(self) -> Lowered:
@@ -140,6 +160,7 @@ def make_schedule(
     target: Any = None,
     placement: Mapping[str, int] | None = None,
     machine: Machine | CostModel | str | Path | None = None,
+    order: str = "list",
 ) -> Schedule:
     """Makes a schedule of a compiled net; see `LocalNet.schedule`."""
     if isinstance(devices, str):
@@ -151,7 +172,7 @@ def make_schedule(
         machine = Machine.load(machine)
     costs = machine if isinstance(machine, CostModel) else CostModel(machine or Machine())
     lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target)
-    lowered = lowering.schedule(names, costs, placement=placement)
+    lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
     return Schedule(lowered.schedule, costs, lowered, net)
 
 

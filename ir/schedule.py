@@ -190,12 +190,17 @@ class Lowered:
     Attributes:
         schedule: the schedule.
         pieces: by kind and region; `("U+", region)` adds to gradients that are there already.
-        losses: number that each micro-batch's loss is multiplied with before they are added up.
+        mean: whether the loss is a mean over samples; else it is a sum.
     """
 
     schedule: Schedule
     pieces: Mapping[tuple[str, str], Piece]
-    losses: float
+    mean: bool
+
+    @property
+    def share(self) -> float:
+        """Number that each micro-batch's loss is multiplied with before they are added up."""
+        return 1.0 / self.schedule.microbatches if self.mean else 1.0
 
     def piece(self, task: Task) -> Piece:
         """Returns what a task runs."""

@@ -97,6 +97,24 @@ class Bindings:
             return lambda: value
         return None
 
+    def get(self, slot: Slot) -> torch.Tensor:
+        """Returns the tensor of a slot that lives in the net."""
+        getter = self.getter(slot)
+        assert getter is not None, slot
+        found: torch.Tensor = getter()
+        return found
+
+    def put(self, slot: Slot, value: torch.Tensor) -> None:
+        """Replaces the tensor of a slot that lives in the net, under all names that it has there."""
+        old = self.get(slot)
+        if isinstance(old, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=old.requires_grad)
+        held = (self._model, self._feedback, self._state)
+        for module in (one for root in held if isinstance(root, nn.Module) for one in root.modules()):
+            for table in (module._parameters, module._buffers):
+                for name in [name for name, tensor in table.items() if tensor is old]:
+                    table[name] = value  # type: ignore[assignment]
+
 
 def _lookup(table: Mapping[str, Any], leaf: str, module: nn.Module) -> Getter:
     if leaf in table:

@@ -265,7 +265,8 @@ class LocalNet(nn.Module):
             options: `microbatches=`, a number that divides the batch; `batch=`, samples of a step, else those of the
                 example; `target=`, an example of the loss's target where it has no usual form; `placement=`, the
                 device of each region, by name, where stages of equal work are not wanted; `machine=`, an
-                `altprop.Machine`, or the file of one.
+                `altprop.Machine`, or the file of one; `order=`, "list", or a known order of pipelines to compare with:
+                "naive", "gpipe", "1f1b", "zero-bubble".
 
         Returns:
             An `altprop.Schedule`.
@@ -284,7 +285,8 @@ class LocalNet(nn.Module):
         """
         graph = self.graph
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
-        return NetTensors(bindings, graph.captured.inputs, self.optimizer, self.state)
+        keywords = tuple(self._compiled().example.kwargs)
+        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state)
 
     @property
     def example_batch(self) -> int:

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Iterable, Mapping
 
 import networkx as nx
+import torch
 from torch import fx
 
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
@@ -22,11 +23,33 @@ def assign(builder: TaggedBuilder) -> dict[fx.Node, Tag]:
     """Returns the task of every operator: its kind and region."""
     tags = dict(builder.tags)
     _follow_tuples(tags)
+    _join_norms(builder, tags)
     _split_errors(builder, tags)
     for update in builder.source.updates.values():
         _split_messages(builder, tags, update.region)
     _follow_tuples(tags)
     return tags
+
+
+_NORMS = (
+    torch.ops.aten.native_batch_norm_backward.default,
+    torch.ops.aten.native_layer_norm_backward.default,
+    torch.ops.aten.native_group_norm_backward.default,
+)
+
+
+def _join_norms(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
+    """The derivative of a norm is made once, where a region's update and a message through it both read it."""
+    seen: dict[str, fx.Node] = {}
+    for node in [node for node in builder.graph.nodes if node in tags and node.target in _NORMS]:
+        twin = seen.setdefault(f"{node.target} {node.args[:-1]}", node)
+        if twin is not node:
+            joined = [a or b for a, b in zip(twin.args[-1], node.args[-1], strict=True)]  # type: ignore[arg-type]
+            twin.update_arg(len(twin.args) - 1, joined)
+            node.replace_all_uses_with(twin)
+            builder.graph.erase_node(node)
+            del tags[node]
+    _follow_tuples(tags)
 
 
 def _follow_tuples(tags: dict[fx.Node, Tag]) -> None:

@@ -124,7 +124,7 @@ class Lowering:
             programs=emitter.emit(),
         )
         verify_schedule(made)
-        return Lowered(made, self.cut.pieces, 1.0 / self.microbatches if self.mean else 1.0)
+        return Lowered(made, self.cut.pieces, self.mean)
 
     def _check_placement(self, regions: Mapping[str, int], devices: int) -> None:
         names = {region.name for region in self.graph.regions}

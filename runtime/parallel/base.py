@@ -20,16 +20,23 @@ class NetTensors:
     Attributes:
         bindings: finds parameters, buffers, feedback, state and constants.
         inputs: names of the model's inputs, in the order of the flattened call.
+        keywords: names of the keyword inputs, in the order of the capture.
         optimizer: the optimizer inside the program.
         state: its tensors and step count.
     """
 
     def __init__(
-        self, bindings: Bindings, inputs: tuple[str, ...], optimizer: Optimizer | None, state: OptimizerState
+        self,
+        bindings: Bindings,
+        inputs: tuple[str, ...],
+        keywords: tuple[str, ...],
+        optimizer: Optimizer | None,
+        state: OptimizerState,
     ) -> None:
         if optimizer is None:
             raise ScheduleError("a schedule runs whole steps: give altprop.compile an optimizer=altprop.optim....")
-        self.bindings, self.inputs, self.optimizer, self.state = bindings, inputs, optimizer, state
+        self.bindings, self.inputs, self.keywords = bindings, inputs, keywords
+        self.optimizer, self.state = optimizer, state
 
 
 class Runtime:
@@ -71,11 +78,17 @@ class Runtime:
 
     def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
         """All inputs and targets, cut into micro-batches."""
+        return self._cut(self._named_inputs(inputs) | self._named_targets(target))
+
+    def _named_inputs(self, inputs: Any) -> dict[str, Any]:
+        if isinstance(inputs, dict):
+            inputs = {name: inputs[name] for name in self.net.keywords}
         leaves = Call.from_inputs(inputs).leaves
+        return {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
+
+    def _named_targets(self, target: Any) -> dict[str, Any]:
         tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
-        named = {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
-        named |= {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
-        return self._cut(named)
+        return {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
 
     def _cut(self, named: Mapping[str, Any]) -> dict[str, Any]:
         count = self.schedule.microbatches
@@ -103,7 +116,7 @@ class Runtime:
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
-        return total if self.lowered.losses == 1.0 else total * self.lowered.losses
+        return total if self.lowered.share == 1.0 else total * self.lowered.share
 
 
 Factory = Callable[[Lowered, NetTensors], Runtime]

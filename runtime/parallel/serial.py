@@ -19,12 +19,13 @@ class SerialRuntime(Runtime):
         self._box: dict[tuple[str, int], torch.Tensor] = {}
         devices = range(len(self.schedule.programs))
         self.workers = [Worker(lowered, device, net.bindings, _Mail(self._box, device)) for device in devices]
-        self._order = self._find_order()
+        self._order: list[Any] = []
+        self.reorder()
 
-    def _find_order(self) -> list[Any]:
-        """The actions of all workers, as `walk` orders their tasks."""
+    def reorder(self) -> None:
+        """Takes the actions of all workers, as `walk` orders their tasks."""
         actions = [{id(task): action for task, action in worker.actions} for worker in self.workers]
-        return [actions[device][id(task)] for device, task in walk(self.schedule) if id(task) in actions[device]]
+        self._order = [actions[device][id(task)] for device, task in walk(self.schedule) if id(task) in actions[device]]
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
         for worker in self.workers:

@@ -1,0 +1,198 @@
+"""The distributed runtime: one process a device, over torch.distributed; start it with plain `torchrun`.
+
+Ranks run the programs of devices 0, 1, ... Each holds the parameters of its own regions only. Transfers are batched
+point-to-point operations; their shapes stand in the program and are never sent. Before the first step all ranks
+compare the fingerprints of their programs.
+
+With more ranks than devices there are *replicas*: a mesh `("replica", "region")` of ranks, in which every replica
+trains on samples of its own and gradients are averaged (of losses that are sums, added) before they move parameters.
+
+A rank that ends or hangs ends the step on every other rank: with an error that says what was waited for, at once where
+the connection breaks, else after the time limit of the process group.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from altprop.ir.errors import ScheduleError
+from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm
+from altprop.runtime.parallel.base import NetTensors, Runtime
+from altprop.runtime.parallel.residents import release, residents
+from altprop.runtime.parallel.wire import empty, pack, unpack
+from altprop.runtime.parallel.worker import Arrival, Worker
+
+
+class DistributedRuntime(Runtime):
+    """Runs the program of this rank's device.
+
+    Args:
+        lowered: the schedule and what its tasks run.
+        net: tensors of the net.
+        mesh: mesh of ranks with the dimension "region" and, for replicas, "replica"; None makes one of all ranks.
+        release_others: whether parameters, feedback and state of other ranks' regions are given up, so that this rank
+            holds its own alone; they become tensors without memory.
+
+    Raises:
+        ScheduleError: there is no process group, its size does not fit, or the ranks have different programs.
+    """
+
+    def __init__(
+        self, lowered: Lowered, net: NetTensors, mesh: DeviceMesh | None = None, release_others: bool = True
+    ) -> None:
+        super().__init__(lowered, net)
+        self.mesh = mesh if mesh is not None else default_mesh(len(self.schedule.devices))
+        region = self.mesh["region"]
+        self.device = region.get_local_rank()
+        self.replicas = self.mesh["replica"].size() if "replica" in (self.mesh.mesh_dim_names or ()) else 1
+        self._ranks: list[int] = region.mesh.tolist()
+        if len(self._ranks) != len(self.schedule.devices):
+            raise ScheduleError(
+                f"the schedule is for {len(self.schedule.devices)} devices, the mesh has {len(self._ranks)} ranks a "
+                "replica: make the schedule with devices= that number."
+            )
+        self._mail = _Mail(self.schedule, self._ranks, region.get_group())
+        self._compare()
+        self.worker = Worker(lowered, self.device, net.bindings, self._mail)
+        self.held = residents(self.schedule, self.device)
+        if release_others:
+            release(net, self.schedule, self.held)
+        self._needs = self.worker.inputs()
+        self._actions = [(task, self._reducing(task, action)) for task, action in self.worker.actions]
+
+    def _compare(self) -> None:
+        """All ranks must have the same programs."""
+        mine = f"{self.schedule.fingerprint()} torch {torch.__version__}"
+        found: list[Any] = [None] * dist.get_world_size()
+        try:
+            dist.all_gather_object(found, mine)
+        except RuntimeError as error:
+            raise ScheduleError(
+                f"rank {dist.get_rank()} could not compare programs with the other ranks, of which one ended or hangs: "
+                f"{_first_line(error)}"
+            ) from error
+        others = [rank for rank, one in enumerate(found) if one != mine]
+        if others:
+            raise ScheduleError(
+                f"rank {dist.get_rank()} has program {mine}, but rank {others[0]} has {found[others[0]]}: start all "
+                "ranks with the same model, rule, plan, schedule and versions."
+            )
+
+    def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
+        """What this rank reads; the rest may be None."""
+        reads_input = any(name.startswith("input:") for name in self._needs)
+        reads_target = any(name.startswith("target:") for name in self._needs)
+        if (reads_input and inputs is None) or (reads_target and target is None):
+            what = "inputs" if inputs is None and reads_input else "a target"
+            raise ScheduleError(f"rank {dist.get_rank()} runs tasks that read {what}: pass it to step().")
+        if not self._needs:
+            return {}
+        named = self._named_inputs(inputs) if reads_input else {}
+        return self._cut(named | (self._named_targets(target) if reads_target else {}))
+
+    def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
+        self.worker.start({name: given[name] for name in self._needs}, scalars)
+        task: Task | None = None
+        start = time.monotonic()
+        try:
+            for task, action in self._actions:  # noqa: B007 - the message names the task
+                action()
+            self._mail.finish()
+        except RuntimeError as error:
+            where = "the end of the step" if task is None else f'"{task.label}"'
+            raise ScheduleError(
+                f"rank {dist.get_rank()} (device {self.device}) gave up in {where}, {time.monotonic() - start:.1f} s "
+                f"into the step: another rank ended or hangs ({_first_line(error)})"
+            ) from error
+        losses = self.worker.losses()
+        return self._loss(losses) if losses else None
+
+    def _reducing(self, task: Task, action: Any) -> Any:
+        """With replicas, a `STEP` first adds up its gradients over them."""
+        if self.replicas == 1 or task.kind != "STEP":
+            return action
+        group = self.mesh["replica"].get_group()
+        names = [name for name in task.reads if name.startswith(("gradient:", "feedback_gradient:"))]
+        divisor = self.replicas if self.lowered.mean else 1
+
+        def run() -> None:
+            gradients = [self.worker.values[name] for name in names]
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat, group=group)
+            flat /= divisor
+            parts = flat.split([gradient.numel() for gradient in gradients])
+            for name, gradient, part in zip(names, gradients, parts, strict=True):
+                self.worker.values[name] = part.view(gradient.shape)
+            action()
+
+        return run
+
+
+def default_mesh(devices: int) -> DeviceMesh:
+    """Returns the mesh `("replica", "region")` of all ranks.
+
+    Raises:
+        ScheduleError: there is no process group, or its size is no multiple of the devices.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise ScheduleError(
+            "there is no process group: start with torchrun and call torch.distributed.init_process_group first."
+        )
+    world = dist.get_world_size()
+    if world % devices:
+        raise ScheduleError(
+            f"{world} ranks cannot be shared by a schedule for {devices} devices: start a multiple of {devices}."
+        )
+    kind = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    ranks = torch.arange(world).view(world // devices, devices)
+    return DeviceMesh(kind, ranks, mesh_dim_names=("replica", "region"))
+
+
+class _Mail:
+    """Point-to-point operations in batches."""
+
+    def __init__(self, schedule: Schedule, ranks: Sequence[int], group: Any) -> None:
+        self.schedule, self.ranks, self.group = schedule, ranks, group
+        self.place = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else None
+        self._sent: list[tuple[Any, Any]] = []
+
+    def _start(self, operation: Any, tasks: Sequence[Task], tensors: Sequence[torch.Tensor]) -> list[Any]:
+        peers = [self.ranks[task.peer] for task in tasks if task.peer is not None]
+        ops = [dist.P2POp(operation, data, peer, self.group) for data, peer in zip(tensors, peers, strict=True)]
+        return dist.batch_isend_irecv(ops)
+
+    def send(self, transfers: Sequence[tuple[Task, torch.Tensor]]) -> None:
+        packed = [pack(value, self.schedule.form(task.region)) for task, value in transfers]
+        works = self._start(dist.isend, [task for task, _ in transfers], packed)
+        # A work may stand for the whole batch; the tensors live until it is done.
+        self._sent += [(work, packed) for work in works]
+
+    def receive(self, tasks: Sequence[Task]) -> Sequence[Arrival]:
+        forms = [self.schedule.form(task.region) for task in tasks]
+        buffers = [empty(form, self.place) for form in forms]
+        works = self._start(dist.irecv, tasks, buffers)
+        works = works if len(works) == len(tasks) else works * len(tasks)
+        return [_Arrival(*one) for one in zip(works, buffers, forms, strict=True)]
+
+    def finish(self) -> None:
+        """Waits until all that was sent has left."""
+        for work, _ in self._sent:
+            work.wait()
+        self._sent.clear()
+
+
+class _Arrival:
+    def __init__(self, work: Any, data: torch.Tensor, form: ValueForm) -> None:
+        self.work, self.data, self.form = work, data, form
+
+    def wait(self) -> torch.Tensor:
+        self.work.wait()
+        return unpack(self.data, self.form)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

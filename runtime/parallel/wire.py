@@ -1,0 +1,27 @@
+"""How a value travels: its elements in the order of its memory, so that it arrives with the strides that it had."""
+
+import torch
+
+from altprop.ir.schedule import ValueForm
+
+
+def _order(form: ValueForm) -> list[int]:
+    """Dimensions from the slowest to the fastest in memory."""
+    return sorted(range(len(form.shape)), key=lambda dim: (-form.strides[dim], dim))
+
+
+def pack(value: torch.Tensor, form: ValueForm) -> torch.Tensor:
+    """Returns the elements as one piece of memory; a copy only where there are gaps."""
+    return value.permute(_order(form)).contiguous()
+
+
+def empty(form: ValueForm, device: torch.device | None = None) -> torch.Tensor:
+    """Returns memory for what `pack` made."""
+    sizes = [form.shape[dim] for dim in _order(form)]
+    return torch.empty(sizes, dtype=getattr(torch, form.dtype), device=device)
+
+
+def unpack(data: torch.Tensor, form: ValueForm) -> torch.Tensor:
+    """Returns the value that was packed."""
+    order = _order(form)
+    return data.permute([order.index(dim) for dim in range(len(order))])

@@ -1,0 +1,133 @@
+"""What the ranks of `test_schedule_distributed.py` run: `python ranks.py SCENARIO FOLDER`, once for each rank.
+
+Each rank writes what came out of it to `FOLDER/rank<N>.pt`.
+"""
+
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import altprop
+from altprop.runtime.parallel.residents import slot_of
+
+BATCH = 8
+TIMEOUT = {"hang": 4, "kill": 60}
+
+
+def make(name: str, rule: str, lr: float = 0.1) -> altprop.LocalNet:
+    """A compiled net; the same in every process."""
+    torch.manual_seed(0)
+    build, shape = tiny.MODELS[name]
+    optimizer = altprop.optim.SGD(lr=lr, momentum=0.9)
+    return altprop.compile(build(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
+
+
+def batches(name: str, count: int = 3, size: int = BATCH) -> list[tuple[Tensor, Tensor]]:
+    """The same batches in every process."""
+    generator = torch.Generator().manual_seed(1)
+    _, shape = tiny.MODELS[name]
+    return [
+        (torch.randn(size, *shape[1:], generator=generator), torch.randint(0, 4, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def held(net: altprop.LocalNet, names: Any) -> dict[str, Tensor]:
+    """Values that live between steps, by name."""
+    bindings = net.tensors().bindings
+    return {name: bindings.get(slot_of(name)).detach().clone() for name in names if not name.startswith("constant:")}
+
+
+def train(name: str, rule: str) -> dict[str, Any]:
+    """Trains on two ranks."""
+    net = make(name, rule)
+    runtime = net.schedule(devices=2, microbatches=2, batch=BATCH).runtime("distributed")
+    losses = [runtime.step(*batch) for batch in batches(name)]
+    memory = sum(p.numel() for p in net.parameters() if p.device.type != "meta")
+    return {"losses": losses, "held": held(net, runtime.held), "memory": memory}
+
+
+def scenario_train() -> dict[str, Any]:
+    """Several nets and rules, one after another; then ranks that do not agree."""
+    found: dict[str, Any] = {
+        f"{n} {r}": train(n, r) for n, r in (("residual", "reclra"), ("nine", "dfa"), ("nine", "bp"))
+    }
+    odd = make("nine", "dfa", lr=0.1).schedule(devices=2, microbatches=1 + dist.get_rank(), batch=BATCH)
+    found["mismatch"] = message_of(lambda: odd.runtime("distributed"))
+    three = make("nine", "dfa").schedule(devices=3, batch=BATCH)
+    found["size"] = message_of(lambda: three.runtime("distributed"))
+    nothing = make("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
+    found["nothing"] = message_of(lambda: nothing._given(None, None))
+    return found
+
+
+def scenario_replicas() -> dict[str, Any]:
+    """Two replicas of two regions; each sees one half of the samples."""
+    net = make("nine", "dfa")
+    runtime = net.schedule(devices=2, batch=BATCH // 2).runtime("distributed")
+    half = slice(0, BATCH // 2) if dist.get_rank() < 2 else slice(BATCH // 2, BATCH)
+    for inputs, target in batches("nine"):
+        runtime.step(inputs[half], target[half])
+    return {"held": held(net, runtime.held), "feedback": held(net, [n for n in runtime.held if "feedback" in n])}
+
+
+def scenario_kill() -> dict[str, Any]:
+    """The last rank is killed in its third step."""
+    return _until_the_end(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def scenario_hang() -> dict[str, Any]:
+    """The last rank hangs in its third step."""
+    return _until_the_end(lambda: time.sleep(3 * TIMEOUT["hang"]))
+
+
+def _until_the_end(end: Any) -> dict[str, Any]:
+    runtime = make("nine", "dfa").schedule(devices=3, batch=BATCH).runtime("distributed")
+    start = time.monotonic()
+
+    def steps() -> None:
+        for index, batch in enumerate(batches("nine", 50)):
+            if index == 2:
+                if dist.get_rank() == 2:
+                    end()
+                nonlocal_start[0] = time.monotonic()
+            runtime.step(*batch)
+
+    nonlocal_start = [start]
+    return {"message": message_of(steps), "seconds": time.monotonic() - nonlocal_start[0]}
+
+
+def message_of(action: Any) -> str:
+    """The message of the error that an action raises."""
+    try:
+        action()
+    except altprop.ScheduleError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Runs one rank."""
+    scenario, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
+    found = globals()[f"scenario_{scenario}"]()
+    torch.save(found, folder / f"rank{dist.get_rank()}.pt")
+    if scenario in ("train", "replicas"):
+        dist.barrier()
+        dist.destroy_process_group()
+    else:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The distributed runtime: ranks equal the serial run, hold their own regions alone, and end with a sentence."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+
+import altprop
+
+SCRIPT = Path(ranks.__file__)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent), "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def torchrun(scenario: str, count: int, folder: Path) -> list[dict[str, Any]]:
+    """Runs a scenario by plain torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    done = subprocess.run(
+        [*command, str(SCRIPT), scenario, str(folder)], env=environment(), capture_output=True, text=True, timeout=250
+    )
+    assert not done.returncode, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+def launch(scenario: str, count: int, folder: Path) -> list["subprocess.Popen[str]"]:
+    """Starts the ranks one by one: torchrun would end them all as soon as one ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    command = [sys.executable, str(SCRIPT), scenario, str(folder)]
+    return [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return torchrun("train", 2, tmp_path_factory.mktemp("train"))
+
+
+def serial(name: str, rule: str, microbatches: int = 2) -> tuple[list[Any], altprop.LocalNet]:
+    net = ranks.make(name, rule)
+    runtime = net.schedule(devices=2, microbatches=microbatches, batch=ranks.BATCH).runtime("serial")
+    return [runtime.step(*batch) for batch in ranks.batches(name)], net
+
+
+@pytest.mark.parametrize(("name", "rule"), [("residual", "reclra"), ("nine", "dfa"), ("nine", "bp")])
+def test_ranks_are_bit_identical_with_serial(trained: list[dict[str, Any]], name: str, rule: str) -> None:
+    losses, net = serial(name, rule)
+    found = [rank[f"{name} {rule}"] for rank in trained]
+    made = [rank["losses"] for rank in found if rank["losses"][0] is not None]
+    assert len(made) == 1
+    assert all(torch.equal(a, b) for a, b in zip(made[0], losses, strict=True))
+    seen: set[str] = set()
+    for rank in found:
+        expected = ranks.held(net, rank["held"])
+        assert not [key for key, value in rank["held"].items() if not torch.equal(value, expected[key])]
+        seen |= rank["held"].keys()
+    assert {f"parameter:{key}" for key, _ in net.model.named_parameters()} <= seen
+
+
+def test_ranks_hold_their_own_regions_alone(trained: list[dict[str, Any]]) -> None:
+    whole = sum(p.numel() for p in ranks.make("nine", "dfa").parameters())
+    held = [rank["nine dfa"]["memory"] for rank in trained]
+    assert sum(held) == whole
+    assert max(held) < 0.7 * whole
+
+
+def test_ranks_with_other_programs_are_refused(trained: list[dict[str, Any]]) -> None:
+    for rank, found in enumerate(trained):
+        assert found["mismatch"].startswith(f"rank {rank} has program ")
+        assert f"but rank {1 - rank} has " in found["mismatch"]
+        assert found["mismatch"].endswith("start all ranks with the same model, rule, plan, schedule and versions.")
+
+
+def test_ranks_that_do_not_fit_the_schedule(trained: list[dict[str, Any]]) -> None:
+    assert {found["size"] for found in trained} == {
+        "2 ranks cannot be shared by a schedule for 3 devices: start a multiple of 3."
+    }
+
+
+def test_ranks_say_what_they_read(trained: list[dict[str, Any]]) -> None:
+    assert trained[0]["nothing"] == "rank 0 runs tasks that read inputs: pass it to step()."
+    assert trained[1]["nothing"] == "rank 1 runs tasks that read a target: pass it to step()."
+
+
+def test_replicas_average_their_gradients(tmp_path: Path) -> None:
+    """Two replicas of half a batch each move the parameters as one of the whole batch does."""
+    found = torchrun("replicas", 4, tmp_path)
+    _, net = serial("nine", "dfa", microbatches=1)
+    for rank in found:
+        torch.testing.assert_close(rank["held"], ranks.held(net, rank["held"]), rtol=1e-5, atol=1e-6)
+    for one, other in ((0, 2), (1, 3)):
+        assert found[one]["held"].keys() == found[other]["held"].keys()
+        assert not [k for k, v in found[one]["held"].items() if not torch.equal(v, found[other]["held"][k])]
+
+
+@pytest.mark.parametrize(("scenario", "most"), [("kill", 5.0), ("hang", 11.0)])
+def test_rank_that_ends_or_hangs_ends_all(scenario: str, most: float, tmp_path: Path) -> None:
+    started = launch(scenario, 3, tmp_path)
+    try:
+        for rank, process in enumerate(started[:2]):
+            process.wait(timeout=120)
+            found = torch.load(tmp_path / f"rank{rank}.pt")
+            assert found["message"].startswith(f"rank {rank} (device {rank}) gave up in ")
+            assert "another rank ended or hangs" in found["message"]
+            assert found["seconds"] < most
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def test_there_must_be_a_process_group() -> None:
+    with pytest.raises(altprop.ScheduleError, match="there is no process group: start with torchrun"):
+        ranks.make("mlp", "dfa").schedule(devices=2, batch=4).runtime("distributed")
