@@ -3,6 +3,7 @@
 from altprop import nn, optim, rules
 from altprop.api import compile
 from altprop.compiler.examine import examine
+from altprop.compiler.schedule.cost_model import CostModel
 from altprop.ir.errors import (
     CaptureError,
     CompileError,
@@ -24,6 +25,7 @@ __all__ = [
     "CaptureError",
     "CompileError",
     "Connection",
+    "CostModel",
     "ErrorGraph",
     "ExportError",
     "Feedback",

@@ -123,7 +123,7 @@ def test_local_updates_run_side_by_side() -> None:
         net_of("nine", rule).schedule(devices=3, batch=12, machine=MACHINE).simulate().makespan
         for rule in ("dfa", "bp")
     ]
-    assert spans[0] < 0.75 * spans[1]
+    assert spans[0] < 0.92 * spans[1]
 
 
 def test_gpipe_holds_more_than_one_f_one_b() -> None:
