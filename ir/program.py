@@ -18,6 +18,7 @@ SLOT_KINDS = (
     "state",  # a tensor of the optimizer
     "scalar",  # a Python number that changes from step to step
     "input",  # a tensor that the user passes to the forward
+    "noise",  # standard normal numbers, drawn anew at every run
     "target",  # the target of the loss
     "output",  # a value that the model returns
     "residual",  # a value that the forward keeps for the update

@@ -15,6 +15,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
+from altprop.passes.derive.again import Stretch, stretch
 from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
 from altprop.passes.derive.sizes import sizes_from_batch
@@ -62,6 +63,7 @@ class _Deriver:
         self.rule = rule
         self.loss = loss
         self.connections = [c for c in graph.connections if c.target == name]
+        self.stretches: dict[str, Stretch | RuleError] = {}
         self.keys: list[Value] = []
         self.fakes: list[torch.Tensor] = []
         self._check()
@@ -105,6 +107,9 @@ class _Deriver:
             self._collect_local(name)
         for c in self.connections:
             self._collect_source(c)
+            self._collect_stretch(c)
+        if self.rule.draws_noise:
+            self._add(("noise", self.region.name), contiguous_fake(self.captured, self.region.activity))
         for parameter in self.graph.feedback.values():
             if self._is_own(parameter):
                 self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter))
@@ -139,6 +144,22 @@ class _Deriver:
                 if key[0] in ("port_cotangent", "out_cotangent", "gradient"):
                     self._add(key, value)
 
+    def _collect_stretch(self, c: Connection) -> None:
+        """What the forward from the region to a connection's source reads, in case that the rule runs it again."""
+        if c.feedback.kind != BARE:
+            return
+        source = self.graph.region(c.source)
+        end = _first_floating(self.captured, source.model_outputs) if source.is_output else source.activity
+        self._add(("captured", end), self.captured.value(end))
+        try:
+            found = stretch(self.graph, self.region.activity, end)
+        except RuleError as error:  # of no matter to a rule that asks for nothing but errors and targets
+            self.stretches[c.name] = error
+            return
+        self.stretches[c.name] = found
+        for node in found.reads:
+            self._add(("captured", node.name), node.meta["val"])
+
     def _add(self, key: Value, value: Any) -> None:
         if isinstance(value, torch.Tensor) and key not in self.keys:
             self.keys.append(key)
@@ -147,6 +168,7 @@ class _Deriver:
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
         name = self.region.name
         local = self._traced(name, values, self._auxiliary(values))
+        local.noise = values.get(("noise", name))
         incoming = self._incoming(local, values)
         if not incoming and not self.rule.learns_alone:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
@@ -203,7 +225,8 @@ class _Deriver:
             target = values[("target", output)]
             key = ("loss_gradient", output)
         if c.feedback.kind == BARE:
-            return BareIncoming(c, values[key], target)
+            forward = self.stretches[c.name]
+            return BareIncoming(c, values[key], target, forward, values, from_output=source.is_output)
         if _is_direct(c):
             parts = {p.part: p.name for p in own}
             return DirectIncoming(c, local, values[key], feedback, parts, target)

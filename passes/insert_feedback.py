@@ -16,7 +16,7 @@ from altprop.passes.derive.linearize import linearize
 from altprop.passes.derive.products import replaced_parameters
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
-from altprop.rules.feedback import DIRECT, EDGE, Part, Place, width
+from altprop.rules.feedback import BARE, DIRECT, EDGE, Part, Place, width
 from altprop.rules.registry import get
 
 
@@ -53,7 +53,8 @@ class InsertFeedback(Pass):
             if neurons.rule == "frozen":
                 continue
             rule = self.rules.get(neurons.rule) or get(neurons.rule)
-            sources = [graph.region(c.source) for c in graph.connections if c.target == neurons.region]
+            bare = [c for c in graph.connections if c.target == neurons.region and c.feedback.kind == BARE]
+            sources = [graph.region(c.source) for c in bare]
             for name, wanted in rule.auxiliary(graph.region(neurons.region), sources).items():
                 parameter = _from_auxiliary(neurons.region, name, wanted)
                 found[parameter.name] = parameter

@@ -4,10 +4,12 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.brsf import BatchwiseRandomSign
+from altprop.rules.ddtp import DirectDifferenceTargetPropagation
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.dfa_head import HeadFeedbackAlignment
 from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
+from altprop.rules.dtp import DifferenceTargetPropagation
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
 from altprop.rules.hebbian import Hebbian
@@ -19,6 +21,7 @@ from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
 from altprop.rules.sdfa import SignDirectFeedbackAlignment
+from altprop.rules.tp import TargetPropagation
 from altprop.rules.usf import UniformSign
 from altprop.rules.wm import WeightMirror
 
@@ -26,6 +29,8 @@ __all__ = [
     "Auxiliary",
     "Backprop",
     "BatchwiseRandomSign",
+    "DifferenceTargetPropagation",
+    "DirectDifferenceTargetPropagation",
     "DirectFeedbackAlignment",
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
@@ -43,6 +48,7 @@ __all__ = [
     "RecursiveLRA",
     "Rule",
     "SignDirectFeedbackAlignment",
+    "TargetPropagation",
     "UniformSign",
     "WeightMirror",
     "available",

@@ -65,6 +65,13 @@ class Local(Protocol):
         """Returns, by parameter name, the local vector-Jacobian product of `h` with cotangent `e`."""
 
     @property
+    def noise(self) -> torch.Tensor:
+        """Standard normal numbers of the activity's shape, drawn anew at every step; see `Rule.draws_noise`.
+
+        They come from a stream of the net's own, which is saved with it; the caller's random state is left alone.
+        """
+
+    @property
     def auxiliary(self) -> Mapping[str, torch.Tensor]:
         """The region's auxiliary parameters, by the names that the rule gave them."""
 
@@ -78,7 +85,11 @@ class Local(Protocol):
 
 
 class Incoming(Protocol):
-    """One connection into a region."""
+    """One connection into a region.
+
+    A *bare* connection also has `activity`, what the source made of the forward (for an output region, what the model
+    returns), and `forward(z)`, which runs the forward once more from another activity of the target to the source's.
+    """
 
     connection: Connection
     feedback: Mapping[str, torch.Tensor]
@@ -136,6 +147,7 @@ class Rule:
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
         learns_alone: whether a region needs no signal; then it has no error neurons and no connections.
         listed: whether `available` lists it.
+        draws_noise: whether it reads `local.noise`.
         sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
         recipe: settings under which the rule trains, where the user sets nothing else.
@@ -150,6 +162,7 @@ class Rule:
     sends: ClassVar[str] = "{}"
     learns_alone: ClassVar[bool] = False
     listed: ClassVar[bool] = True
+    draws_noise: ClassVar[bool] = False
     equation: ClassVar[str] = "e = phi'(h) * d"
     recipe: ClassVar[Recipe] = Recipe()
 
@@ -174,7 +187,7 @@ class Rule:
 
         Args:
             region: a region that follows this rule.
-            sources: the regions at the other ends of the connections into it.
+            sources: the regions at the other ends of the bare connections into it.
         """
         return {}
 

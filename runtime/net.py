@@ -21,6 +21,7 @@ from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
+from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.variant import Call, Variant
@@ -52,6 +53,7 @@ class LocalNet(nn.Module):
         self.model = model
         self.feedback = FeedbackStore(seed)
         self.state = OptimizerState()
+        self.noise = Noise(seed)
         self.optimizer = optimizer
         self.backend = backend
         self._compiler = compiler
@@ -87,7 +89,7 @@ class LocalNet(nn.Module):
         moved = [slot for slot in update.outputs if slot.kind in ("gradient", "feedback_gradient")]
         tensors = [self._moved(slot) for slot in moved]
         with torch.autocast(call.device_type, enabled=False):
-            values = LocalFunction.apply(forward, update, variant.given(call), moved, *tensors)
+            values = LocalFunction.apply(forward, update, self._given(variant, call), moved, *tensors)
         return variant.structure(values)
 
     def backward(self, inputs: Any, target: Any) -> torch.Tensor:
@@ -103,7 +105,7 @@ class LocalNet(nn.Module):
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         with torch.autocast(call.device_type, enabled=False):
-            made = variant.executor("backward").run(variant.given(call, target))
+            made = variant.executor("backward").run(self._given(variant, call, target))
         loss: torch.Tensor | None = None
         for slot, value in zip(variant.executor("backward").outputs, made, strict=True):
             if slot.kind == "loss":
@@ -130,7 +132,7 @@ class LocalNet(nn.Module):
             raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
-        given = variant.given(call, target)
+        given = self._given(variant, call, target)
         for name, number in self.optimizer.scalars(self.state.advance()).items():
             given[Slot("scalar", name)] = (
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
@@ -152,7 +154,7 @@ class LocalNet(nn.Module):
         """
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
-        given = variant.given(call, target)
+        given = self._given(variant, call, target, counts=False)
         if self.optimizer is not None:
             given |= {Slot("scalar", name): number for name, number in self.optimizer.scalars(1).items()}
         executor = variant.executor("backward" if self.optimizer is None else "step")
@@ -174,7 +176,7 @@ class LocalNet(nn.Module):
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         with untouched(self.model):
-            values = variant.observe(call, target)
+            values = variant.observe(self._given(variant, call, target, counts=False))
         observer = variant.compiled.observer
         with untouched(self.model):
             gradients = true_gradients(self.model, call.args, call.kwargs, observer.loss, target)
@@ -182,6 +184,14 @@ class LocalNet(nn.Module):
         with untouched(self.model), torch.no_grad():
             measurement: Measurement = observer.measure(values, gradients, parameters, feedback)
         return measurement
+
+    def _given(self, variant: Variant, call: Call, target: Any = None, *, counts: bool = True) -> dict[Slot, Any]:
+        """Values of the slots that change from call to call; unless it counts, the next call draws the same noise."""
+        given = variant.given(call, target)
+        if variant.noise:
+            given |= self.noise.draw(variant.noise, call.batch, call.first.device)
+            self.noise.count -= not counts
+        return given
 
     def _moved(self, slot: Slot) -> nn.Parameter:
         if slot.kind == "feedback_gradient":
@@ -217,6 +227,8 @@ class LocalNet(nn.Module):
         graph: ErrorGraph = compiled.graph
         self.feedback.add(graph.feedback, self.model)
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
+        if variant.noise:
+            self.noise.use()
         if self.optimizer is not None:
             named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
             updates = graph.updates.values()
@@ -349,7 +361,7 @@ class LocalNet(nn.Module):
         Raises:
             CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
         """
-        extra = [k for k in state_dict if k.startswith(("feedback.", "state.")) and k != "state.step"]
+        extra = [k for k in state_dict if k.startswith(("feedback.", "state.", "noise.")) and k != "state.step"]
         if self._first is None and extra:
             raise CompileError(
                 "the checkpoint holds feedback or optimizer state, which exists only after capture: "

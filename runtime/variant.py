@@ -12,6 +12,7 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.runtime.executor import Bindings, Executor
+from altprop.runtime.noise import noise_forms
 
 _WITHOUT_TARGET = (
     "the rule reads the loss's target, which loss.backward() does not hand over, and which cannot be told from the "
@@ -124,6 +125,7 @@ class Variant:
         self._bindings = Bindings(model, feedback, state, graph.captured.constants)
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
+        self.noise = noise_forms(list(graph.programs.values()))
         self._target_key = self._find_target_key()
 
     def bind(self, model: nn.Module, feedback: Mapping[str, nn.Parameter], state: nn.Module) -> "Variant":
@@ -161,12 +163,12 @@ class Variant:
             self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
         return self._executors[name]
 
-    def observe(self, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
-        """Runs the program that a measurement reads; returns its results by slot."""
+    def observe(self, given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
+        """Runs the program that a measurement reads on what `given` says; returns its results by slot."""
         if "observe" not in self._executors:
             self._executors["observe"] = Executor(self.compiled.observer.program(), self._bindings)
         executor = self._executors["observe"]
-        return dict(zip(executor.outputs, executor.run(self.given(call, target)), strict=True))
+        return dict(zip(executor.outputs, executor.run(given), strict=True))
 
     def given(self, call: Call, target: Any = None) -> dict[Slot, Any]:
         """Pairs the slots of inputs and targets with values.

@@ -7,16 +7,51 @@ import torch
 
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Connection
+from altprop.ir.updates import Value
+from altprop.passes.derive.again import Stretch
 from altprop.passes.derive.incoming import AnyIncoming
 
 
 class BareIncoming(AnyIncoming):
-    """A connection without a parameter."""
+    """A connection without a parameter.
 
-    def __init__(self, connection: Connection, error: torch.Tensor, target: torch.Tensor | None) -> None:
+    Attributes:
+        connection: the connection.
+        error: the error of its source.
+        from_output: whether the source is an output region, whose error is the loss's gradient.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        error: torch.Tensor,
+        target: torch.Tensor | None,
+        forward: Stretch | RuleError,
+        values: Mapping[Value, torch.Tensor],
+        *,
+        from_output: bool,
+    ) -> None:
+        """Takes the stretch of the forward from target to source, or why there is none."""
         super().__init__(connection, target)
         self.feedback: Mapping[str, torch.Tensor] = {}
         self.error = error
+        self.from_output = from_output
+        self._forward = forward
+        self._values = values
+
+    @property
+    def activity(self) -> torch.Tensor:
+        """The source's activity; for an output region, what the model returns."""
+        return self._values[("captured", self._stretch().end)]
+
+    def forward(self, activity: torch.Tensor) -> torch.Tensor:
+        """Runs the forward once more, from another activity of this region to the source's."""
+        return self._stretch().run(self._values, activity)
+
+    def _stretch(self) -> Stretch:
+        if isinstance(self._forward, RuleError):
+            raise self._forward
+        return self._forward
 
     def project(self, error: torch.Tensor) -> NoReturn:
         """A bare connection has nothing to project with.

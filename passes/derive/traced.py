@@ -33,6 +33,7 @@ class TracedLocal:
         self.local = local
         self.known = known
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
+        self.noise: torch.Tensor | None = None
         self._loss = loss
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}

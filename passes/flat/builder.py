@@ -37,6 +37,13 @@ class FlatBuilder:
             fake = feedback_fake(self.captured, parameter)
             self.values[("feedback", name)] = self.placeholder(Slot("feedback", name), "feedback", fake)
 
+        for region in self.source.regions:
+            update = self.source.updates.get(region.name)
+            if update is not None and ("noise", region.name) in update.inputs.values():
+                fake = contiguous_fake(self.captured, region.activity)
+                made = self.placeholder(Slot("noise", region.name), "noise", fake)
+                self.values[("noise", region.name)] = made
+
     def _slot(self, placeholder: str) -> Slot:
         captured = self.captured
         if placeholder in captured.parameters:

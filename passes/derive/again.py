@@ -1,0 +1,117 @@
+"""Runs a stretch of the forward once more, from another activity of one region to that of a later one.
+
+Values beside the stretch keep what they had. Batch norms take the statistics of the new batch and leave their buffers
+alone; dropout lets everything pass, so that no second mask is drawn.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.errors import RuleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.updates import Value
+from altprop.passes.derive.interpret import run_nodes
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """The operators between two values of the captured graph.
+
+    Attributes:
+        start: the value that is replaced.
+        end: the value that is wanted.
+        nodes: what runs, in order.
+        reads: values of the program that it takes as they are.
+    """
+
+    start: str
+    end: str
+    nodes: tuple[fx.Node, ...]
+    reads: tuple[fx.Node, ...]
+
+    def run(self, values: Mapping[Value, torch.Tensor], activity: torch.Tensor) -> torch.Tensor:
+        """Returns the value at the end, had that at the start been `activity`."""
+        known: dict[fx.Node, Any] = {node: values[("captured", node.name)] for node in self.reads}
+        known |= {node: activity for node in _all(self.nodes) if node.name == self.start}
+        made = run_nodes(self.nodes, known, {aten.native_dropout.default: _pass_through})
+        result: torch.Tensor = next(value for node, value in made.items() if node.name == self.end)
+        return result
+
+
+def stretch(graph: ErrorGraph, start: str, end: str) -> Stretch:
+    """Finds the operators that take one value to another.
+
+    Args:
+        graph: a graph with local graphs, which say what a program has at hand.
+        start: activity of a region.
+        end: activity or output of a later one.
+
+    Raises:
+        RuleError: the second does not depend on the first, or random numbers are drawn in between.
+    """
+    captured = graph.captured
+    behind = _behind(captured.node(start))
+    if captured.node(end) not in behind:
+        raise RuleError(f"{end} does not depend on {start}: there is no forward between them to run again.")
+    at_hand = _at_hand(graph)
+    found: set[fx.Node] = set()
+    reads: dict[fx.Node, None] = {}
+    stack = [captured.node(end)]
+    while stack:
+        node = stack.pop()
+        if node in found or node in reads or node.name == start:
+            continue
+        if node not in behind and node.name in at_hand:
+            reads[node] = None
+            continue
+        found.add(node)
+        stack.extend(node.all_input_nodes)
+    nodes = tuple(node for node in captured.graph.nodes if node in found)
+    _refuse_randomness(nodes)
+    return Stretch(start, end, nodes, tuple(reads))
+
+
+def _behind(start: fx.Node) -> set[fx.Node]:
+    """The nodes that depend on one."""
+    found: set[fx.Node] = set()
+    stack = [start]
+    while stack:
+        for user in stack.pop().users:
+            if user not in found:
+                found.add(user)
+                stack.append(user)
+    return found
+
+
+def _at_hand(graph: ErrorGraph) -> set[str]:
+    """Names of the tensors that a program has behind its forward."""
+    captured = graph.captured
+    names = {node.name for node in captured.graph.nodes if node.op == "placeholder"} | set(graph.preamble)
+    names |= {
+        role[1] for local in graph.locals.values() for role, n in local.results.items() if role[0] == "value" and n
+    }
+    return {name for name in names if isinstance(captured.value(name), torch.Tensor)}
+
+
+def _refuse_randomness(nodes: Iterable[fx.Node]) -> None:
+    for node in nodes:
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags and node.target is not aten.native_dropout.default:
+            raise RuleError(
+                f"{node.name} draws random numbers in the forward, so it cannot be run again: use dropout, or "
+                "another rule."
+            )
+
+
+def _pass_through(tensor: torch.Tensor, probability: float, train: bool) -> tuple[torch.Tensor, None]:
+    return tensor, None
+
+
+def _all(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    return list({n: None for node in nodes for n in node.all_input_nodes})

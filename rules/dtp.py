@@ -1,0 +1,161 @@
+"""Difference target propagation (Lee, Zhang, Fischer and Bengio 2015).
+
+    z^_i = z_i - step dLoss/dz_i                            where the output reads region i: its exact gradient
+    z^_i = z_i - G_i(z_j) + G_i(z^_j),  G_i(a) = phi_i(a V_i + b_i)     where region j reads region i
+    e_i = z_i - z^_i,    g_i = phi_i'(h_i) * e_i            what enters the region's local product
+    V_i, b_i descend along 1/2 |G_i(F_j(z_i + n)) - (z_i + n)|^2,   n ~ N(0, sigma^2)
+
+with the true forward `F_j` from region i to region j. With `top="inverse"` the targets start one region later, at the
+output, `z^_L = z_L - step e_L`, and no derivative crosses any border (as in Meulemans et al. 2020). A region descends
+along `1/2 |z_i - z^_i|^2`, which is half of the paper's. `V` and `b` are auxiliary parameters of region i, called
+"inverse.weight" and "inverse.bias".
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from altprop.ir.errors import RuleError
+from altprop.ir.plan import Feedback
+from altprop.ir.region import Region
+from altprop.rules.auxiliary import Auxiliary
+from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.feedback import BARE
+
+_LARGEST = 2**26
+
+
+@dataclasses.dataclass(frozen=True)
+class DifferenceTargetPropagation(Rule):
+    """Difference target propagation.
+
+    Attributes:
+        step: how far the first target goes along the negative gradient of the loss.
+        top: where the first target is set: "gradient", at the regions that the output reads, by the exact gradient; or
+            "inverse", at the output, from which an inverse leads on.
+        sigma: standard deviation of the noise under which the inverses learn.
+    """
+
+    name: ClassVar[str] = "dtp"
+    summary: ClassVar[str] = "difference target propagation: targets by learned inverses, corrected for their mistakes"
+    source: ClassVar[str] = "Lee, Zhang, Fischer and Bengio 2015"
+    plan: ClassVar[str] = "chain"
+    draws_noise: ClassVar[bool] = True
+    equation: ClassVar[str] = "e = d"
+    sends: ClassVar[str] = "the target of {}"
+
+    step: float = 0.1
+    sigma: float = 0.1
+    top: str = "gradient"
+
+    def __post_init__(self) -> None:
+        if self.top not in ("gradient", "inverse"):
+            raise RuleError(f'{self.name}: top="{self.top}"; choose "gradient" or "inverse".')
+        if self.step <= 0 or self.sigma < 0:
+            raise RuleError(f"{self.name}: step={self.step}, sigma={self.sigma}; a step is above 0, sigma 0 or more.")
+
+    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
+        """The source's target is handed over, and the inverse is the region's own; or the exact gradient is."""
+        exact = self.top == "gradient" and source.is_output and adjacent
+        return Feedback("transpose" if exact else BARE)
+
+    def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+        """The inverse, from the source's units to the region's.
+
+        Raises:
+            RuleError: there is not one source, or the inverse would be too large.
+        """
+        return inverse_of(self.name, region, sources, bias=True)
+
+    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
+        """How far the activity is from its target."""
+        (connection,) = incoming
+        if connection.connection.feedback.kind != BARE:
+            return connection.project(connection.error) * self.step
+        there: Any = connection
+        return self.inverse(local, there.activity) - self.inverse(local, self._target(connection))
+
+    def _target(self, connection: Incoming) -> torch.Tensor:
+        """The target of the connection's source."""
+        there: Any = connection
+        distance = connection.error * self.step if is_gradient(connection) else connection.error
+        return there.activity - distance
+
+    def inverse(self, local: Local, activity: torch.Tensor) -> torch.Tensor:
+        """What the region's inverse makes of an activity of its source."""
+        return _inverse(local, local.auxiliary, rows(activity))
+
+    def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
+        """The distance itself, which is what the region below asks for."""
+        return d
+
+    def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Towards the target, through the activation."""
+        return local.parameter_vjp(local.phi_vjp(e))
+
+    def auxiliary_update(
+        self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The reconstruction loss's gradient at the inverse, where there is one."""
+        there: Any = incoming[0]
+        wanted = torch.add(local.z, local.noise, alpha=self.sigma)
+        code = rows(there.forward(wanted))
+
+        def inverse(auxiliary: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return _inverse(local, auxiliary, code)
+
+        pair: Any = torch.func.vjp(inverse, dict(local.auxiliary))
+        made, pull = pair
+        moved: dict[str, torch.Tensor] = pull(made - wanted)[0]
+        return moved
+
+
+def _inverse(local: Local, auxiliary: Mapping[str, torch.Tensor], code: torch.Tensor) -> torch.Tensor:
+    flat = torch.addmm(auxiliary["inverse.bias"].flatten(), code, auxiliary["inverse.weight"].flatten(1))
+    return local.phi(flat.view(local.z.shape))
+
+
+def inverse_of(rule: str, region: Region, sources: Sequence[Region], *, bias: bool) -> dict[str, Auxiliary]:
+    """The auxiliary parameters of a linear map from the one source's units to a region's.
+
+    Raises:
+        RuleError: there is not one source, the activity has no batch in front, or the map would be too large.
+    """
+    if not sources:
+        return {}
+    where = f'{rule}: region "{region.name}"'
+    if len(sources) > 1:
+        names = ", ".join(source.name for source in sources)
+        raise RuleError(f"{where} hears from {names}, but takes its target from one region; leave one connection.")
+    (source,) = sources
+    if region.shape[0] != source.error_shape[0]:
+        raise RuleError(
+            f"{where} has an activity of shape {region.shape}, and {source.name}, its source, one of "
+            f"{source.error_shape}: an inverse needs the batch first in both. Use dfa."
+        )
+    if source.error_units * region.units > _LARGEST:
+        raise RuleError(
+            f"{where}: the inverse of {source.name} would hold {source.error_units} x {region.units} numbers. Use "
+            "ddtp, whose inverses start at the output, or dfa."
+        )
+    activity = [int(size) for size in region.shape[1:]]
+    found = {"inverse.weight": Auxiliary((source.error_units, *activity), "normal")}
+    return found | ({"inverse.bias": Auxiliary(tuple(activity), scale=0.0)} if bias else {})
+
+
+def rows(tensor: torch.Tensor) -> torch.Tensor:
+    """One row a sample."""
+    return tensor if tensor.dim() == 2 else tensor.reshape(tensor.shape[0], -1)
+
+
+def matrix(local: Local) -> torch.Tensor:
+    """The inverse's weight: (source units, units)."""
+    return local.auxiliary["inverse.weight"].flatten(1)
+
+
+def is_gradient(connection: Incoming) -> bool:
+    """Whether the connection comes from an output, where the error is the loss's gradient and no distance."""
+    there: Any = connection
+    return bool(there.from_output)

@@ -1,0 +1,33 @@
+"""Target propagation (Bengio 2014; Lee, Zhang, Fischer and Bengio 2015).
+
+    z^_i = G_i(z^_j),    e_i = z_i - z^_i,    g_i = phi_i'(h_i) * e_i
+
+with targets of the output, inverses and their learning as in difference target propagation (`dtp`). Nothing corrects
+for what the inverses do not know, so a region is drawn to their mistakes as well.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from altprop.rules.base import Incoming, Local
+from altprop.rules.dtp import DifferenceTargetPropagation
+from altprop.rules.feedback import BARE
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetPropagation(DifferenceTargetPropagation):
+    """Target propagation; options as in difference target propagation."""
+
+    name: ClassVar[str] = "tp"
+    summary: ClassVar[str] = "target propagation: targets by learned inverses"
+    source: ClassVar[str] = "Bengio 2014; Lee, Zhang, Fischer and Bengio 2015"
+
+    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
+        """How far the activity is from what the inverse makes of the source's target."""
+        (connection,) = incoming
+        if connection.connection.feedback.kind != BARE:
+            return super().signal(local, incoming)
+        return local.z - self.inverse(local, self._target(connection))

@@ -1,0 +1,80 @@
+"""Noise that programs take as inputs: a stream of the net's own, drawn anew for every run.
+
+What a run gets is a function of the seed, of how many runs there were before, and of the slot's name, so a net that
+is loaded goes on with the very numbers that the saved one would have had. No global random state is touched.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop.ir.program import Program, Slot
+
+Form = tuple[Slot, torch.dtype, tuple[tuple[int, int], ...]]
+"""A slot, its dtype, and each of its sizes as `(a, b)` with `a batch + b`."""
+
+
+class Noise(nn.Module):
+    """Draws noise and counts the draws; it has state only in a net whose rules draw."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.count = 0
+
+    def use(self) -> None:
+        """Makes the count part of the net's state."""
+        if "draws" not in self._buffers:
+            self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, forms: Sequence[Form], batch: int, device: torch.device) -> dict[Slot, torch.Tensor]:
+        """Returns standard normal numbers for some slots, and counts one draw if there are any."""
+        found: dict[Slot, torch.Tensor] = {}
+        generator = torch.Generator(device) if forms else None
+        for slot, dtype, sizes in forms:
+            assert generator is not None
+            generator.manual_seed(_seed(f"{self.seed}:{self.count}:{slot.name}"))
+            shape = [a * batch + b for a, b in sizes]
+            found[slot] = torch.randn(shape, generator=generator, dtype=dtype, device=device)
+        self.count += bool(forms)
+        return found
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:  # type: ignore[type-arg]
+        draws = self._buffers.get("draws")
+        if draws is not None:
+            draws.fill_(self.count)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        draws = self._buffers.get("draws")
+        if draws is not None:
+            self.count = int(draws)
+
+
+def noise_forms(programs: Sequence[Program]) -> list[Form]:
+    """Returns what the noise slots of some programs want, each once."""
+    found: dict[Slot, Form] = {}
+    for program in programs:
+        nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+        for slot, node in zip(program.inputs, nodes, strict=True):
+            if slot.kind == "noise":
+                value = node.meta["val"]
+                found[slot] = (slot, value.dtype, tuple(_line(size) for size in value.shape))
+    return list(found.values())
+
+
+def _line(size: Any) -> tuple[int, int]:
+    if isinstance(size, int):
+        return 0, size
+    expression = size.node.expr
+    (symbol,) = expression.free_symbols
+    offset = int(expression.subs(symbol, 0))
+    return int(expression.subs(symbol, 1)) - offset, offset
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
