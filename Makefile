@@ -39,6 +39,7 @@ bench: $(READY)  ## time a training step beside plain autograd
 
 tables: $(READY)  ## measure the tables of the documentation
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/small_task.py
 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .

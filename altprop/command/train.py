@@ -62,6 +62,9 @@ def train(
     feedback_lr: Annotated[
         float | None, typer.Option(help="Learning rate of learned feedback.", show_default="the rule's own, or --lr")
     ] = None,
+    feedback_lr_decay: Annotated[
+        float | None, typer.Option(help="Factor on the feedback's rate after every epoch.", show_default="1")
+    ] = None,
     feedback_weight_decay: Annotated[
         float | None,
         typer.Option(help="Weight decay of learned feedback.", show_default="the rule's own, or --weight-decay"),

@@ -49,6 +49,7 @@ class RunConfig(BaseModel):
     nesterov: bool = False
     weight_decay: NotNegative | None = None
     feedback_lr: NotNegative | None = None
+    feedback_lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     feedback_weight_decay: NotNegative | None = None
 
     batch_size: Positive = 64

@@ -141,11 +141,11 @@ class Run:
         return row
 
     def _set_rates(self, epoch: int) -> None:
-        """Set the epoch's learning rates; that of the feedback keeps its ratio to that of the weights."""
+        """Set the epoch's learning rates; that of the feedback follows that of the weights, and decays on top."""
         rate = learning_rate(self.config, epoch - 1)
         self.net.optimizer.lr = rate
-        if self.config.feedback_lr is not None:
-            self.net.optimizer.feedback_lr = self.config.feedback_lr * rate / self.config.lr
+        own = self.config.lr if self.config.feedback_lr is None else self.config.feedback_lr
+        self.net.optimizer.feedback_lr = own * rate / self.config.lr * self.config.feedback_lr_decay ** (epoch - 1)
 
     def _check(self, loss: float, sentence: str) -> None:
         """Stop at a loss that is no number any more, before it gets into a checkpoint."""
