@@ -7,18 +7,22 @@ from typing import Any
 
 from torch import nn
 
+from altprop.compiler.export.door import export, make_session
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
+from altprop.exporting import subject_of
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import LossFunction, get_loss
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
+from altprop.ir.session import SessionProgram
 from altprop.rules.base import Rule
 from altprop.rules.registry import get
 from altprop.runtime.net import LocalNet
-from altprop.runtime.variant import Call
+from altprop.runtime.session_net import SessionNet
+from altprop.runtime.variant import Call, Variant
 from altprop.schedules import Schedule, make_schedule
 
-BACKENDS = ("eager", "inductor")
+BACKENDS = ("eager", "inductor", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,15 @@ class _Compiler:
 
     def schedule(self, net: LocalNet, devices: int | Sequence[str], **wanted: Any) -> Schedule:
         return make_schedule(net, self.options, devices, **wanted)
+
+    def export(self, net: LocalNet, path: Path, **options: Any) -> Path:
+        """Writes a program of a net as a file; see `LocalNet.export`."""
+        target = options.pop("target", None)
+        return export(subject_of(net, self.options, target), path, **options)
+
+    def session(self, net: LocalNet, variant: Variant, target: Any) -> SessionProgram:
+        """Returns the step of one of the net's compilations for onnxruntime, compared with torch."""
+        return make_session(subject_of(net, self.options, target, variant))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +82,7 @@ def compile(
         loss: a name, or a callable `(output, target) -> scalar`.
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
         devices: None, or one device that the model is on already.
-        backend: "eager" or "inductor".
+        backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone and on the CPU.
         seed: feedback is a function of the seed and the connection's name.
 
     Raises:
@@ -88,7 +101,8 @@ def compile(
         optimizer=optimizer,
         backend=backend,
     )
-    net = LocalNet(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
+    kind = SessionNet if backend == "onnxruntime" else LocalNet
+    net = kind(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
     net.training = model.training
     if example_inputs is not None or example_kwargs:
         net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))

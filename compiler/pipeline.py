@@ -135,7 +135,7 @@ def _passes(options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
     ]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))
-    eager = options.backend == "eager"
+    eager = options.backend != "inductor"
     return [*passes, Cleanup(fuse=fused, kernels=eager, reuse=eager)]
 
 

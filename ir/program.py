@@ -27,6 +27,8 @@ SLOT_KINDS = (
     "gradient",  # update direction of a parameter
     "feedback_gradient",  # update direction of a feedback parameter
     "observed",  # a value that a measurement reads: "error:region", "activity:region" or "preactivation:region"
+    "error",  # what a region's error neurons hold, or its root mean square
+    "value",  # any value inside, by its place in the program
 )
 
 

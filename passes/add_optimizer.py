@@ -66,7 +66,7 @@ class _Stepper:
         for slot, gradient in self.results.items():
             if slot.kind in ("gradient", "feedback_gradient"):
                 self._update(slot, gradient, emit)
-        kept = {slot: node for slot, node in self.results.items() if slot.kind == "loss"}
+        kept = {slot: node for slot, node in self.results.items() if not slot.kind.endswith("gradient")}
         self.graph.output(tuple(kept.values()))
         module = fx.GraphModule(self.root, self.graph)
         order = {n: i for i, n in enumerate(self.graph.nodes)}

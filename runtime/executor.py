@@ -57,12 +57,12 @@ def compiled(program: Program, backend: str) -> Callable[..., Sequence[Any]]:
     Raises:
         CompileError: unknown backend.
     """
-    if backend == "eager":
+    if backend in ("eager", "onnxruntime"):  # onnxruntime runs steps alone, see session_net.py
         function: Callable[..., Sequence[Any]] = program.graph.forward
         return function
     if backend == "inductor":
         return torch.compile(program.graph, options=_INDUCTOR)
-    raise CompileError(f'backend="{backend}": there are "eager" and "inductor".')
+    raise CompileError(f'backend="{backend}": there are "eager", "inductor" and "onnxruntime".')
 
 
 class Bindings:

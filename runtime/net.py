@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from altprop.ir.errors import CompileError
+from altprop.ir.errors import CompileError, ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.measurement import Measurement
@@ -311,9 +311,28 @@ class LocalNet(nn.Module):
         trainable = {name: p.requires_grad for name, p in self.model.named_parameters()}
         return explain(self.graph, trainable)
 
-    def export(self, path: str | Path) -> Path:
-        """Writes the graph or the plan; the suffix chooses json, graphml, dot, svg, png, pdf or html."""
+    def export(self, path: str | Path, **options: Any) -> Path:
+        """Writes a program that runs, the graph, or the plan; the suffix chooses.
+
+        Args:
+            path: `.onnx` or `.pt2`: a program; `.json`: the plan; `.graphml`, `.dot`, `.svg`, `.png`, `.pdf`, `.html`:
+                the graph.
+            options: for programs: `what` ("step", "backward", "forward", "update"), `initial` (".npz",
+                ".safetensors" or ""), `errors`, `external_data`, and `target`, an example of the loss's target.
+
+        Returns:
+            The path; for `what="update"`, the folder.
+
+        Raises:
+            ExportError: says what cannot be exported, where, and the way out.
+        """
         path = Path(path)
+        if path.suffix in (".onnx", ".pt2"):
+            self._compiled()
+            made: Path = self._compiler.export(self, path, **options)  # type: ignore[attr-defined]
+            return made
+        if options:
+            raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx and .pt2 alone.")
         if path.suffix == ".json":
             self.plan.save(path)
             return path

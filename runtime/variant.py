@@ -132,6 +132,17 @@ class Variant:
         """Returns the same programs, bound to another net's tensors."""
         return Variant(self.compiled, model, feedback, state, self.backend)
 
+    def tensor(self, slot: Slot) -> torch.Tensor:
+        """Returns the present tensor behind a slot of the model, its feedback, the optimizer or the constants."""
+        getter = self._bindings.getter(slot)
+        assert getter is not None, slot
+        found: torch.Tensor = getter()
+        return found
+
+    def example_inputs(self) -> list[Any]:
+        """Returns the flattened inputs that the programs were compiled for, in the order of their slots."""
+        return self._ordered(self.example)
+
     @property
     def is_static(self) -> bool:
         """Whether the model fixes the size of its batch."""

@@ -88,11 +88,17 @@ class FlatBuilder:
                 if role[0] == "value":
                     here[node] = self.values[("captured", role[1])]
             elif node.name in local.forward:
-                here[node] = self.graph.node_copy(node, here.__getitem__)
+                here[node] = self._copy(node, here, local.region.name)
                 self.values[("forward", local.region.name, node.name)] = here[node]
         for role, made in local.results.items():
             if role[0] == "value" and made is not None:
                 self.values[("captured", role[1])] = here[made]
+
+    def _copy(self, node: fx.Node, here: dict[fx.Node, fx.Node], region: str) -> fx.Node:
+        """Copies an operator and notes its region in `meta["custom"]`, which torch hands on to what it traces."""
+        made = self.graph.node_copy(node, here.__getitem__)
+        made.meta["custom"] = {"region": region}
+        return made
 
     def update(self, update: LocalUpdate) -> None:
         """Copies a region's local update."""
@@ -101,7 +107,7 @@ class FlatBuilder:
             if node.op == "placeholder":
                 here[node] = self.values[update.inputs[node.name]]
             elif node.op == "call_function":
-                here[node] = self.graph.node_copy(node, here.__getitem__)
+                here[node] = self._copy(node, here, update.region)
         named = {node.name: made for node, made in here.items()}
         for value, name in update.results.items():
             self.values[value] = named[name]
@@ -139,6 +145,14 @@ class FlatBuilder:
         for name in self.captured.outputs:
             if name:
                 self.result(Slot("output", name), self.values[("captured", name)])
+
+    def errors(self) -> None:
+        """Returns the root mean square of what the error neurons of each region hold."""
+        for region in self.source.updates:
+            error = self.values[("error", region)]
+            number = error.meta["val"].new_empty(()) if "val" in error.meta else None
+            mean = self.call(aten.mean.default, self.call(aten.mul.Tensor, error, error), value=number)
+            self.result(Slot("error", region), self.call(aten.sqrt.default, mean, value=number))
 
     def result(self, slot: Slot, node: fx.Node) -> None:
         """Adds an output."""

@@ -1,0 +1,55 @@
+"""From a net to what an exporter needs: the graph before it was flattened, and the present tensors."""
+
+from typing import Any
+
+import torch
+
+from altprop.compiler.export.subject import Subject
+from altprop.compiler.pipeline import Options
+from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Slot
+from altprop.runtime.net import LocalNet
+from altprop.runtime.variant import Variant
+
+
+def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Variant | None = None) -> Subject:
+    """Gathers what is exported.
+
+    Args:
+        net: a compiled net.
+        options: what its compilation was asked for.
+        target: an example target, or None for the loss's usual form.
+        variant: which of its compilations; None takes the first.
+
+    Raises:
+        CompileError: nothing is compiled yet.
+    """
+    variant = variant or net._first
+    if variant is None:
+        raise CompileError("nothing is compiled yet: call the net once, or pass example_inputs= to altprop.compile.")
+    return Subject(
+        model=net.model,
+        derived=before_flatten(variant.compiled.history),
+        options=options,
+        example=tuple(leaf for leaf in variant.example_inputs()),
+        example_args=(variant.example.args, variant.example.kwargs),
+        lookup=variant.tensor,
+        key=state_dict_key,
+        state={key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)},
+        target=target,
+    )
+
+
+def before_flatten(history: Any) -> ErrorGraph:
+    """Returns the graph that the pass `flatten` was given."""
+    names = list(history)
+    found: ErrorGraph = history[names[names.index("flatten") - 1]]
+    return found
+
+
+def state_dict_key(slot: Slot) -> str:
+    """Returns the key in `net.state_dict()` of a tensor that a program holds."""
+    if slot.kind in ("parameter", "buffer"):
+        return f"model.{slot.name}"
+    return f"{slot.kind}.{slot.name.replace('.', '/')}"

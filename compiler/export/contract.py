@@ -1,0 +1,158 @@
+"""The contract of a file: the name, part, type and shape of every input and output, as data.
+
+A *state* is an input whose new value comes out under the same name with `.next`, to be put in at the next step. Names
+are the model's own keys; those of feedback begin with `feedback.`, those of the optimizer with `state.`.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from altprop.compiler.export.emitter import OPSET, numpy_type
+from altprop.compiler.export.retrace import SEED, STEP, placeholders
+from altprop.compiler.export.subject import Subject
+from altprop.ir.errors import ExportError
+from altprop.ir.program import Program, Slot
+
+VERSION = 1
+NEXT = ".next"
+HELD = ("parameter", "buffer", "feedback", "state")
+
+MEANINGS = {
+    "lr": "learning rate of the model's parameters; may change from step to step",
+    "feedback_lr": "learning rate of learned feedback; may change from step to step",
+    "seed": "seed of the random numbers; with the same seed and step they repeat",
+}
+
+
+def input_names(program: Program) -> dict[Slot, str]:
+    """Names the inputs.
+
+    Raises:
+        ExportError: two inputs would have one name.
+    """
+    targets = sum(slot.kind == "target" for slot in program.inputs)
+    names = {slot: _input_name(slot, targets) for slot in program.inputs}
+    taken = {name for slot, name in names.items() if slot.kind != "input"}
+    names |= {s: f"input.{n}" for s, n in names.items() if s.kind == "input" and n in taken}
+    if len(set(names.values())) < len(names):
+        double = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise ExportError(f'two inputs of the file would be called "{double}": rename the parameter of that name.')
+    return names
+
+
+def _input_name(slot: Slot, targets: int) -> str:
+    if slot.kind in ("feedback", "state"):
+        return f"{slot.kind}.{slot.name}"
+    if slot.kind == "target":
+        return "target" if targets == 1 else f"target.{slot.name}"
+    return slot.name
+
+
+def output_names(program: Program) -> dict[Slot, str]:
+    """Names the results."""
+    outputs = [slot for slot in program.outputs if slot.kind == "output"]
+    plain = {slot: _output_name(slot, outputs) for slot in program.outputs}
+    taken = set(input_names(program).values())
+    return {slot: f"output.{name}" if name in taken else name for slot, name in plain.items()}
+
+
+def _output_name(slot: Slot, outputs: Sequence[Slot]) -> str:
+    if slot.kind in HELD:
+        return _input_name(slot, 1) + NEXT
+    if slot.kind == "output":
+        return "prediction" if len(outputs) == 1 else f"prediction.{outputs.index(slot)}"
+    if slot.kind in ("gradient", "feedback_gradient"):
+        return ("feedback." if slot.kind == "feedback_gradient" else "") + slot.name + ".grad"
+    return f"error.{slot.name}" if slot.kind == "error" else slot.name
+
+
+def describe(subject: Subject, program: Program, what: str) -> dict[str, Any]:
+    """Returns the contract of a pure program, ready for JSON."""
+    names, results = input_names(program), output_names(program)
+    values = dict(zip(program.inputs, placeholders(program), strict=True))
+    output = next(node for node in program.graph.graph.nodes if node.op == "output")
+    made = dict(zip(program.outputs, output.args[0], strict=True))  # type: ignore[arg-type]
+    states = [
+        _head(names[slot], slot.kind, values[slot].meta["val"])
+        | {"next": results.get(slot), "state_dict": subject.key(slot)}
+        for slot in program.inputs
+        if slot.kind in HELD
+    ]
+    heads = [
+        _head(names[slot], slot.kind, values[slot].meta["val"])
+        for slot in program.inputs
+        if slot.kind not in (*HELD, "scalar", "constant")
+    ]
+    tails = [_head(results[s], s.kind, n.meta["val"]) for s, n in made.items() if s.kind not in HELD]  # type: ignore[union-attr]
+    numbers = [_scalar(subject, slot) for slot in program.inputs if slot.kind == "scalar"]
+    return _header(subject, what) | {"inputs": heads, "scalars": numbers, "states": states, "outputs": tails}
+
+
+def _header(subject: Subject, what: str) -> dict[str, Any]:
+    optimizer = subject.optimizer
+    return {
+        "format": f"altprop {what}",
+        "version": VERSION,
+        "rule": ", ".join(f"{glob}: {rule}" for glob, rule in subject.options.rules.items()),
+        "loss": subject.options.loss.name,
+        "optimizer": None if optimizer is None or what != "step" else repr(optimizer),
+        "batch": "dynamic" if isinstance(subject.derived.captured.batch, torch.SymInt) else "fixed",
+        "made_by": {
+            "altprop": importlib.metadata.version("altprop"),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "opset": OPSET,
+        },
+    }
+
+
+def _head(name: str, kind: str, value: torch.Tensor) -> dict[str, Any]:
+    shape = [int(size) if not isinstance(size, torch.SymInt) else str(size) for size in value.shape]
+    symbols = sorted({str(s) for size in value.shape if isinstance(size, torch.SymInt) for s in _symbols(size)})
+    for symbol in symbols:
+        shape = [size.replace(symbol, "batch") if isinstance(size, str) else size for size in shape]
+    part = {"output": "prediction", "state": "optimizer"}.get(kind, kind)
+    return {"name": name, "part": part, "dtype": np.dtype(numpy_type(value.dtype)).name, "shape": shape}
+
+
+def _symbols(size: torch.SymInt) -> Iterable[Any]:
+    return size.node.expr.free_symbols
+
+
+def _scalar(subject: Subject, slot: Slot) -> dict[str, Any]:
+    optimizer = subject.optimizer
+    if slot == SEED:
+        return {"name": "seed", "dtype": "int64", "default": 0, "meaning": MEANINGS["seed"]}
+    assert optimizer is not None
+    rate = optimizer.lr if slot.name == "lr" or optimizer.feedback_lr is None else optimizer.feedback_lr
+    return {"name": slot.name, "dtype": "float32", "default": rate, "meaning": MEANINGS[slot.name]}
+
+
+def metadata(subject: Subject, contract: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what goes into the file itself: the contract, the rule and the wiring plan."""
+    plan = subject.derived.plan
+    texts = {"altprop.contract": json.dumps(contract), "altprop.rule": str(contract["rule"])}
+    return texts if plan is None else texts | {"altprop.plan": str(plan)}
+
+
+def initial_state(subject: Subject, program: Program) -> dict[str, torch.Tensor]:
+    """Returns the present value of every state, by its name in the file.
+
+    What `net.state_dict()` holds beside them comes too, under its key there, so that nothing is lost on the way back.
+    """
+    names = input_names(program)
+    held = [slot for slot in program.inputs if slot.kind in HELD]
+    values = {names[slot]: _present(subject, slot) for slot in held}
+    used = {subject.key(slot) for slot in held}
+    rest = {key: value for key, value in subject.state.items() if key not in used and isinstance(value, torch.Tensor)}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in {**values, **rest}.items()}
+
+
+def _present(subject: Subject, slot: Slot) -> torch.Tensor:
+    return subject.state[subject.key(slot)] if slot == STEP else subject.lookup(slot)

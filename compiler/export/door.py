@@ -1,0 +1,95 @@
+"""`net.export` for files that run: checks what is asked for, and calls the writer."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altprop.compiler.export.subject import Subject, flat_program
+from altprop.ir.errors import ExportError
+from altprop.ir.session import SessionProgram
+
+WHAT = ("step", "backward", "forward", "update")
+
+
+def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> Path:
+    """Writes a program of a compiled model.
+
+    Args:
+        subject: what is exported.
+        path: a file that ends in `.onnx` or `.pt2`.
+        what: "step": forward, errors, updates and the optimizer, state in and state out; "backward": the same without
+            the optimizer, updates out; "forward": the model in evaluation mode, its weights in the file; "update":
+            one file for each region, named `path` with the region's name before the suffix.
+        options: `initial` and `external_data`, as in `write_program`; `errors`, whether a step also gives the size of
+            each region's error.
+
+    Raises:
+        ExportError: says what cannot be exported, where, and the way out.
+    """
+    if what not in WHAT:
+        raise ExportError(f'what="{what}": there are {", ".join(WHAT)}.')
+    if what == "step" and subject.optimizer is None:
+        raise ExportError(
+            'what="step" needs an optimizer inside the program: altprop.compile(..., optimizer=...); '
+            'what="backward" gives the updates instead.'
+        )
+    _check_device(subject)
+    if path.suffix == ".pt2":
+        from altprop.compiler.export.pt2_file import write_pt2
+
+        return write_pt2(subject, path, what, **options)
+    _check_installed()
+    return _writers()[what](subject, path, **options)
+
+
+def make_session(subject: Subject) -> SessionProgram:
+    """Returns the step of a compiled model for a session in this process, compared with torch.
+
+    Raises:
+        ExportError: an operator has no form in ONNX, or onnxruntime does not do what torch does.
+    """
+    _check_device(subject)
+    _check_installed()
+    from altprop.compiler.export.check import verify
+    from altprop.compiler.export.onnx_file import as_model
+
+    original = flat_program(subject, "step", outputs=False)
+    made = as_model(subject, original)
+    model = made.model.SerializeToString()
+    verify(subject, original, made, model)
+    return SessionProgram(model, made.inputs, made.outputs)
+
+
+def _check_device(subject: Subject) -> None:
+    away = [name for name, p in subject.model.named_parameters() if p.device.type != "cpu"]
+    if away:
+        raise ExportError(f"{away[0]} is not on the CPU, where files are made: move the net there, net.cpu(), first.")
+    odd = [n for n, p in subject.model.named_parameters() if p.dtype not in (torch.float32, torch.float64)]
+    if odd:
+        dtype = subject.model.get_parameter(odd[0]).dtype
+        raise ExportError(f"{odd[0]} is {dtype}: files are made in float32; convert the model, such as model.float().")
+
+
+def _check_installed() -> None:
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise ExportError(f'".onnx" needs the package {package}: pip install "altprop[onnx]".')
+
+
+def _writers() -> dict[str, Callable[..., Path]]:
+    from altprop.compiler.export.forward import write_forward
+    from altprop.compiler.export.onnx_file import write_program
+    from altprop.compiler.export.regions import write_updates
+
+    def trained(name: str) -> Callable[..., Path]:
+        def write(subject: Subject, path: Path, errors: bool = False, **options: Any) -> Path:
+            if not subject.derived.updates:
+                raise ExportError(f'what="{name}": nothing of the model is trained; what="forward" exports it.')
+            return write_program(subject, flat_program(subject, name, errors), path, name, **options)
+
+        return write
+
+    return {"step": trained("step"), "backward": trained("backward"), "forward": write_forward, "update": write_updates}

@@ -1,0 +1,166 @@
+"""Writes ONNX operators: names, constants, types, sizes.
+
+Every value of a pure program has one ONNX name. A size of the batch is an integer without dimensions there, so that
+it can be computed with and be one number of a shape. What a translator gets are the arguments of an fx node as they
+stand: nodes, numbers, lists of both.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import fx
+
+from altprop.ir.errors import ExportError
+
+OPSET = 20
+IR_VERSION = 10
+
+NUMPY = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.float16: np.float16,
+    torch.int64: np.int64,
+    torch.int32: np.int32,
+    torch.int16: np.int16,
+    torch.int8: np.int8,
+    torch.uint8: np.uint8,
+    torch.bool: np.bool_,
+}
+
+
+def numpy_type(dtype: torch.dtype) -> Any:
+    """Returns the NumPy type of a torch type.
+
+    Raises:
+        ExportError: NumPy has none.
+    """
+    if dtype not in NUMPY:
+        raise ExportError(f"{dtype} cannot be exported: convert the model, such as model.float().")
+    return NUMPY[dtype]
+
+
+def onnx_type(dtype: torch.dtype) -> int:
+    """Returns the number that ONNX gives a type."""
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(numpy_type(dtype))))
+
+
+def type_of(value: Any) -> torch.dtype:
+    """Returns the type of what an fx node holds, or of a number."""
+    if isinstance(value, fx.Node):
+        value = value.meta["val"]
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    if isinstance(value, (bool, torch.SymBool)):
+        return torch.bool
+    return torch.int64 if isinstance(value, (int, torch.SymInt)) else torch.float64
+
+
+def is_symbolic(size: Any) -> bool:
+    """Whether a size is known at run time alone."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
+
+
+@dataclasses.dataclass
+class Emitter:
+    """ONNX operators in the making.
+
+    Attributes:
+        nodes: the operators, in order.
+        constants: initializers by name.
+        names: the ONNX name of each fx node that has one value.
+    """
+
+    nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = dataclasses.field(default_factory=dict)
+    names: dict[fx.Node, Any] = dataclasses.field(default_factory=dict)
+    site: str = ""
+    _known: dict[Any, str] = dataclasses.field(default_factory=dict)
+    _count: int = 0
+
+    def fresh(self, hint: str) -> str:
+        """Returns a name that no value has. No key of a model looks like it."""
+        self._count += 1
+        return f"{hint}/{self._count}"
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """Adds an operator; returns the name of its result, or the names of its results."""
+        made = [self.fresh(kind) for _ in range(outputs)]
+        node = helper.make_node(kind, list(inputs), made, name=f"{self.site}/{made[0]}", **attributes)
+        self.nodes.append(node)
+        return made[0] if outputs == 1 else made
+
+    def constant(self, value: Any, dtype: torch.dtype | None = None) -> str:
+        """Adds a constant, once; returns its name."""
+        array = np.asarray(value, dtype=None if dtype is None else numpy_type(dtype))
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            name = self.fresh("constant")
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            self._known[key] = name
+        return self._known[key]
+
+    def integers(self, values: Sequence[int]) -> str:
+        """Adds a vector of integers."""
+        return self.constant(np.asarray(list(values), dtype=np.int64))
+
+    def cast(self, name: str, source: torch.dtype, target: torch.dtype) -> str:
+        """Converts a value."""
+        return name if source is target else self.op("Cast", name, to=onnx_type(target))
+
+    def value(self, arg: Any, dtype: torch.dtype | None = None) -> str:
+        """Returns the name of an argument, a node or a number, converted to a type."""
+        if isinstance(arg, fx.Node):
+            name: str = self.names[arg]
+            return name if dtype is None else self.cast(name, type_of(arg), dtype)
+        return self.constant(arg, dtype or type_of(arg))
+
+    def size(self, arg: Any) -> str:
+        """Returns a size as a vector of one integer."""
+        if isinstance(arg, fx.Node):
+            return self.op("Unsqueeze", self.value(arg, torch.int64), self.integers([0]))
+        return self.integers([int(arg)])
+
+    def shape(self, sizes: Sequence[Any]) -> str:
+        """Returns a shape as a vector; its sizes are numbers or nodes."""
+        if not any(isinstance(size, fx.Node) and is_symbolic(size.meta["val"]) for size in sizes):
+            return self.integers([_number(size) for size in sizes])
+        return self.op("Concat", *(self.size(_fixed(size)) for size in sizes), axis=0)
+
+    def reshape(self, name: str, shape: Sequence[Any], sizes: Sequence[Any] | None = None) -> str:
+        """Reshapes a value to a fake tensor's shape; `sizes` are where to read its sizes from."""
+        symbolic = [index for index, size in enumerate(shape) if is_symbolic(size)]
+        if len(symbolic) > 1 and sizes is not None:
+            return self.op("Reshape", name, self.shape(sizes))
+        wanted = [-1 if index in symbolic else int(size) for index, size in enumerate(shape)]
+        zero = 0 in wanted
+        return self.op("Reshape", name, self.integers(wanted), **({"allowzero": 1} if zero else {}))
+
+
+def _number(size: Any) -> int:
+    return int(size.meta["val"]) if isinstance(size, fx.Node) else int(size)
+
+
+def _fixed(size: Any) -> Any:
+    return size if not isinstance(size, fx.Node) or is_symbolic(size.meta["val"]) else _number(size)
+
+
+def value_info(name: str, value: Any, batch: str = "batch") -> onnx.ValueInfoProto:
+    """Describes an input or output by a fake tensor; a symbolic size becomes a name."""
+    shape = [_dimension(size, batch) for size in value.shape]
+    return helper.make_tensor_value_info(name, onnx_type(value.dtype), shape)
+
+
+def _dimension(size: Any, batch: str) -> int | str:
+    if not is_symbolic(size):
+        return int(size)
+    symbols = sorted(str(symbol) for symbol in size.node.expr.free_symbols)
+    text = str(size.node.expr)
+    return text.replace(symbols[0], batch) if len(symbols) == 1 else text
+
+
+FLOAT = TensorProto.FLOAT

@@ -1,0 +1,55 @@
+"""The model's forward alone, as it runs after training: evaluation mode, weights in the file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altprop.compiler.capture import capture
+from altprop.compiler.export.onnx_file import write_program
+from altprop.compiler.export.subject import Subject
+from altprop.compiler.quiet import quiet
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Program, Slot
+from altprop.passes.flat.builder import FlatBuilder
+
+
+def write_forward(subject: Subject, path: Path, **options: Any) -> Path:
+    """Writes the model's forward."""
+    training = [module.training for module in subject.model.modules()]
+    subject.model.eval()
+    try:
+        args, kwargs = subject.example_args
+        with quiet(), torch.no_grad():
+            captured = capture(subject.model, args, kwargs)
+    finally:
+        for module, mode in zip(subject.model.modules(), training, strict=True):
+            module.training = mode
+    graph = ErrorGraph("captured", captured, preamble=tuple(_operators(captured.graph)), plan=subject.derived.plan)
+    here = _with(subject, graph)
+    program = _program(graph)
+    fixed = {slot: here.lookup(slot) for slot in program.inputs if slot.kind != "input"}
+    options.pop("initial", None)
+    return write_program(here, program, path, "forward", initial="", fixed=fixed, **options)
+
+
+def _operators(graph: Any) -> list[str]:
+    return [node.name for node in graph.nodes if node.op == "call_function"]
+
+
+def _program(graph: ErrorGraph) -> Program:
+    builder = FlatBuilder(graph)
+    builder.preamble()
+    builder.outputs()
+    return builder.finish("forward")
+
+
+def _with(subject: Subject, graph: ErrorGraph) -> Subject:
+    import dataclasses
+
+    constants = graph.captured.constants
+
+    def lookup(slot: Slot) -> torch.Tensor:
+        return constants[slot.name] if slot.kind == "constant" else subject.lookup(slot)
+
+    return dataclasses.replace(subject, derived=graph, lookup=lookup)

@@ -1,0 +1,131 @@
+"""Writes ONNX files: the model, its contract as JSON, and its initial state, all or nothing."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from altprop.compiler.export.check import verify
+from altprop.compiler.export.contract import describe, initial_state, input_names, metadata, output_names
+from altprop.compiler.export.retrace import purify
+from altprop.compiler.export.subject import Subject, cleaned
+from altprop.compiler.export.translate import Translated, translate
+from altprop.ir.errors import ExportError
+from altprop.ir.program import Program, Slot
+
+# What one protobuf message may hold, less some room for the graph itself.
+MESSAGE_LIMIT = 2**31 - 2**24
+INITIAL = (".npz", ".safetensors")
+
+
+def write_program(
+    subject: Subject,
+    original: Program,
+    path: Path,
+    what: str,
+    initial: str = ".npz",
+    external_data: bool | None = None,
+    fixed: Mapping[Slot, torch.Tensor] | None = None,
+) -> Path:
+    """Writes one flat program.
+
+    Args:
+        subject: what is exported.
+        original: the flat program.
+        path: the file.
+        what: what the contract calls it.
+        initial: suffix of the file with the initial state, ".npz", ".safetensors", or "" for none.
+        external_data: whether tensors inside go into a file beside it; None for those over 2 GB.
+        fixed: inputs whose values go into the file.
+
+    Raises:
+        ExportError: an operator has no form in ONNX, or the file does not do what torch does.
+    """
+    optimizer = subject.optimizer if original.name == "step" else None
+    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
+    made = translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, fixed))
+    contract = describe(subject, pure, what)
+    state = initial_state(subject, pure) if initial else {}
+    if initial:
+        contract["initial"] = path.with_suffix(initial).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        draft = Path(folder) / path.name
+        annotate(made.model, metadata(subject, contract))
+        save(made.model, draft, external_data)
+        check = verify(subject, original, made, draft)
+        contract["checked"] = {"batches": list(check.batches), "difference": check.difference}
+        draft.with_suffix(".json").write_text(json.dumps(contract, indent=1) + "\n", "utf-8")
+        if initial:
+            save_state(state, draft.with_suffix(initial))
+        for made_file in sorted(Path(folder).iterdir()):
+            os.replace(made_file, path.parent / made_file.name)
+    return path
+
+
+def constants_of(
+    subject: Subject, program: Program, fixed: Mapping[Slot, torch.Tensor] | None
+) -> dict[Slot, torch.Tensor]:
+    """What goes into the file: tensors that the forward makes out of nothing, and what the caller fixes."""
+    made = {slot: subject.lookup(slot) for slot in program.inputs if slot.kind == "constant"}
+    return {**made, **{slot: value for slot, value in (fixed or {}).items() if slot in program.inputs}}
+
+
+def annotate(model: onnx.ModelProto, texts: Mapping[str, str]) -> None:
+    """Puts texts into the file's metadata."""
+    for key, text in texts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, text
+
+
+def save(model: onnx.ModelProto, path: Path, external_data: bool | None = None) -> None:
+    """Writes a model, with its tensors beside it where they are too large for one message.
+
+    Raises:
+        ExportError: the checker refuses it.
+    """
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    apart = size > MESSAGE_LIMIT if external_data is None else external_data
+    options: dict[str, Any] = {}
+    if apart:
+        options = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 128}
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        model = copied
+    onnx.save_model(model, str(path), **options)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"the ONNX checker refuses the file: {reason}") from error
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors by name.
+
+    Raises:
+        ExportError: the suffix is unknown, or safetensors is not installed.
+    """
+    if path.suffix == ".npz":
+        np.savez(path, **{name: value.numpy() for name, value in state.items()})  # type: ignore[arg-type]
+        return
+    if path.suffix != ".safetensors":
+        raise ExportError(f'initial="{path.suffix}": there are {", ".join(INITIAL)}, and "" for none.')
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ExportError('".safetensors" needs the package safetensors: pip install "altprop[onnx]".') from error
+    save_file(dict(state), str(path))
+
+
+def as_model(subject: Subject, original: Program) -> Translated:
+    """Returns one flat program in ONNX, unchecked and unsaved: what a session in this process runs."""
+    optimizer = subject.optimizer if original.name == "step" else None
+    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
+    return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None))

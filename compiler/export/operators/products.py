@@ -1,0 +1,107 @@
+"""Matrix products, convolutions, and pooling by maxima."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.compiler.export.emitter import Emitter, type_of
+from altprop.compiler.export.operators.elementwise import Translator
+from altprop.compiler.export.operators.shapes import shape_of
+
+aten = torch.ops.aten
+
+
+def product(e: Emitter, node: fx.Node, x: fx.Node, y: fx.Node) -> str:
+    """A matrix product, of one pair or of a batch of pairs; a transposed matrix goes into the product."""
+    one, turned = _straight(x)
+    other, second = _straight(y)
+    if (turned or second) and len(shape_of(x)) == 2:
+        return e.op("Gemm", e.value(one), e.value(other), transA=int(turned), transB=int(second))
+    return e.op("MatMul", e.value(x), e.value(y))
+
+
+def _straight(x: fx.Node) -> tuple[fx.Node, bool]:
+    """The matrix behind a transposition, and whether there was one."""
+    turned = x.target is aten.t.default or (x.target is aten.permute.default and list(x.args[1]) == [1, 0])  # type: ignore[arg-type]
+    source = x.args[0] if turned else x
+    assert isinstance(source, fx.Node)
+    return (source, True) if turned and len(shape_of(x)) == 2 else (x, False)
+
+
+def addmm(e: Emitter, node: fx.Node, bias: Any, x: fx.Node, y: fx.Node, *, beta: Any = 1, alpha: Any = 1) -> str:
+    """A matrix product and a sum."""
+    one, turned = _straight(x)
+    other, second = _straight(y)
+    options = {"alpha": float(alpha), "beta": float(beta), "transA": int(turned), "transB": int(second)}
+    return e.op("Gemm", e.value(one), e.value(other), e.value(bias), **options)
+
+
+def convolution(
+    e: Emitter,
+    node: fx.Node,
+    x: fx.Node,
+    weight: fx.Node,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> str:
+    """A convolution, or a transposed one."""
+    dims = len(shape_of(x)) - 2
+    stride, padding, dilation, extra = (
+        list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation, output_padding)
+    )
+    inputs = [e.value(x), e.value(weight), *([e.value(bias)] if bias is not None else [])]
+    options: dict[str, Any] = {"strides": stride, "pads": padding * 2, "dilations": dilation, "group": groups}
+    if transposed and any(extra):
+        options["output_padding"] = extra
+    return e.op("ConvTranspose" if transposed else "Conv", *inputs, **options)
+
+
+def max_pool(
+    e: Emitter,
+    node: fx.Node,
+    x: fx.Node,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = (0,),
+    dilation: Any = (1,),
+    ceil_mode: bool = False,
+) -> list[str]:
+    """Maxima and their places; torch counts places inside one channel, ONNX through the whole tensor."""
+    dims = len(kernel)
+    stride, padding, dilation = (
+        list(v) * dims if len(v) == 1 else list(v) for v in (stride or kernel, padding, dilation)
+    )
+    lead = len(shape_of(x)) - dims
+    name = e.value(x) if lead == 2 else e.op("Unsqueeze", e.value(x), e.integers([0]))
+    options = {"strides": stride, "pads": padding * 2, "dilations": dilation, "ceil_mode": int(ceil_mode)}
+    values, places = e.op("MaxPool", name, outputs=2, kernel_shape=list(kernel), **options)
+    plane = 1
+    for size in shape_of(x)[-dims:]:
+        plane *= int(size)
+    places = e.op("Mod", places, e.constant(plane, torch.int64))
+    if lead == 2:
+        return [values, places]
+    return [e.op("Squeeze", made, e.integers([0])) for made in (values, places)]
+
+
+def dot(e: Emitter, node: fx.Node, x: fx.Node, y: fx.Node) -> str:
+    """A matrix or vector times a vector."""
+    return e.op("MatMul", e.value(x, type_of(node)), e.value(y, type_of(node)))
+
+
+TABLE: dict[Any, Translator] = {
+    aten.mm.default: product,
+    aten.bmm.default: product,
+    aten.mv.default: dot,
+    aten.dot.default: dot,
+    aten.addmm.default: addmm,
+    aten.convolution.default: convolution,
+    aten.max_pool2d_with_indices.default: max_pool,
+    aten.max_pool3d_with_indices.default: max_pool,
+}

@@ -1,0 +1,244 @@
+"""Makes a flat program pure: no writes, no random state, and no operator that ONNX could not express.
+
+A *pure* program returns what a flat program writes: the new value of a parameter, buffer, feedback matrix or state is
+a result in a slot of that kind and name. Random operators draw from a seed that comes in as an input.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from altprop.compiler.export.decompose import table
+from altprop.compiler.export.threefry import Random
+from altprop.ir.errors import ExportError
+from altprop.ir.optim import Optimizer
+from altprop.ir.program import Program, Slot
+from altprop.passes.flat.aliases import is_view
+from altprop.passes.flat.builder import writes, written
+from altprop.passes.flat.merge import merge_twins
+from altprop.passes.flat.simplify import simplify
+
+aten = torch.ops.aten
+
+SEED = Slot("scalar", "seed")
+STEP = Slot("state", "step")
+RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
+
+_PLAIN = {
+    aten.uniform_.default: aten.uniform.default,
+}
+_RANDOM = ("native_dropout", "bernoulli", "rand_like")
+
+
+class PureRunner(fx.Interpreter):
+    """Runs a flat program without writing: an operator that writes becomes its plain form.
+
+    Later readers of what it wrote see the new value, and so do views that are taken later.
+    """
+
+    def __init__(self, program: Program, random: Random) -> None:
+        super().__init__(program.graph, garbage_collect_values=False)
+        self.random = random
+        self.site = ""
+        check_views(program)
+
+    def run_node(self, node: fx.Node) -> Any:
+        """Runs one operator."""
+        self.site = str(node.meta.get("custom", {}).get("region", ""))
+        if node.op != "call_function":
+            return super().run_node(node)
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            return self._reshape(node)
+        draw = draws(self.random).get(node.target)
+        if not writes(node) and draw is None:
+            return super().run_node(node)
+        with traceback.annotate({"region": self.site}):
+            result = self._pure(node, draw)
+        for target in roots(node) if writes(node) else []:
+            self.env[target] = result
+        return result
+
+    def _reshape(self, node: fx.Node) -> Any:
+        """What is decomposed may lie in memory in another order, which a view would refuse."""
+        args, _ = self.fetch_args_kwargs_from_env(node)
+        with traceback.annotate({"region": self.site}):
+            return args[0].reshape(args[1])
+
+    def _pure(self, node: fx.Node, draw: Callable[..., Any] | None) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        if draw is not None:
+            return draw(*args, **kwargs)
+        if node.target is aten.copy_.default:
+            return args[1].expand(args[0].shape).to(args[0].dtype)
+        return plain(node)(*args, **kwargs)
+
+
+def draws(random: Random) -> Mapping[Any, Callable[..., Any]]:
+    """What draws the random numbers of each operator that has some."""
+    return {
+        aten.native_dropout.default: random.native_dropout,
+        aten.bernoulli_.float: random.bernoulli,
+        aten.bernoulli.p: random.bernoulli,
+        aten.rand_like.default: random.rand_like,
+    }
+
+
+def plain(node: fx.Node) -> Any:
+    """Returns the form of an operator that does not write.
+
+    Raises:
+        ExportError: there is none.
+    """
+    target: Any = node.target
+    if target in _PLAIN:
+        return _PLAIN[target]
+    name, overload = target._schema.name.removeprefix("aten::"), target._overloadname
+    packet = getattr(aten, name.removesuffix("_"), None)
+    found = getattr(packet, overload, None)
+    if found is None:
+        raise ExportError(f"{region_of(node)}: the operator {target} writes and has no form that does not.")
+    return found
+
+
+def region_of(node: fx.Node) -> str:
+    """Says which region an operator belongs to."""
+    name = node.meta.get("custom", {}).get("region")
+    return f'region "{name}"' if name else "the loss or the optimizer"
+
+
+def roots(node: fx.Node) -> Iterator[fx.Node]:
+    """What an operator writes: its argument, and if that is the result of a write, the argument of that one."""
+    for target in written(node):
+        yield target
+        if target.op == "call_function" and writes(target):
+            yield from roots(target)
+
+
+def check_views(program: Program) -> None:
+    """A view that was taken before a write and is read behind it would show the old value.
+
+    Raises:
+        ExportError: there is one.
+    """
+    order = {node: index for index, node in enumerate(program.graph.graph.nodes)}
+    for node in order:
+        if node.op != "call_function" or not writes(node):
+            continue
+        for root in roots(node):
+            if is_view(root) and not writes(root):
+                raise ExportError(f"{region_of(node)}: {node} writes through the view {root}.")
+            for view in _views(root):
+                late = [user for user in view.users if order[user] > order[node] and user.op != "output"]
+                if late and order[view] < order[node]:
+                    raise ExportError(f"{region_of(node)}: {node} writes what {late[0]} reads through a view.")
+
+
+def _views(node: fx.Node) -> Iterator[fx.Node]:
+    for user in node.users:
+        if is_view(user) and not writes(user) and user.args and user.args[0] is node:
+            yield user
+            yield from _views(user)
+
+
+def purify(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> Program:
+    """Retraces a program: pure, decomposed, simplified.
+
+    Args:
+        program: a flat program whose nodes carry fake values.
+        fake_mode: the mode of these values.
+        optimizer: whose scalars the program takes; they are computed from rates and the step inside.
+
+    Raises:
+        ExportError: an operator has no pure form.
+    """
+    slots, fakes = _inputs(program, fake_mode, optimizer)
+    results: list[Slot] = []
+
+    def run(*args: Any) -> list[Any]:
+        results.clear()
+        given = dict(zip(slots, args, strict=True))
+        made = run_pure(program, given, optimizer)
+        results.extend(made)
+        return list(made.values())
+
+    with fake_mode, torch.no_grad(), traceback.preserve_node_meta():
+        module = make_fx(run, decomposition_table=table(), tracing_mode="real")(*fakes)
+    graph = module.graph
+    graph.eliminate_dead_code()
+    simplify(graph)
+    merge_twins(graph)
+    module.recompile()
+    return _drop_unread(Program(program.name, module, tuple(slots), tuple(results)))
+
+
+def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer | None) -> dict[Slot, Any]:
+    """Runs a flat program without writing. Returns its results, and the new value of what it would have written.
+
+    Args:
+        program: a flat program.
+        given: a value for each slot, for the rates, the step and the seed.
+        optimizer: whose scalars the program takes.
+    """
+    zero = next(v for v in given.values() if isinstance(v, torch.Tensor)).new_zeros((), dtype=torch.int64)
+    step = given.get(STEP, zero)
+    values = dict(given)
+    if optimizer is not None:
+        values |= scalars(optimizer, given, step + 1)
+    runner = PureRunner(program, Random(given.get(SEED, zero), step))
+    returned = runner.run(*(values[slot] for slot in program.inputs), enable_io_processing=False)
+    made = dict(zip(program.outputs, returned, strict=True))
+    placeholders = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+    for slot, node in zip(program.inputs, placeholders, strict=True):
+        if runner.env[node] is not values[slot]:
+            made[slot] = runner.env[node]
+    if STEP in given and program.name == "step":
+        made[STEP] = step + 1
+    return made
+
+
+def scalars(optimizer: Optimizer, given: Mapping[Slot, Any], step: Any) -> dict[Slot, Any]:
+    """The optimizer's own arithmetic, on tensors: its numbers of one step, in float64."""
+    moving = copy.copy(optimizer)
+    moving.lr = given.get(RATES[0], given.get(RATES[1])).to(torch.float64)
+    moving.feedback_lr = given.get(RATES[1], given.get(RATES[0])).to(torch.float64)
+    numbers = moving.scalars(step.to(torch.float64))
+    return {Slot("scalar", name): number for name, number in numbers.items()}
+
+
+def _inputs(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> tuple[list[Slot], list[Any]]:
+    nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+    fakes = {
+        slot: node.meta["val"].detach()
+        for slot, node in zip(program.inputs, nodes, strict=True)
+        if slot.kind != "scalar"
+    }
+    with fake_mode:
+        if optimizer is not None:
+            fakes |= {rate: torch.empty((), dtype=torch.float32) for rate in RATES}
+            fakes[STEP] = torch.empty((), dtype=torch.int64)
+        if any(word in str(n.target) for n in program.graph.graph.nodes for word in _RANDOM):
+            fakes[SEED] = torch.empty((), dtype=torch.int64)
+    return list(fakes), list(fakes.values())
+
+
+def _drop_unread(program: Program) -> Program:
+    """Inputs that nothing reads go, but for those whose new value is a result."""
+    graph = program.graph.graph
+    kept = []
+    for slot, node in zip(program.inputs, [n for n in graph.nodes if n.op == "placeholder"], strict=True):
+        if node.users or slot in program.outputs:
+            kept.append(slot)
+        else:
+            graph.erase_node(node)
+    program.graph.recompile()
+    return program.replace(inputs=tuple(kept))
+
+
+def placeholders(program: Program) -> Sequence[fx.Node]:
+    """Returns the input nodes, in the order of the slots."""
+    return [node for node in program.graph.graph.nodes if node.op == "placeholder"]

@@ -1,0 +1,93 @@
+"""What is exported: a compiled model with the tensors that it holds now."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from altprop.compiler.pipeline import Options, fake_target
+from altprop.ir.errors import ExportError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.optim import Optimizer
+from altprop.ir.program import Program, Slot
+from altprop.passes.add_optimizer import AddOptimizer
+from altprop.passes.cleanup import Cleanup
+from altprop.passes.flatten import complete
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A compiled model and its tensors.
+
+    Attributes:
+        model: the caller's module.
+        derived: the graph before it was flattened.
+        options: what the compilation was asked for.
+        example: the inputs that it was compiled for, flattened in the order of the program's inputs.
+        example_args: the same, as positional and keyword arguments.
+        lookup: the present tensor of a parameter, buffer, feedback matrix, constant or optimizer state.
+        key: its key in `net.state_dict()`.
+        state: `net.state_dict()`.
+        target: an example target, or None for the loss's usual form.
+    """
+
+    model: torch.nn.Module
+    derived: ErrorGraph
+    options: Options
+    example: tuple[Any, ...]
+    example_args: tuple[tuple[Any, ...], Mapping[str, Any]]
+    lookup: Callable[[Slot], torch.Tensor]
+    key: Callable[[Slot], str]
+    state: Mapping[str, torch.Tensor]
+    target: Tree = None
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer inside the program."""
+        return self.options.optimizer
+
+    @property
+    def fake_mode(self) -> Any:
+        """The mode of all fake values."""
+        return self.derived.captured.fake_mode
+
+
+def flat_program(subject: Subject, name: str, errors: bool = False, outputs: bool = True) -> Program:
+    """Returns "backward" or "step" as it is before anything is fused, reused or tuned.
+
+    Args:
+        subject: what is exported.
+        name: which.
+        errors: whether it also returns the size of each region's error.
+        outputs: whether it also returns what the model returns.
+
+    Raises:
+        ExportError: the form of the target is not known.
+    """
+    captured, loss = subject.derived.captured, subject.options.loss
+    target = fake_target(captured, loss, subject.target)
+    if target is None:
+        raise ExportError(f"the loss {loss.name} does not say what its target looks like: give an example, target=.")
+    builder = complete(subject.derived, loss, target)
+    if outputs:
+        builder.outputs()
+    if errors:
+        builder.errors()
+    program = builder.finish("backward")
+    if name == "backward":
+        return program
+    assert subject.optimizer is not None
+    graph = subject.derived.replace(programs={"backward": program})
+    return AddOptimizer(subject.optimizer, tensor_scalars=True)(graph).graph.programs["step"]
+
+
+def cleaned(subject: Subject, program: Program) -> Program:
+    """Returns a program without what has no effect; nothing is fused, and nothing overwrites what is still read."""
+    if not subject.derived.at_least("derived"):
+        return program
+    graph = subject.derived.replace(programs={program.name: program})
+    graph = Cleanup(fuse=False, reuse=False, kernels=False, join=False)(graph).graph
+    return graph.programs[program.name]

@@ -1,0 +1,124 @@
+"""From a pure program to an ONNX graph."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from torch import fx
+
+from altprop.compiler.export.emitter import IR_VERSION, OPSET, Emitter, type_of, value_info
+from altprop.compiler.export.operators import TRANSLATORS
+from altprop.compiler.export.retrace import placeholders, region_of
+from altprop.ir.errors import ExportError
+from altprop.ir.program import Program, Slot
+
+WAYS_OUT = (
+    "write it in operators that ONNX has, or keep this part out of the file: "
+    'net.export(..., what="forward") needs no update, and ".pt2" takes every operator'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translated:
+    """A program in ONNX.
+
+    Attributes:
+        model: the ONNX model, without metadata.
+        program: the pure program that it was made from.
+        inputs: name of each input by its slot.
+        outputs: name of each output by its slot.
+        values: the ONNX name of each fx node that has one tensor, in order; what a check compares.
+    """
+
+    model: onnx.ModelProto
+    program: Program
+    inputs: Mapping[Slot, str]
+    outputs: Mapping[Slot, str]
+    values: Mapping[fx.Node, str]
+
+
+def translate(
+    program: Program,
+    inputs: Mapping[Slot, str],
+    outputs: Mapping[Slot, str],
+    constants: Mapping[Slot, torch.Tensor] | None = None,
+) -> Translated:
+    """Writes a pure program in ONNX.
+
+    Args:
+        program: a pure program.
+        inputs: the name of each input.
+        outputs: the name of each output.
+        constants: inputs whose value goes into the file instead.
+
+    Raises:
+        ExportError: an operator cannot be written; names it and its region.
+    """
+    emitter = Emitter()
+    given = constants or {}
+    heads = []
+    for slot, node in zip(program.inputs, placeholders(program), strict=True):
+        emitter.names[node] = inputs[slot]
+        if slot in given:
+            add_initializer(emitter, inputs[slot], given[slot])
+        else:
+            heads.append(value_info(inputs[slot], node.meta["val"]))
+    for node in program.graph.graph.nodes:
+        if node.op == "get_attr":
+            value = functools.reduce(getattr, str(node.target).split("."), program.graph)
+            emitter.names[node] = emitter.constant(value.detach().cpu().numpy())
+        elif node.op == "call_function":
+            emitter.names[node] = write(emitter, node)
+    tails = _results(emitter, program, outputs)
+    graph = helper.make_graph(emitter.nodes, program.name, heads, tails, list(emitter.constants.values()))
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="altprop")
+    values = {node: name for node, name in emitter.names.items() if isinstance(name, str) and _is_tensor(node)}
+    return Translated(model, program, dict(inputs), dict(outputs), values)
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def add_initializer(emitter: Emitter, name: str, value: torch.Tensor) -> None:
+    """Puts a tensor into the file under its own name."""
+    array = value.detach().cpu().contiguous().numpy()
+    emitter.constants[name] = onnx.numpy_helper.from_array(array, name)
+
+
+def write(emitter: Emitter, node: fx.Node) -> Any:
+    """Writes one operator.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    translator: Callable[..., Any] | None = TRANSLATORS.get(node.target)
+    if translator is None:
+        raise ExportError(f"{region_of(node)}: the operator {node.target} has no form in ONNX; {WAYS_OUT}.")
+    emitter.site = node.meta.get("custom", {}).get("region") or "program"
+    try:
+        return translator(emitter, node, *node.args, **node.kwargs)
+    except ExportError as error:
+        raise ExportError(f"{region_of(node)}: {error}") from error
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(
+            f"{region_of(node)}: these arguments of {node.target} have no form in ONNX ({reason}); {WAYS_OUT}."
+        ) from error
+
+
+def _results(emitter: Emitter, program: Program, outputs: Mapping[Slot, str]) -> list[onnx.ValueInfoProto]:
+    """Names the results; each is a value of its own, also where two slots hold the same."""
+    output = next(node for node in program.graph.graph.nodes if node.op == "output")
+    tails = []
+    emitter.site = "results"
+    for slot, node in zip(program.outputs, output.args[0], strict=True):  # type: ignore[arg-type]
+        made = emitter.value(node, type_of(node))
+        emitter.nodes.append(helper.make_node("Identity", [made], [outputs[slot]], name=f"results/{outputs[slot]}"))
+        tails.append(value_info(outputs[slot], node.meta["val"]))  # type: ignore[union-attr]
+    return tails

@@ -1,0 +1,159 @@
+"""Runs a step in onnxruntime, whose states stay in memory that the session reads and writes itself.
+
+Each state has two buffers: a step reads one and writes the other, then they change places. The first is the net's own
+tensor, so that nothing is copied unless somebody looks at the net after an odd number of steps.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from altprop.ir.errors import CompileError
+from altprop.ir.program import Slot
+from altprop.ir.session import SessionProgram
+
+Lookup = Callable[[Slot], torch.Tensor]
+
+
+@dataclasses.dataclass
+class Held:
+    """The two buffers of one state, and which of them is the present one."""
+
+    own: torch.Tensor
+    buffers: tuple[torch.Tensor, torch.Tensor]
+    turn: int = 0
+
+    @staticmethod
+    def of(own: torch.Tensor, moves: bool) -> "Held":
+        """Makes the buffers of a net's tensor; one that never moves needs no second."""
+        own = own.detach()
+        first = own if own.is_contiguous() else own.contiguous()
+        return Held(own, (first, torch.empty_like(first) if moves else first))
+
+    def home(self) -> None:
+        """Brings the present value into the net's own tensor."""
+        present = self.buffers[self.turn]
+        if present.data_ptr() != self.own.data_ptr():
+            self.own.copy_(present)
+
+
+class StateStore:
+    """The states of a net between steps, shared by all its sessions."""
+
+    def __init__(self) -> None:
+        self.held: dict[Slot, Held] = {}
+        self.version = 0
+
+    def add(self, slots: Iterable[Slot], moving: Iterable[Slot], lookup: Lookup) -> None:
+        """Takes over the tensors that are not here yet."""
+        moves = set(moving)
+        for slot in slots:
+            if slot not in self.held:
+                self.held[slot] = Held.of(lookup(slot), slot in moves)
+
+    def release(self) -> None:
+        """Brings everything home, and forgets it: the net may be changed before the next step."""
+        for held in self.held.values():
+            held.home()
+        self.held.clear()
+        self.version += 1
+
+
+class Session:
+    """One step in onnxruntime."""
+
+    def __init__(self, program: SessionProgram) -> None:
+        self.program = program
+        self.engine = open_engine(program.model)
+        self.states = [
+            s for s in program.inputs if s.kind in ("parameter", "buffer", "feedback", "state") and s.name != "step"
+        ]
+        self._moving = [slot for slot in self.states if slot in program.outputs]
+        self._bindings: dict[Any, Any] = {}
+        self._kept: list[torch.Tensor] = []
+
+    def run(self, given: Mapping[Slot, torch.Tensor], store: StateStore, lookup: Lookup) -> torch.Tensor:
+        """Runs one step.
+
+        Args:
+            given: inputs, targets and scalars, contiguous and on the CPU.
+            store: the states; they move.
+            lookup: finds the net's tensor of a state.
+
+        Returns:
+            The loss.
+        """
+        store.add(self.states, self._moving, lookup)
+        binding = self._binding(store)
+        for slot, value in given.items():
+            if slot in self.program.inputs:
+                _bind_input(binding, self.program.inputs[slot], value)
+        loss = torch.empty((), dtype=self._loss_type(store))
+        _bind_output(binding, self.program.outputs[Slot("loss", "loss")], loss)
+        self.engine.run_with_iobinding(binding)
+        for slot in self._moving:
+            store.held[slot].turn ^= 1
+        return loss
+
+    def _loss_type(self, store: StateStore) -> torch.dtype:
+        return next((held.own.dtype for slot, held in store.held.items() if slot.kind == "parameter"), torch.float32)
+
+    def _binding(self, store: StateStore) -> Any:
+        """The binding for the present turns: two in all, as long as nobody touches the net between steps."""
+        key = (store.version, tuple(store.held[slot].turn for slot in self._moving))
+        if key not in self._bindings:
+            self._bindings = {k: b for k, b in self._bindings.items() if k[0] == store.version}
+            self._bindings[key] = self._bind(store)
+        return self._bindings[key]
+
+    def _bind(self, store: StateStore) -> Any:
+        binding = self.engine.io_binding()
+        for slot in self.states:
+            held = store.held[slot]
+            _bind_input(binding, self.program.inputs[slot], held.buffers[held.turn])
+        for slot, name in self.program.outputs.items():
+            if slot in store.held:
+                held = store.held[slot]
+                _bind_output(binding, name, held.buffers[1 - held.turn])
+            elif slot.kind != "loss":
+                binding.bind_output(name, "cpu")
+        return binding
+
+
+def open_engine(model: bytes) -> Any:
+    """Opens a session on the CPU, with all optimisations and as many threads as torch has.
+
+    Raises:
+        CompileError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise CompileError(
+            'backend="onnxruntime" needs the package onnxruntime: pip install "altprop[onnx]".'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _bind_input(binding: Any, name: str, value: torch.Tensor) -> None:
+    binding.bind_input(name, "cpu", 0, _numpy_type(value), tuple(value.shape), value.data_ptr())
+
+
+def _bind_output(binding: Any, name: str, value: torch.Tensor) -> None:
+    binding.bind_output(name, "cpu", 0, _numpy_type(value), tuple(value.shape), value.data_ptr())
+
+
+def _numpy_type(value: torch.Tensor) -> Any:
+    return _TYPES[value.dtype]
+
+
+_TYPES: dict[torch.dtype, Any] = {
+    dtype: torch.empty(0, dtype=dtype).numpy().dtype.type
+    for dtype in (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+}
