@@ -278,3 +278,11 @@ def test_dropout_keeps_the_share_that_it_should() -> None:
     assert torch.equal(kept, x)
     assert bool(mask.all())
     assert random.sites == 1
+
+
+def test_normal_numbers() -> None:
+    made = threefry.Random(torch.tensor(1), torch.tensor(0)).randn_like(torch.empty(200, 200))
+    assert abs(float(made.mean())) < 0.02
+    assert abs(float(made.std()) - 1) < 0.02
+    assert abs(float((made**4).mean()) - 3) < 0.15
+    assert bool(torch.isfinite(made).all())

@@ -26,6 +26,9 @@ from altprop.ir.program import Program, Slot
 TOLERANCE = 1e-4
 BATCHES = (3, 5)
 RATE = 0.01
+# A value next to the kink of a ReLU may be rounded to its other side: another draw decides. A wrong operator is wrong
+# in all of them.
+DRAWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +56,25 @@ def verify(subject: Subject, original: Program, made: Translated, path: Path | b
     batches = BATCHES if isinstance(batch, torch.SymInt) else (int(batch),)
     worst = 0.0
     for size in batches:
-        given = random_inputs(subject, (original, made.program), size)
-        expected = reference(subject, original, given)
-        results = run(session, made, given)
-        for slot, actual in results.items():
-            found = difference(expected[slot], actual)
-            if not found <= TOLERANCE:
-                raise ExportError(_sentence(subject, made, given, slot, found, size))
-            worst = max(worst, found)
+        for draw in range(DRAWS):
+            given = random_inputs(subject, (original, made.program), size, draw)
+            found, slot = _compare(subject, original, made, session, given)
+            if found <= TOLERANCE:
+                break
+        else:
+            raise ExportError(_sentence(subject, made, given, slot, found, size))
+        worst = max(worst, found)
     return Check(worst, tuple(batches))
+
+
+def _compare(
+    subject: Subject, original: Program, made: Translated, session: Any, given: Mapping[Slot, torch.Tensor]
+) -> tuple[float, Slot]:
+    """The difference of the first result that is too far off, else of the one that is farthest."""
+    expected = reference(subject, original, given)
+    gaps = [(difference(expected[slot], actual), slot) for slot, actual in run(session, made, given).items()]
+    wrong = [gap for gap in gaps if not gap[0] <= TOLERANCE]
+    return wrong[0] if wrong else max(gaps, key=lambda gap: gap[0])
 
 
 def load(path: Path | bytes) -> Any:
@@ -138,12 +151,12 @@ def difference(expected: torch.Tensor, actual: np.ndarray) -> float:
     return gap if np.isfinite(gap) else float("inf")
 
 
-def random_inputs(subject: Subject, programs: Sequence[Program], batch: int) -> dict[Slot, torch.Tensor]:
+def random_inputs(subject: Subject, programs: Sequence[Program], batch: int, seed: int = 0) -> dict[Slot, torch.Tensor]:
     """Draws what programs take, inputs and targets for a batch; parameters, buffers and feedback are the present ones.
 
     The optimizer's tensors are drawn as well, positive: next to zero, Adam would turn the noise of rounding into steps.
     """
-    draw = _Draw(subject, torch.Generator().manual_seed(0), batch)
+    draw = _Draw(subject, torch.Generator().manual_seed(seed), batch)
     nodes = {s: n for program in programs for s, n in zip(program.inputs, placeholders(program), strict=True)}
     numbers = {slot for slot in programs[0].inputs if slot.kind == "scalar"} - {SEED, *RATES}
     return {slot: draw.value(slot, node.meta["val"]) for slot, node in nodes.items() if slot not in numbers}

@@ -32,7 +32,7 @@ RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
 _PLAIN = {
     aten.uniform_.default: aten.uniform.default,
 }
-_RANDOM = ("native_dropout", "bernoulli", "rand_like")
+_RANDOM = ("native_dropout", "bernoulli", "rand_like", "randn_like")
 
 
 class PureRunner(fx.Interpreter):
@@ -85,6 +85,7 @@ def draws(random: Random) -> Mapping[Any, Callable[..., Any]]:
         aten.bernoulli_.float: random.bernoulli,
         aten.bernoulli.p: random.bernoulli,
         aten.rand_like.default: random.rand_like,
+        aten.randn_like.default: random.randn_like,
     }
 
 

@@ -6,6 +6,7 @@ one draw to the next, so a step can be repeated, and every processor that adds a
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,3 +95,8 @@ class Random:
     def rand_like(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
         """In the place of `aten.rand_like`."""
         return self.uniform(x).to(options.get("dtype") or x.dtype)
+
+    def randn_like(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        """In the place of `aten.randn_like`: Box and Muller's transform of two uniform numbers."""
+        radius = torch.sqrt(-2.0 * torch.log(1.0 - self.uniform(x)))
+        return (radius * torch.cos(2.0 * math.pi * self.uniform(x))).to(options.get("dtype") or x.dtype)
