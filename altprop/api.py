@@ -36,8 +36,8 @@ class _Compiler:
         made = compile_graph(model, call.args, call.kwargs, options, target)
         return _CompiledCall(made.graph, made.history, made.seconds, made.observer, call)
 
-    def schedule(self, net: LocalNet, devices: int | Sequence[str], **wanted: Any) -> Schedule:
-        return make_schedule(net, self.options, devices, **wanted)
+    def schedule(self, net: LocalNet, devices: int | Sequence[str] | None, **wanted: Any) -> Schedule:
+        return make_schedule(net, self.options, self.options.devices if devices is None else devices, **wanted)
 
     def export(self, net: LocalNet, path: Path, **options: Any) -> Path:
         """Writes a program of a net as a file; see `LocalNet.export`."""
@@ -77,11 +77,13 @@ def compile(
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
         example_inputs: tuple of inputs with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
-        plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path of a file.
+        plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path
+            of a file; "auto" weighs many for `devices` (`net.graph.options["weighed"]` says what it weighed).
         regions: "layer", "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`.
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
-        devices: None, or one device that the model is on already.
+        devices: None, one device that the model is on already, or a number or list of devices: what plan="auto"
+            plans for, and what `net.schedule()` places the net on unless it is told otherwise.
         backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone and on the CPU.
         seed: feedback is a function of the seed and the connection's name.
 
@@ -100,6 +102,7 @@ def compile(
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
         backend=backend,
+        devices=_count(devices),
     )
     kind = SessionNet if backend == "onnxruntime" else LocalNet
     net = kind(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
@@ -123,11 +126,20 @@ def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
     return plan
 
 
+def _count(devices: Any) -> int:
+    """How many devices `devices=` stands for."""
+    if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
+        return devices
+    if isinstance(devices, list | tuple) and devices:
+        return len(devices)
+    if devices is None or isinstance(devices, str):
+        return 1
+    raise CompileError(f"devices={devices!r}: give one device's name, a number of devices, or a list of names.")
+
+
 def _check_device(model: nn.Module, devices: Any) -> None:
-    if devices is None:
-        return
     if not isinstance(devices, str):
-        raise CompileError("devices: this version runs on one device; give its name, or None.")
+        return
     places = {str(p.device) for p in model.parameters()}
     if places - {devices}:
         raise CompileError(f"the model is on {', '.join(sorted(places))}, not on {devices}: move it first.")

@@ -13,10 +13,12 @@ from torch.utils import _pytree as pytree
 from altprop.compiler.capture import capture
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
+from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
+from altprop.ir.machine import Machine
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
@@ -44,6 +46,8 @@ class Options:
     regions: str | tuple[str, ...] = "layer"
     optimizer: Optimizer | None = None
     backend: str = "eager"
+    devices: int = 1
+    machine: Machine | None = None
 
     def rule_of(self, region: Region) -> Rule:
         """Returns the rule of a region: that of the first glob that matches its name.
@@ -91,7 +95,8 @@ def _compile_graph(
     graph = ErrorGraph("captured", captured)
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
-    plan = runner.time("plan", lambda: _plan(graph, options))
+    batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
+    graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
     target = fake_target(captured, options.loss, target)
     for one in _passes(options, plan, target):
         graph = runner.run(one, graph)
@@ -117,10 +122,24 @@ class _Runner:
         return result
 
 
-def _plan(graph: ErrorGraph, options: Options) -> WiringPlan:
+def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, WiringPlan]:
     if isinstance(options.plan, WiringPlan):
-        return options.plan
-    return make_plan(Network.of(graph.regions), options.rule_of, options.plan, Backprop())
+        return graph, options.plan
+    network = Network.of(graph.regions)
+    if options.plan != "auto":
+        return graph, make_plan(network, options.rule_of, options.plan, Backprop())
+    search = search_wirings(
+        graph.captured,
+        network,
+        options.rule_of,
+        Backprop(),
+        devices=options.devices,
+        batch=batch,
+        machine=options.machine,
+    )
+    plan = search.best.plan
+    assert plan is not None
+    return graph.replace(options={**graph.options, "weighed": search}), plan
 
 
 def _passes(options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:

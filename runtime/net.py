@@ -269,11 +269,11 @@ class LocalNet(nn.Module):
         seconds: Mapping[str, float] = self._compiled().seconds
         return seconds
 
-    def schedule(self, devices: int | Sequence[str] = 1, **options: Any) -> Any:
+    def schedule(self, devices: int | Sequence[str] | None = None, **options: Any) -> Any:
         """Cuts the step into one program a device.
 
         Args:
-            devices: how many devices like the model's own, or their names.
+            devices: how many devices like the model's own, or their names; None means as many as `compile` was told.
             options: `microbatches=`, a number that divides the batch; `batch=`, samples of a step, else those of the
                 example; `target=`, an example of the loss's target where it has no usual form; `placement=`, the
                 device of each region, by name, where stages of equal work are not wanted; `machine=`, an
