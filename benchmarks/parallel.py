@@ -77,7 +77,7 @@ def mlp12() -> tuple[nn.Module, list[tuple[str, nn.Module]]]:
 
 # name: (model and parts, shape of a batch, how many parts the first rank has)
 WORK: dict[str, tuple[Callable[[], tuple[nn.Module, list[tuple[str, nn.Module]]]], tuple[int, ...], int]] = {
-    "ResNet-20": (resnet20, (64, 3, 32, 32), 5),
+    "ResNet-20": (resnet20, (64, 3, 32, 32), 4),
     "MLP, 12 layers": (mlp12, (128, 1, 28, 28), 6),
 }
 
