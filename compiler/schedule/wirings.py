@@ -1,10 +1,11 @@
 """`plan="auto"`: searches wirings for a number of devices, by predicted step time under a memory limit.
 
-What is weighed: direct, chain, and recursive plans of two depths, whose groups end at bottlenecks (regions narrower than
-their neighbours), at block boundaries, or every few regions. Before anything is derived, times come from sizes alone: the forward runs in a row;
-then targets and updates run on whichever device is free first, each target as soon as the error that it hears from is
-there, with the machine's time for every error that goes to another device. The paper's own example (Ororbia, Mali,
-Kifer and Giles 2023) comes out so: targets of layers 8, 5 and 2 on three devices, then of the rest on five.
+What is weighed: direct, chain, and recursive plans of two depths, whose groups end at bottlenecks (regions narrower
+than their neighbours), at block boundaries, or every few regions. Before anything is derived, times come from sizes
+alone: the forward runs in a row; then targets and updates run on whichever device is free first, each target as soon
+as the error that it hears from is there, with the machine's time for every error that goes to another device. The
+paper's own example (Ororbia, Mali, Kifer and Giles 2023) comes out so: targets of layers 8, 5 and 2 on three devices,
+then of the rest on five.
 """
 
 import dataclasses
