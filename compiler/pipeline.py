@@ -14,6 +14,7 @@ from altprop.compiler.capture import capture
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
+from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
@@ -22,7 +23,7 @@ from altprop.ir.machine import Machine
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
-from altprop.passes.add_optimizer import AddOptimizer
+from altprop.passes.add_optimizer import AddOptimizer, Momenta
 from altprop.passes.base import Pass
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.connect_skip_errors import ConnectSkipErrors
@@ -33,6 +34,7 @@ from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
+from altprop.rules.registry import get
 from altprop.rules.wiring import Network, make_plan
 
 
@@ -97,10 +99,59 @@ def _compile_graph(
     graph = runner.run(CutRegions(options.regions), graph)
     batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
     graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
-    target = fake_target(captured, options.loss, target)
-    for one in _passes(options, plan, target):
+    alternates = _alternates(plan, options)
+    turns = next((turns for _, turns in alternates.values()), None)
+    cut, target = graph, fake_target(captured, options.loss, target)
+    for one in _passes(options, plan, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
         graph = runner.run(one, graph)
-    return Compiled(graph, runner.history, runner.seconds, Observer(graph, options.loss, target))
+    observer = Observer(graph, options.loss, target)
+    if turns is not None:
+        graph = _with_alternate(graph, _alternate(cut, options, plan, alternates, target, runner), turns)
+    return Compiled(graph, runner.history, runner.seconds, observer)
+
+
+Alternates = Mapping[str, tuple[Rule, Alternation]]
+
+
+def _alternates(plan: WiringPlan, options: Options) -> Alternates:
+    """The rules that take turns with those of some regions, by region.
+
+    Raises:
+        CompileError: they take turns in different ways.
+    """
+    rules = {str(rule): rule for rule in options.rules.values()}
+    texts = {region.name: region.rule for region in plan.regions if region.rule != "frozen"}
+    made = {name: (rules.get(text) or get(text)).alternate() for name, text in texts.items()}
+    found = {name: one for name, one in made.items() if one is not None}
+    if len({turns for _, turns in found.values()}) > 1:
+        raise CompileError(
+            "the rules of a net that take turns with others must all do so alike: give one set of options."
+        )
+    return found
+
+
+def _alternate(
+    cut: ErrorGraph, options: Options, plan: WiringPlan, alternates: Alternates, target: Any, runner: "_Runner"
+) -> ErrorGraph:
+    """Compiles the same regions by the rules that take turns with the net's own, each on its own plan."""
+    rules = {str(rule): rule for rule in options.rules.values()}
+
+    def rule_of(region: Region) -> Rule:
+        text = plan.region(region.name).rule
+        return alternates[region.name][0] if region.name in alternates else rules.get(text) or get(text)
+
+    other = make_plan(Network.of(cut.regions), rule_of, None, Backprop())
+    graph = cut
+    for one in _passes(options, other, target, Momenta(own=OTHER)):
+        graph = runner.run(one, graph, SUFFIX)
+    return graph
+
+
+def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) -> ErrorGraph:
+    programs = {f"{name}{SUFFIX}": program for name, program in other.programs.items()}
+    return graph.replace(
+        programs={**graph.programs, **programs}, feedback={**other.feedback, **graph.feedback}, alternation=turns
+    )
 
 
 class _Runner:
@@ -116,9 +167,9 @@ class _Runner:
         self.seconds[name] = time.perf_counter() - start
         return result
 
-    def run(self, one: Pass, graph: ErrorGraph) -> ErrorGraph:
-        result: ErrorGraph = self.time(one.name, lambda: one(graph).graph)
-        self.history[one.name] = result
+    def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
+        result: ErrorGraph = self.time(one.name + suffix, lambda: one(graph).graph)
+        self.history[one.name + suffix] = result
         return result
 
 
@@ -142,7 +193,7 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, 
     return graph.replace(options={**graph.options, "weighed": search}), plan
 
 
-def _passes(options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
+def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -> Sequence[Pass]:
     rules = {str(rule): rule for rule in options.rules.values()}
     fused = options.optimizer is None or options.optimizer.fused
     passes: list[Pass] = [
@@ -153,7 +204,7 @@ def _passes(options: Options, plan: WiringPlan, target: Any) -> Sequence[Pass]:
         Flatten(options.loss, target),
     ]
     if options.optimizer is not None:
-        passes.append(AddOptimizer(options.optimizer, tensor_scalars=options.backend == "inductor"))
+        passes.append(AddOptimizer(options.optimizer, options.backend == "inductor", momenta))
     eager = options.backend != "inductor"
     return [*passes, Cleanup(fuse=fused, kernels=eager, reuse=eager)]
 

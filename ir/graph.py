@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from altprop.ir.alternate import Alternation
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
@@ -99,6 +100,7 @@ class ErrorGraph:
         optimizer: the optimizer inside the program, or None.
         programs: flat programs by name.
         options: loss, seed and whatever else the passes agree on.
+        alternation: how programs by other rules take turns with these, or None.
     """
 
     level: str
@@ -114,6 +116,7 @@ class ErrorGraph:
     optimizer: Optimizer | None = None
     programs: Mapping[str, Program] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alternation: Alternation | None = None
 
     def region(self, name: str) -> Region:
         """Returns the region called `name`."""

@@ -34,7 +34,7 @@ class Optimizer:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the tensors kept for each parameter."""
+        """Names of the tensors kept for each parameter; the momentum comes first."""
         return ()
 
     def __post_init__(self) -> None:

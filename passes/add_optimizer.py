@@ -25,6 +25,7 @@ class AddOptimizer(Pass):
     optimizer: its settings.
     tensor_scalars: whether numbers that change from step to step come as tensors without dimensions, for a backend
         that would compile anew for every number.
+    momenta: whose momenta the program keeps and mixes, where two programs take turns.
     """
 
     requires: ClassVar[str] = "derived"
@@ -32,26 +33,45 @@ class AddOptimizer(Pass):
 
     optimizer: Optimizer = dataclasses.field(default_factory=SGD)
     tensor_scalars: bool = False
+    momenta: "Momenta" = dataclasses.field(default_factory=lambda: Momenta())
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds the program "step", made from "backward"."""
         backward = graph.programs.get("backward")
         if backward is None:
             return graph.replace(optimizer=self.optimizer), 0, "parameters (the target's form is not known yet)"
-        step = add_step(backward, self.optimizer, self.tensor_scalars)
+        step = add_step(backward, self.optimizer, self.tensor_scalars, self.momenta)
         programs = {**graph.programs, "step": step}
         count = sum(slot.kind.endswith("gradient") for slot in backward.outputs)
         return graph.replace(optimizer=self.optimizer, programs=programs), count, "parameters with an optimizer"
 
 
-def add_step(backward: Program, optimizer: Optimizer, tensor_scalars: bool = False) -> Program:
+@dataclasses.dataclass(frozen=True)
+class Momenta:
+    """The optimizer's tensors in one of two programs that take turns.
+
+    Attributes:
+        own: what stands before the names of the program's own tensors.
+        other: the same of the other program, whose momenta are mixed in.
+        share: of the own momentum in what moves the model's parameters.
+    """
+
+    own: str = ""
+    other: str = ""
+    share: float = 1.0
+
+
+def add_step(
+    backward: Program, optimizer: Optimizer, tensor_scalars: bool = False, momenta: Momenta | None = None
+) -> Program:
     """Returns the program that moves what `backward` returns gradients of; see `AddOptimizer`."""
-    return _Stepper(backward, optimizer, tensor_scalars).build()
+    return _Stepper(backward, optimizer, tensor_scalars, momenta or Momenta()).build()
 
 
 class _Stepper:
-    def __init__(self, backward: Program, optimizer: Optimizer, tensor_scalars: bool) -> None:
+    def __init__(self, backward: Program, optimizer: Optimizer, tensor_scalars: bool, momenta: Momenta) -> None:
         self.optimizer = optimizer
+        self.momenta = momenta
         self.tensor_scalars = tensor_scalars
         self.graph = fx.Graph()
         self.root = backward.graph
@@ -78,15 +98,17 @@ class _Stepper:
         parameters = [n for s, n in self.inputs if s == Slot("feedback" if is_feedback else "parameter", slot.name)]
         parameter = parameters[0] if parameters else self._input(Slot(_kind(is_feedback), slot.name), "parameter")
         behind = last_reader(self.graph, [gradient, *parameters])
-        states = {
-            name: self._input(Slot("state", f"{name}:{slot.name}"), f"{name}", gradient.meta.get("val"))
-            for name in self.optimizer.slots
-        }
+        states = {name: self._state(f"{self.momenta.own}{name}", slot, gradient) for name in self.optimizer.slots}
+        if self.optimizer.slots and self.momenta.share != 1 and not is_feedback:
+            states[_OTHER] = self._state(f"{self.momenta.other}{self.optimizer.slots[0]}", slot, gradient)
         with self.graph.inserting_after(behind):
             anchor = self.graph.call_function(aten.detach.default, (gradient,))
         with self.graph.inserting_before(anchor):
             emit(_Emitter(self, is_feedback), parameter, gradient, states)
         self.graph.erase_node(anchor)
+
+    def _state(self, name: str, slot: Slot, gradient: fx.Node) -> fx.Node:
+        return self._input(Slot("state", f"{name}:{slot.name}"), name, gradient.meta.get("val"))
 
     def _input(self, slot: Slot, name: str, value: object = None) -> fx.Node:
         first = next(n for n in self.graph.nodes if n.op != "placeholder")
@@ -102,6 +124,9 @@ class _Stepper:
         if name not in self.scalars:
             self.scalars[name] = self._input(Slot("scalar", name), name)
         return self.scalars[name]
+
+
+_OTHER = "other"
 
 
 def _kind(is_feedback: bool) -> str:
@@ -133,6 +158,13 @@ class _Emitter:
             node.meta["val"] = first.meta["val"]
         return node
 
+    def mix(self, momentum: fx.Node, states: dict[str, fx.Node]) -> fx.Node:
+        """Returns the momentum, with the other program's mixed in if there is one."""
+        if _OTHER not in states:
+            return momentum
+        share = self.stepper.momenta.share
+        return self.call(aten.add.Tensor, self.call(aten.mul.Tensor, momentum, share), states[_OTHER], alpha=1 - share)
+
     def add_scaled(self, parameter: fx.Node, direction: fx.Node, scalar: str) -> None:
         """Adds a direction times a number to the parameter."""
         factor = self.scalar(scalar)
@@ -156,6 +188,7 @@ def _sgd(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[
         buffer = call(aten.mul_.Tensor, states["momentum"], optimizer.momentum)
         buffer = call(aten.add_.Tensor, buffer, gradient)
         gradient = call(aten.add.Tensor, gradient, buffer, alpha=optimizer.momentum) if optimizer.nesterov else buffer
+        gradient = emitter.mix(gradient, states)
     emitter.add_scaled(parameter, gradient, "minus_lr")
 
 
@@ -169,7 +202,7 @@ def _adam(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict
         call(aten.mul_.Tensor, parameter, emitter.scalar("shrink"))
     elif emitter.decay:
         gradient = call(aten.add.Tensor, gradient, parameter, alpha=emitter.decay)
-    mean = call(aten.lerp_.Scalar, states["exp_avg"], gradient, 1 - beta1)
+    mean = emitter.mix(call(aten.lerp_.Scalar, states["exp_avg"], gradient, 1 - beta1), states)
     square = call(aten.mul_.Tensor, states["exp_avg_sq"], beta2)
     square = call(aten.addcmul_.default, square, gradient, gradient, value=1 - beta2)
     root = call(aten.div.Tensor, call(aten.sqrt.default, square), emitter.scalar("root_correction"))

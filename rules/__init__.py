@@ -12,6 +12,7 @@ from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.dtp import DifferenceTargetPropagation
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
+from altprop.rules.hdfa import HybridFeedbackAlignment
 from altprop.rules.hebbian import Hebbian
 from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
@@ -39,6 +40,7 @@ __all__ = [
     "FixedRandomSign",
     "HeadFeedbackAlignment",
     "Hebbian",
+    "HybridFeedbackAlignment",
     "Incoming",
     "KolenPollack",
     "Local",

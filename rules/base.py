@@ -23,6 +23,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from altprop.ir.alternate import Alternation
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
@@ -190,6 +191,10 @@ class Rule:
             sources: the regions at the other ends of the bare connections into it.
         """
         return {}
+
+    def alternate(self) -> "tuple[Rule, Alternation] | None":
+        """Returns the rule that takes turns with this one, on its own plan, and how; None for none."""
+        return None
 
     def outer_rule(self) -> "Rule | None":
         """Returns the rule of the regions between a plan's modules, or before its head; None freezes them."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.ir.alternate import OTHER
 from altprop.ir.errors import CompileError, ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
@@ -85,7 +86,8 @@ class LocalNet(nn.Module):
         call = Call.of(args, kwargs)
         call.refuse_input_gradients()
         variant = self._variant(call)
-        forward, update = variant.executor("forward"), variant.executor("update")
+        turn = self._turn(variant)
+        forward, update = variant.executor(f"forward{turn}"), variant.executor(f"update{turn}")
         moved = [slot for slot in update.outputs if slot.kind in ("gradient", "feedback_gradient")]
         tensors = [self._moved(slot) for slot in moved]
         with torch.autocast(call.device_type, enabled=False):
@@ -104,10 +106,11 @@ class LocalNet(nn.Module):
         """
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
+        executor = variant.executor(f"backward{self._turn(variant)}")
         with torch.autocast(call.device_type, enabled=False):
-            made = variant.executor("backward").run(self._given(variant, call, target))
+            made = executor.run(self._given(variant, call, target))
         loss: torch.Tensor | None = None
-        for slot, value in zip(variant.executor("backward").outputs, made, strict=True):
+        for slot, value in zip(executor.outputs, made, strict=True):
             if slot.kind == "loss":
                 loss = value
             else:
@@ -133,12 +136,13 @@ class LocalNet(nn.Module):
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         given = self._given(variant, call, target)
-        for name, number in self.optimizer.scalars(self.state.advance()).items():
+        number_of_step = self.state.advance()
+        for name, number in self.optimizer.scalars(number_of_step).items():
             given[Slot("scalar", name)] = (
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
             )
         with torch.autocast(call.device_type, enabled=False):
-            (loss,) = variant.executor("step").run(given)
+            (loss,) = variant.executor(f"step{variant.turn(self.feedback.seed, number_of_step)}").run(given)
         result: torch.Tensor = loss
         return result
 
@@ -193,6 +197,11 @@ class LocalNet(nn.Module):
             self.noise.count -= not counts
         return given
 
+    def _turn(self, variant: Variant) -> str:
+        """Which programs the next pass runs; counts it, unless steps are counted by the optimizer inside."""
+        number = self.state.advance() if self.optimizer is None else self.state.count + 1
+        return variant.turn(self.feedback.seed, number)
+
     def _moved(self, slot: Slot) -> nn.Parameter:
         if slot.kind == "feedback_gradient":
             return self.feedback[slot.name]
@@ -233,7 +242,10 @@ class LocalNet(nn.Module):
             named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
             updates = graph.updates.values()
             moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
-            self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in self.optimizer.slots], named)
+            kinds = list(self.optimizer.slots)
+            if graph.alternation is not None:
+                kinds += [f"{OTHER}{kind}" for kind in self.optimizer.slots]
+            self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
         if self._first is None:
             self._first, self._plan = variant, graph.plan
         return variant

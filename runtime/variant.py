@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from altprop.ir.alternate import SUFFIX
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
@@ -122,6 +123,7 @@ class Variant:
         graph: ErrorGraph = compiled.graph
         self._captured = graph.captured
         self._programs = graph.programs
+        self._turns = graph.alternation
         self._bindings = Bindings(model, feedback, state, graph.captured.constants)
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
@@ -162,6 +164,11 @@ class Variant:
             return False
         return target is None or Call.target_key(target) == self._target_key
 
+    def turn(self, seed: int, step: int) -> str:
+        """Returns what stands behind the names of the programs that a step runs: "", or the alternate's suffix."""
+        turns = self._turns
+        return SUFFIX if turns is not None and turns.is_alternate(seed, step) else ""
+
     def executor(self, name: str) -> Executor:
         """Returns one of the programs, ready to run.
 
@@ -169,7 +176,7 @@ class Variant:
             CompileError: the program could not be made for this rule and loss.
         """
         if name not in self._programs:
-            raise CompileError(_MISSING[name])
+            raise CompileError(_MISSING[name.removesuffix(SUFFIX)])
         if name not in self._executors:
             self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
         return self._executors[name]

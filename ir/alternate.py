@@ -1,0 +1,37 @@
+"""Programs that follow another rule in some of their steps.
+
+A net may have each of its programs twice: by its own rules, and by the *alternate* ones, under the same name with
+`SUFFIX` behind it. At every step chance decides, as a function of the net's seed and the number of the step, which
+is run. Each has momenta of its own in the optimizer.
+"""
+
+import dataclasses
+import hashlib
+
+SUFFIX = ":alternate"
+OTHER = "alternate_"
+"""What stands before the names of the optimizer's tensors that belong to the alternate program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternation:
+    """How two programs take turns.
+
+    Attributes:
+        probability: of a step by the alternate program.
+        share: of its own momentum in what a step of the net's own program moves parameters by; the rest is that of
+            the alternate one.
+    """
+
+    probability: float
+    share: float = 1.0
+
+    def is_alternate(self, seed: int, step: int) -> bool:
+        """Whether a step follows the alternate rules.
+
+        Args:
+            seed: of the net.
+            step: its number, from 1.
+        """
+        digest = hashlib.sha256(f"{seed}:alternate:{step}".encode()).digest()
+        return int.from_bytes(digest[:7], "little") / 2**56 < self.probability

@@ -1,0 +1,44 @@
+"""Hybrid direct feedback alignment (Han, Park, Ryu and Yoo 2020; direct feedback alignment survey, Algorithm 1).
+
+    each step:  with probability p by backpropagation:  v_bp  <- alpha v_bp + g,    W <- W - lr v_bp
+                else by direct feedback alignment:      v_dfa <- alpha v_dfa + g,
+                                                        W <- W - lr (gamma v_dfa + (1 - gamma) v_bp)
+
+`alpha` is the momentum of the optimizer inside the program, `g` the gradient or its estimate. (The survey prints the
+momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it.) Without an optimizer in the program, `.grad`
+holds what the step's own rule says, and the two momenta are the user's affair.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from altprop.ir.alternate import Alternation
+from altprop.ir.errors import RuleError
+from altprop.rules.base import Rule
+from altprop.rules.bp import Backprop
+from altprop.rules.dfa import DirectFeedbackAlignment
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridFeedbackAlignment(DirectFeedbackAlignment):
+    """Hybrid direct feedback alignment.
+
+    Attributes:
+        p: probability of a step by backpropagation.
+        gamma: share of the momentum of DFA in a step of DFA.
+    """
+
+    name: ClassVar[str] = "hdfa"
+    summary: ClassVar[str] = "hybrid: each step by backpropagation with probability p, else by DFA, with two momenta"
+    source: ClassVar[str] = "Han et al. 2020; direct feedback alignment survey, Algorithm 1"
+
+    p: float = 0.1
+    gamma: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.p <= 1 and 0 <= self.gamma <= 1):
+            raise RuleError(f"hdfa: p={self.p}, gamma={self.gamma}; both are shares, from 0 to 1.")
+
+    def alternate(self) -> tuple[Rule, Alternation] | None:
+        """Backpropagation, in a share p of the steps."""
+        return Backprop(), Alternation(self.p, self.gamma)

@@ -1,0 +1,114 @@
+"""hdfa: steps by backpropagation and by DFA take turns, with two momenta (survey, Algorithm 1)."""
+
+import copy
+
+import numpy as np
+import pytest
+import textbook
+import torch
+from by_hand import (
+    BOUND,
+    DIRECT,
+    compile_mlp,
+    feedback_of,
+    make_data,
+    make_mlp,
+    to_network,
+    top_error,
+)
+from textbook import Array, Network, Updates
+
+import altprop
+from altprop.ir.alternate import Alternation
+
+LR, MOMENTUM, P, GAMMA = 0.2, 0.7, 0.4, 0.3
+RULE = f"hdfa(p={P}, gamma={GAMMA})"
+
+
+def exact(net: Network, x: Array, top: Array, scale: float) -> Updates:
+    return textbook.feedback_alignment(net, x, top, {i: net.weights[i + 1] for i in DIRECT}, scale)
+
+
+def algorithm_1(net: Network, feedback: dict[int, Array], turns: list[bool], loss: str) -> Network:
+    """Steps of Algorithm 1 with the momentum of SGD; `turns` says which are backpropagation's."""
+    x, target = make_data(loss)
+    velocity: dict[bool, dict[str, Array]] = {True: {}, False: {}}
+    for by_bp in turns:
+        top, scale = top_error(loss, net.forward(x.numpy())[1][-1], target)
+        found = exact(net, x.numpy(), top, scale) if by_bp else textbook.direct_feedback_alignment(
+            net, x.numpy(), top, feedback, scale
+        )  # fmt: skip
+        for name, g in found.items():
+            v = velocity[by_bp][name] = MOMENTUM * velocity[by_bp].get(name, 0.0) + g
+            u = v if by_bp else GAMMA * v + (1 - GAMMA) * velocity[True].get(name, 0.0)
+            place = net.weights if name[0] == "W" else net.biases
+            place[int(name[1])] = place[int(name[1])] - LR * u
+    return net
+
+
+@pytest.mark.parametrize(("activation", "bias", "loss"), [("tanh", True, "cross_entropy"), ("relu", False, "mse_sum")])
+def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    net = compile_mlp(model, RULE, loss, optimizer=altprop.optim.SGD(lr=LR, momentum=MOMENTUM), seed=3)
+    turns = [Alternation(P).is_alternate(3, step) for step in range(1, 9)]
+    assert 1 < sum(turns) < 7
+    expected = algorithm_1(network, feedback_of(net, DIRECT), turns, loss)
+    for _ in turns:
+        net.step(*make_data(loss))
+    final = to_network(model, activation)
+    pairs = [*zip(final.weights, expected.weights, strict=True), *zip(final.biases, expected.biases, strict=True)]
+    assert max(np.abs(one - other).max() for one, other in pairs) <= BOUND
+
+
+@pytest.mark.parametrize("way", ["program", "bridge"])
+def test_turns_in_a_loop_of_ones_own(way: str) -> None:
+    """`.grad` is that of the rule whose turn it is."""
+    model = make_mlp("tanh", True)
+    network = to_network(model, "tanh")
+    net = compile_mlp(model, RULE, "cross_entropy", seed=3)
+    x, target = make_data("cross_entropy")
+    top, scale = top_error("cross_entropy", network.forward(x.numpy())[1][-1], target)
+    wanted = {
+        True: exact(network, x.numpy(), top, scale),
+        False: textbook.direct_feedback_alignment(network, x.numpy(), top, feedback_of(net, DIRECT), scale),
+    }
+    for step in range(1, 7):
+        net.zero_grad()
+        if way == "program":
+            net.backward(x, target)
+        else:
+            torch.nn.functional.cross_entropy(net(x), target).backward()
+        grad = model.get_parameter("0.weight").grad
+        assert grad is not None
+        assert np.abs(grad.numpy() - wanted[Alternation(P).is_alternate(3, step)]["W0"]).max() <= BOUND
+
+
+@pytest.mark.parametrize("optimizer", [altprop.optim.SGD(lr=0.1, momentum=0.9, nesterov=True), altprop.optim.Adam()])
+def test_a_resumed_net_takes_the_same_turns(optimizer: altprop.optim.Optimizer) -> None:
+    model = make_mlp("tanh", True)
+    one = compile_mlp(model, RULE, "cross_entropy", optimizer=copy.copy(optimizer))
+    for _ in range(5):
+        one.step(*make_data("cross_entropy"))
+    other = compile_mlp(make_mlp("tanh", True), RULE, "cross_entropy", optimizer=copy.copy(optimizer))
+    other.load_state_dict(one.state_dict())
+    for net in (one, other):
+        for _ in range(5):
+            net.step(*make_data("cross_entropy"))
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    assert any(name.startswith("state.alternate_") for name in one.state_dict())
+
+
+def test_chance_keeps_the_share() -> None:
+    turns = [Alternation(0.3).is_alternate(0, step) for step in range(4000)]
+    assert abs(sum(turns) / 4000 - 0.3) < 0.03
+    assert not any(Alternation(0.0).is_alternate(0, step) for step in range(100))
+    assert all(Alternation(1.0).is_alternate(0, step) for step in range(100))
+
+
+def test_wrong_turns_are_refused() -> None:
+    with pytest.raises(altprop.RuleError, match=r"p=1\.5, gamma=0\.5; both are shares"):
+        altprop.rules.get("hdfa(p=1.5)")
+    rules = {"0": "hdfa(p=0.1)", "*": "hdfa(p=0.2)"}
+    with pytest.raises(altprop.CompileError, match="must all do so alike"):
+        compile_mlp(make_mlp("tanh", True), rules, "mse")  # type: ignore[arg-type]
