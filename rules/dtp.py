@@ -23,6 +23,7 @@ from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.feedback import BARE
+from altprop.rules.recipe import Recipe
 
 _LARGEST = 2**26
 
@@ -45,8 +46,9 @@ class DifferenceTargetPropagation(Rule):
     draws_noise: ClassVar[bool] = True
     equation: ClassVar[str] = "e = d"
     sends: ClassVar[str] = "the target of {}"
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=1e-3, feedback_lr=2e-3)
 
-    step: float = 0.1
+    step: float = 1.0
     sigma: float = 0.1
     top: str = "gradient"
 

@@ -26,6 +26,7 @@ from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.feedback import BARE, shares_positions
+from altprop.rules.recipe import Recipe
 
 _EPSILON = 1e-8
 
@@ -43,6 +44,7 @@ class LocalLoss(Rule):
     summary: ClassVar[str] = "local losses: auxiliary classifiers and matched similarities, greedy and decoupled"
     source: ClassVar[str] = "Nokland and Eidnes 2019; Belilovsky, Eickenberg and Oyallon 2019"
     sends: ClassVar[str] = "the target, not {}"
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=1e-3)
 
     beta: float = 0.99
     features: int = 2048

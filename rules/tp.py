@@ -15,15 +15,22 @@ import torch
 from altprop.rules.base import Incoming, Local
 from altprop.rules.dtp import DifferenceTargetPropagation
 from altprop.rules.feedback import BARE
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetPropagation(DifferenceTargetPropagation):
-    """Target propagation; options as in difference target propagation."""
+    """Target propagation; options as in difference target propagation.
+
+    The inverses' mistakes are of the size of the targets' distances unless `step` is large.
+    """
 
     name: ClassVar[str] = "tp"
     summary: ClassVar[str] = "target propagation: targets by learned inverses"
     source: ClassVar[str] = "Bengio 2014; Lee, Zhang, Fischer and Bengio 2015"
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=5e-4, feedback_lr=3e-3)
+
+    step: float = 10.0
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """How far the activity is from what the inverse makes of the source's target."""

@@ -267,7 +267,7 @@ def test_clear_errors_where_it_does_not_apply() -> None:
     refuse(message, "dtp", model, torch.randn(2, 1, 32, 32))
     wrongs = {
         "dtp(step=0.0)": r"dtp: step=0.0, sigma=0.1; a step is above 0",
-        "tp(sigma=-1.0)": r"tp: step=0.1, sigma=-1.0; .*sigma 0 or more",
+        "tp(sigma=-1.0)": r"tp: step=10.0, sigma=-1.0; .*sigma 0 or more",
         "ddtp(sigma=0)": r"ddtp: sigma=0; the inverses learn from noise",
         "dtp(top='none')": r'dtp: top="none"; choose "gradient" or "inverse"',
         "ddtp(top='gradient')": r'ddtp: every region has an inverse from the output, so top is "inverse"',
