@@ -92,7 +92,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     logging.getLogger("torch").setLevel(level)
 
 
-@pytest.mark.parametrize("command", ["train", "inspect", "plan", "examine", "rules"])
+@pytest.mark.parametrize("command", ["train", "inspect", "plan", "export", "examine", "rules"])
 def test_every_command_has_help(run: Command, command: str) -> None:
     done = run.succeeds(command, "--help")
     assert f"Usage: altprop {command}" in done.out
@@ -194,6 +194,9 @@ def test_train_refuses_in_one_sentence(run: Command, words: list[str], reason: s
         (["train", "extra"], "unexpected extra argument"),
         (["train", "--hidden", "3y"], "'3y' is not a list of widths"),
         (["inspect"], "missing argument 'MODEL'"),
+        (["export", "mlp", "-o", "step.txt"], "a program's file ends in .onnx or .pt2"),
+        (["export", "mlp", "-o", "step.onnx", "--optimizer", "lion"], "there is no optimizer 'lion'"),
+        (["export", "mlp", "-o", "s.onnx", "--optimizer", "adam", "--momentum", "0.9"], "--momentum belongs to sgd"),
         (["inspect", "mlp", "--input-shape", "a,b"], "'a,b' is not the shape of a sample"),
         (["inspect", "mlp", "--model-option", "width"], "'width' is not KEY=VALUE"),
     ],
@@ -241,6 +244,13 @@ def test_keyboard_stops_with_a_sentence(run: Command, monkeypatch: pytest.Monkey
 def test_bug_is_a_sentence_too(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "available", lambda: 1 / 0)
     assert run.fails("rules") == "unexpected ZeroDivisionError: division by zero; --debug shows where"
+
+
+def test_export_writes_a_step(run: Command, tmp_path: Path) -> None:
+    model = ["mlp", "--data", "digits", "--hidden", "8", "--optimizer", "adamw"]
+    done = run.succeeds("export", *model, "-o", str(tmp_path / "step.onnx"))
+    assert "step.onnx" in done.out + done.err
+    assert {path.name for path in tmp_path.glob("step.*")} == {"step.onnx", "step.json", "step.npz"}
 
 
 def test_inspect_prints_the_graph_and_the_table(run: Command) -> None:

@@ -46,7 +46,13 @@ def make_example(
 
 
 def compile_example(
-    example: Example, *, rule: str | None, plan: str | None, regions: str | None, seed: int | None
+    example: Example,
+    *,
+    rule: str | None,
+    plan: str | None,
+    regions: str | None,
+    seed: int | None,
+    optimizer: Any = None,
 ) -> "altprop.LocalNet":
     """Compile the example's model; what is None is the compiler's default."""
     given: dict[str, Any] = {
@@ -54,6 +60,7 @@ def compile_example(
         "plan": plan,
         "regions": None if regions is None else parse_regions(regions),
         "seed": seed,
+        "optimizer": optimizer,
     }
     wanted = {key: value for key, value in given.items() if value is not None}
     return altprop.compile(example.model, example_inputs=example.inputs, **wanted)

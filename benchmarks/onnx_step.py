@@ -1,0 +1,59 @@
+"""Time of a training step in onnxruntime, beside plain autograd.
+
+python benchmarks/onnx_step.py            # prints, writes benchmarks/results/onnx_step.json
+python benchmarks/onnx_step.py --quick    # fewer rounds, writes nothing
+"""
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import timing
+import torch
+from step import our_step, plain_step
+
+from altprop import models
+
+ROOT = Path(__file__).parent.parent
+RULES = ("dfa", "reclra")
+WORK: dict[str, tuple[str, tuple[int, ...], int]] = {
+    "MLP 784-5x256-10, batch 128": ("mlp", (128, 1, 28, 28), 20),
+    "2-conv net, batch 64": ("convnet", (64, 1, 28, 28), 3),
+    "ResNet-20, batch 64": ("resnet20", (64, 3, 32, 32), 2),
+}
+
+
+def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Times the backends on one piece of work."""
+    kind, shape, repeats = WORK[name]
+    torch.manual_seed(0)
+    model = models.build(kind, shape[1:])
+    x, y = torch.randn(shape), torch.randint(0, 10, (shape[0],))
+    steps = {
+        f"altprop {rule}, {backend}": our_step(copy.deepcopy(model), rule, x, y, backend)
+        for rule in RULES
+        for backend in ("onnxruntime", "eager")
+    }
+    base = plain_step(model, x, y)
+    return timing.ratios(base, steps, rounds=rounds, repeats=repeats, title=name)
+
+
+def main() -> None:
+    """Measures, prints, saves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    words = parser.parse_args()
+    torch.set_num_threads(words.threads)
+    results: dict[str, Any] = {"machine": timing.machine(), "step": {}}
+    for name in WORK:
+        results["step"][name] = measure(name, 5 if words.quick else 15)
+        for key, row in results["step"][name].items():
+            print(f"{name:30} {key:30} {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})  {row['ms']:.1f} ms")
+    if not words.quick:
+        timing.save(ROOT / "benchmarks" / "results" / "onnx_step.json", results)
+
+
+if __name__ == "__main__":
+    main()
