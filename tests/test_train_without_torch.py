@@ -52,5 +52,5 @@ def test_it_trains_without_torch_as_with_it(name: str, tmp_path: Path, data_dir:
     example = module_from_spec(spec)
     spec.loader.exec_module(example)
     expected = trained_in_torch(net, example, data_dir / "FashionMNIST" / "raw")
-    assert expected > 0.5
-    assert shown["accuracy"] == pytest.approx(expected, abs=0.02)
+    assert expected > 0.3
+    assert shown["accuracy"] == pytest.approx(expected, abs=0.03)
