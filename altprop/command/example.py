@@ -53,8 +53,9 @@ def compile_example(
     regions: str | None,
     seed: int | None,
     optimizer: Any = None,
+    **more: Any,
 ) -> "altprop.LocalNet":
-    """Compile the example's model; what is None is the compiler's default."""
+    """Compile the example's model; what is None is the compiler's default; `more` goes to the compiler as it is."""
     given: dict[str, Any] = {
         "rule": rule,
         "plan": plan,
@@ -63,7 +64,7 @@ def compile_example(
         "optimizer": optimizer,
     }
     wanted = {key: value for key, value in given.items() if value is not None}
-    return altprop.compile(example.model, example_inputs=example.inputs, **wanted)
+    return altprop.compile(example.model, example_inputs=example.inputs, **wanted, **more)
 
 
 def _model_flags(
