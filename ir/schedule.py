@@ -216,3 +216,12 @@ def base_name(value: str) -> str:
 def is_resident(value: str) -> bool:
     """Whether a value lives on a device from step to step."""
     return value.partition(":")[0] in RESIDENT
+
+
+def residents(schedule: Schedule, device: int) -> frozenset[str]:
+    """Returns the values, `kind:name`, that a device holds between steps."""
+    program = schedule.programs[device]
+    visitors = {task.region for task in program if task.kind == "RECV"}
+    sent = {task.region for task in program if task.kind == "SEND"}
+    names = {name for task in program if task.computes for name in (*task.reads, *task.changes)} | sent
+    return frozenset(name for name in names - visitors if is_resident(name))

@@ -90,6 +90,20 @@ def scenario_hang() -> dict[str, Any]:
     return _until_the_end(lambda: time.sleep(3 * TIMEOUT["hang"]))
 
 
+def scenario_resume() -> dict[str, Any]:
+    """Trains up to twelve steps from the last checkpoint, and saves every second step."""
+    net = make("nine", "reclra")
+    runtime = net.schedule(devices=dist.get_world_size(), batch=BATCH).runtime("distributed")
+    done = runtime.resume(sys.argv[3])
+    for index, batch in list(enumerate(batches("nine", 12), start=1))[done:]:
+        runtime.step(*batch)
+        if index % 2 == 0:
+            runtime.save(sys.argv[3])
+        if dist.get_world_size() == 2:
+            time.sleep(0.1)  # so that there is time to be killed
+    return {"held": held(net, runtime.held), "done": done}
+
+
 def _until_the_end(end: Any) -> dict[str, Any]:
     runtime = make("nine", "dfa").schedule(devices=3, batch=BATCH).runtime("distributed")
     start = time.monotonic()
@@ -122,7 +136,7 @@ def main() -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
     found = globals()[f"scenario_{scenario}"]()
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
-    if scenario in ("train", "replicas"):
+    if scenario in ("train", "replicas", "resume"):
         dist.barrier()
         dist.destroy_process_group()
     else:

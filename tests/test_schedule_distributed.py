@@ -1,9 +1,11 @@
 """The distributed runtime: ranks equal the serial run, hold their own regions alone, and end with a sentence."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import ranks
 import torch
 
 import altprop
+from altprop.runtime.parallel.checkpoint import latest
 
 SCRIPT = Path(ranks.__file__)
 
@@ -30,13 +33,13 @@ def torchrun(scenario: str, count: int, folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(count)]
 
 
-def launch(scenario: str, count: int, folder: Path) -> list["subprocess.Popen[str]"]:
+def launch(scenario: str, count: int, folder: Path, *more: str) -> list["subprocess.Popen[str]"]:
     """Starts the ranks one by one: torchrun would end them all as soon as one ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    command = [sys.executable, str(SCRIPT), scenario, str(folder)]
+    command = [sys.executable, str(SCRIPT), scenario, str(folder), *more]
     return [
         subprocess.Popen(command, env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
         for rank in range(count)
@@ -119,6 +122,33 @@ def test_rank_that_ends_or_hangs_ends_all(scenario: str, most: float, tmp_path: 
         for process in started:
             process.kill()
             process.communicate()
+
+
+def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Two ranks are killed at a random moment behind their first checkpoint; three go on from the last whole one."""
+    kept = tmp_path / "checkpoints"
+    started = launch("resume", 2, tmp_path, str(kept))
+    end = time.monotonic() + 120
+    while latest(kept) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(random.random() * 0.5)
+    for process in started:
+        process.kill()
+        process.communicate()
+    assert latest(kept) is not None
+    assert not (tmp_path / "rank0.pt").exists()
+    for process in launch("resume", 3, tmp_path, str(kept)):
+        assert process.wait(timeout=120) == 0, process.communicate()[1]
+        process.communicate()
+    net = ranks.make("nine", "reclra")
+    runtime = net.schedule(devices=1, batch=ranks.BATCH).runtime()
+    for batch in ranks.batches("nine", 12):
+        runtime.step(*batch)
+    for rank in range(3):
+        found = torch.load(tmp_path / f"rank{rank}.pt")
+        assert 0 < found["done"] < 12
+        expected = ranks.held(net, found["held"])
+        assert not [key for key, value in found["held"].items() if not torch.equal(value, expected[key])]
 
 
 def test_there_must_be_a_process_group() -> None:

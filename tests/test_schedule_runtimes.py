@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +182,41 @@ def test_no_autograd_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.autograd, "backward", refuse)
     runtime.step(*batches("nine")[0])
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_checkpoint_goes_on_bit_for_bit(tmp_path: Path, devices: int) -> None:
+    """Saved on two devices, loaded on another number; the unfinished folder of a killed run does not count."""
+    net = copy.deepcopy(compiled("residual", "reclra"))
+    runtime = net.schedule(devices=2, batch=BATCH).runtime()
+    data = batches("residual", 4)
+    for index, batch in enumerate(data):
+        runtime.step(*batch)
+        if index == 1:
+            assert runtime.save(tmp_path).name == "step-00000002"
+    (tmp_path / "unfinished-step-00000009").mkdir()
+    (tmp_path / "step-00000008").mkdir()
+    other = copy.deepcopy(compiled("residual", "reclra"))
+    resumed = other.schedule(devices=devices, batch=BATCH).runtime("threads")
+    assert resumed.resume(tmp_path) == 2
+    for batch in data[2:]:
+        resumed.step(*batch)
+    assert not [k for k, v in net.state_dict().items() if not torch.equal(v, other.state_dict()[k])]
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    runtime = copy.deepcopy(compiled("mlp", "dfa")).schedule(devices=1, batch=BATCH).runtime()
+    assert runtime.resume(tmp_path / "none") == 0
+
+
+def test_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
+    copy.deepcopy(compiled("mlp", "dfa")).schedule(devices=1, batch=BATCH).runtime().save(tmp_path)
+    other = copy.deepcopy(compiled("nine", "dfa")).schedule(devices=1, batch=BATCH).runtime()
+    with pytest.raises(ScheduleError, match="step-00000000 is a checkpoint of another net or optimizer: "):
+        other.resume(tmp_path)
 
 
 # Bad input

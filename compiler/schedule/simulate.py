@@ -106,6 +106,7 @@ class _Memory:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.resident = [self._resident(device) for device in range(len(schedule.programs))]
+        self.received = [{t.region for t in program if t.kind == "RECV"} for program in schedule.programs]
         self.now = list(self.resident)
         self.peak = list(self.resident)
 
@@ -121,8 +122,5 @@ class _Memory:
         self.peak[device] = max(self.peak[device], self.now[device])
         if task.kind == "FREE":
             given = ("input:", "target:")
-            made = [n for n in task.reads if not n.startswith(given) or self._was_received(device, n)]
+            made = [n for n in task.reads if not n.startswith(given) or n in self.received[device]]
             self.now[device] -= sum(self.schedule.form(name).bytes for name in made)
-
-    def _was_received(self, device: int, name: str) -> bool:
-        return any(task.kind == "RECV" and task.region == name for task in self.schedule.programs[device])

@@ -1,6 +1,7 @@
 """What all runtimes of schedules share: cutting a batch into micro-batches, the optimizer's numbers, the loss."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
-from altprop.ir.schedule import Lowered, Schedule
+from altprop.ir.schedule import Lowered, Schedule, residents
 from altprop.runtime.executor import Bindings
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call
@@ -72,6 +73,31 @@ class Runtime:
         scalars = self.net.optimizer.scalars(self.net.state.advance())
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return self._run(given, scalars)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Values that this process holds between steps, `kind:name`."""
+        devices = range(len(self.schedule.programs))
+        return frozenset(name for device in devices for name in residents(self.schedule, device))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a checkpoint of the run; in a distributed run all ranks call it. Returns its folder."""
+        from altprop.runtime.parallel.checkpoint import save
+
+        return save(folder, self.net, self.held)
+
+    def resume(self, folder: str | Path) -> int:
+        """Loads the last whole checkpoint that `save` wrote, with any runtime on any number of devices.
+
+        Returns:
+            The number of steps that were done; 0 where there is no checkpoint.
+
+        Raises:
+            ScheduleError: the checkpoint is of another net.
+        """
+        from altprop.runtime.parallel.checkpoint import load
+
+        return load(folder, self.net, self.held)
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
         raise NotImplementedError

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm
+from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm, residents
 from altprop.runtime.parallel.base import NetTensors, Runtime
-from altprop.runtime.parallel.residents import release, residents
+from altprop.runtime.parallel.residents import release
 from altprop.runtime.parallel.wire import empty, pack, unpack
 from altprop.runtime.parallel.worker import Arrival, Worker
 
@@ -58,11 +58,15 @@ class DistributedRuntime(Runtime):
         self._mail = _Mail(self.schedule, self._ranks, region.get_group())
         self._compare()
         self.worker = Worker(lowered, self.device, net.bindings, self._mail)
-        self.held = residents(self.schedule, self.device)
         if release_others:
             release(net, self.schedule, self.held)
         self._needs = self.worker.inputs()
         self._actions = [(task, self._reducing(task, action)) for task, action in self.worker.actions]
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Values that this rank holds between steps, `kind:name`."""
+        return residents(self.schedule, self.device)
 
     def _compare(self) -> None:
         """All ranks must have the same programs."""

@@ -7,15 +7,6 @@ from altprop.ir.schedule import Schedule, is_resident
 from altprop.runtime.parallel.base import NetTensors
 
 
-def residents(schedule: Schedule, device: int) -> frozenset[str]:
-    """Returns the values, `kind:name`, that a device holds between steps."""
-    program = schedule.programs[device]
-    visitors = {task.region for task in program if task.kind == "RECV"}
-    sent = {task.region for task in program if task.kind == "SEND"}
-    names = {name for task in program if task.computes for name in (*task.reads, *task.changes)} | sent
-    return frozenset(name for name in names - visitors if is_resident(name))
-
-
 def slot_of(name: str) -> Slot:
     """Returns the slot of a resident value."""
     kind, _, rest = name.partition(":")

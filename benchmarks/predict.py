@@ -1,0 +1,165 @@
+"""Predicts a step on 4, 8 and 64 devices by the simulator: rec-LRA beside backpropagation's pipelines.
+
+    python benchmarks/predict.py --machine machine.json    # writes results, a picture and docs/parallel.md
+    python benchmarks/predict.py --models resnet18 --dry-run
+
+Nothing here is measured but the machine's numbers (`altprop bench --calibrate machine.json`). Backpropagation is the
+rule `bp`, cut into the same regions, in the known orders 1F1B and zero-bubble.
+"""
+
+import argparse
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import timing
+import torch
+from matplotlib.figure import Figure
+from rich.progress import Progress
+from torch import Tensor, nn
+
+import altprop
+
+ROOT = Path(__file__).parent.parent
+DEVICES = (4, 8, 64)
+COLUMNS = (("bp", "1f1b"), ("bp", "zero-bubble"), ("reclra", "list"))
+SAMPLES = 4
+
+
+class Logits(nn.Module):
+    """GPT-2 without the parts of its answer that are no scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        config = GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False)
+        self.model = GPT2LMHeadModel(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps tokens (N, T) to scores (N, T, words)."""
+        return self.model(tokens).logits
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        shorter = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+        self.shortcut = nn.Sequential(*(shorter if stride > 1 else ()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the size of the image, or halves it."""
+        z = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(z)) + self.shortcut(x))
+
+
+def resnet18() -> tuple[nn.Module, Callable[[int], Tensor]]:
+    """ResNet-18 for images of 224 x 224."""
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
+    blocks = [Block(a, b, 1 if a == b else 2) for a, b in pairwise(widths)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    return nn.Sequential(*stem, *blocks, *head), lambda count: torch.zeros(count, 3, 224, 224)
+
+
+def gpt2() -> tuple[nn.Module, Callable[[int], Tensor]]:
+    """GPT-2 small on 128 tokens."""
+    return Logits(), lambda count: torch.zeros(count, 128, dtype=torch.int64)
+
+
+MODELS = {"resnet18": ("ResNet-18", resnet18), "gpt2": ("GPT-2 small", gpt2)}
+
+
+def predict(name: str, machine: altprop.Machine, progress: Progress) -> list[dict[str, Any]]:
+    """Simulated samples a second, and idle share, for each number of devices and each order."""
+    torch.manual_seed(0)
+    model, inputs = MODELS[name][1]()
+    rows: list[dict[str, Any]] = [{"devices": count, "microbatches": 2 * count} for count in DEVICES]
+    task = progress.add_task(name, total=len(rows) * len(COLUMNS))
+    nets = {
+        rule: altprop.compile(
+            model, rule=rule, example_inputs=(inputs(2),), optimizer=altprop.optim.SGD(lr=0.01, momentum=0.9)
+        )
+        for rule in dict(COLUMNS)
+    }
+    for row in rows:
+        batch = SAMPLES * row["microbatches"]
+        for rule, order in COLUMNS:
+            schedule = nets[rule].schedule(
+                devices=row["devices"], microbatches=row["microbatches"], batch=batch, machine=machine, order=order
+            )
+            timeline = schedule.simulate()
+            idle = sum(timeline.idle) / (timeline.makespan * len(timeline.idle))
+            row[f"{rule} {order}"] = {
+                "samples": batch / timeline.makespan,
+                "idle": idle,
+                "peak": max(timeline.peak),
+                "bytes": timeline.bytes,
+            }
+            progress.advance(task)
+    return rows
+
+
+def table(results: dict[str, Any]) -> str:
+    """Returns the results as Markdown."""
+    names = {"bp 1f1b": "1F1B", "bp zero-bubble": "zero-bubble", "reclra list": "rec-LRA"}
+    lines = [
+        "Simulated samples a second (and the share of time that devices are idle):",
+        "",
+        "| model | devices | micro-batches | " + " | ".join(names.values()) + " | rec-LRA over the better |",
+        "|---|---|---|" + "---|" * (len(names) + 1),
+    ]
+    for name, rows in results["models"].items():
+        for row in rows:
+            cells = [f"{row[key]['samples']:.3g} ({100 * row[key]['idle']:.0f} %)" for key in names]
+            gain = row["reclra list"]["samples"] / max(row[k]["samples"] for k in names if k.startswith("bp"))
+            shown = " | ".join(cells)
+            lines.append(f"| {MODELS[name][0]} | {row['devices']} | {row['microbatches']} | {shown} | {gain:.2f} |")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draws throughput over devices."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(results["models"]), squeeze=False)[0]
+    labels = {"bp 1f1b": "1F1B", "bp zero-bubble": "zero-bubble", "reclra list": "rec-LRA"}
+    for axis, (name, rows) in zip(axes, results["models"].items(), strict=True):
+        for key, label in labels.items():
+            axis.plot([row["devices"] for row in rows], [row[key]["samples"] for row in rows], marker="o", label=label)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(DEVICES, [str(count) for count in DEVICES])
+        axis.set_xlabel("devices")
+        axis.set_title(MODELS[name][0])
+    axes[0].set_ylabel("samples a second, simulated")
+    axes[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Reads the command line, simulates, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", type=Path, help="numbers of the machine; else the defaults of altprop.Machine")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    args = parser.parse_args()
+    machine = altprop.Machine.load(args.machine) if args.machine else altprop.Machine()
+    with Progress(transient=True) as progress:
+        models = {name: predict(name, machine, progress) for name in args.models}
+    results = {"machine": vars(machine), "samples": SAMPLES, "models": models}
+    print(table(results))
+    if not args.dry_run:
+        timing.save(ROOT / "benchmarks" / "results" / "predict.json", results)
+        plot(results, ROOT / "docs" / "parallel.svg")
+        timing.replace_section(ROOT / "docs" / "parallel.md", "predict", table(results))
+
+
+if __name__ == "__main__":
+    main()
