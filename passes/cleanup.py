@@ -16,6 +16,7 @@ from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
+from altprop.passes.flat.recompute import recompute_activities
 from altprop.passes.flat.reuse import reuse_memory
 from altprop.passes.flat.simplify import separate_results, simplify
 
@@ -46,12 +47,13 @@ class Cleanup(Pass):
         count = 0
         for name, program in graph.programs.items():
             copied = _copy(program)
-            count += self._clean(copied.graph.graph, name)
+            count += self._clean(copied, name)
             copied.graph.recompile()
             programs[name] = _drop_unread(copied)
         return graph.replace(programs=programs), count, "simplifications"
 
-    def _clean(self, graph: fx.Graph, name: str) -> int:
+    def _clean(self, program: Program, name: str) -> int:
+        graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
         if self.join:
             count += merge_projections(graph)
@@ -61,9 +63,17 @@ class Cleanup(Pass):
             count += fuse_updates(graph)
         count += simplify(graph) + separate_results(graph)
         if self.reuse:
-            count += reuse_memory(graph)
+            # Late, since merging twins would undo it.
+            count += _recompute(program) + reuse_memory(graph)
         graph.lint()
         return count
+
+
+def _recompute(program: Program) -> int:
+    """Recomputes cheap activities in a program that holds both forward and updates."""
+    (returned,) = next(node for node in program.graph.graph.nodes if node.op == "output").args
+    named = {slot.kind: node for slot, node in zip(program.outputs, returned, strict=True)}
+    return recompute_activities(program.graph.graph, named["loss"]) if "loss" in named else 0
 
 
 def _copy(program: Program) -> Program:

@@ -8,6 +8,8 @@
 import dataclasses
 from typing import Any, ClassVar
 
+from torch import fx
+
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.program import Program, Slot
@@ -16,6 +18,7 @@ from altprop.passes.base import Pass
 from altprop.passes.flat.builder import FlatBuilder, aten
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.order import UpdateOrder
+from altprop.passes.flat.recompute import cheaply_made
 from altprop.passes.flat.reduction import Reduction, position_count
 from altprop.passes.flat.target import add_targets, can_recover, reads_target, recover_targets
 
@@ -83,27 +86,31 @@ def _split(graph: ErrorGraph, loss: Loss) -> tuple[Program, Program]:
     forward = _forward(graph)
     forward.outputs()
     forward.buffers()
-    kept = _residuals(graph, forward)
+    kept, again = _residuals(graph, forward)
     for index, key in enumerate(kept):
         forward.result(Slot("residual", str(index)), forward.value(key))
-    return forward.finish("forward"), _update(graph, loss, forward, kept)
+    return forward.finish("forward"), _update(graph, loss, forward, kept, again)
 
 
-def _residuals(graph: ErrorGraph, forward: FlatBuilder) -> list[Value]:
-    """Values of the forward that some update reads and that are no inputs of the program."""
+def _residuals(graph: ErrorGraph, forward: FlatBuilder) -> tuple[list[Value], list[fx.Node]]:
+    """Values of the forward that some update reads and that are no inputs, and activities to make again from them."""
     given = {node for _, node in forward.inputs}
     read = [key for update in graph.updates.values() for key in update.inputs.values()]
     read += [("captured", name) for name in reads_target(graph)]
     wanted = dict.fromkeys(key for key in read if key in forward.values and forward.values[key] not in given)
-    return list({forward.values[key]: key for key in wanted}.values())
+    keys = {forward.values[key]: key for key in wanted}
+    again = cheaply_made(keys)
+    return [key for node, key in keys.items() if node not in again], [node for node in keys if node in again]
 
 
-def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Value]) -> Program:
+def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Value], again: list[fx.Node]) -> Program:
     builder = FlatBuilder(graph)
     nodes = {}
     for index, key in enumerate(kept):
         value = forward.value(key).meta.get("val")
         nodes[forward.value(key)] = builder.placeholder(Slot("residual", str(index)), f"residual_{index}", value)
+    for node in again:
+        nodes[node] = builder.graph.node_copy(node, nodes.__getitem__)
     for key, node in forward.values.items():
         if node in nodes:
             builder.values[key] = nodes[node]

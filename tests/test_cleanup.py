@@ -13,6 +13,7 @@ from altprop.ir.program import Program, Slot
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.aliases import aliases
 from altprop.passes.flat.builder import written
+from altprop.passes.flat.recompute import CHEAP
 
 aten = torch.ops.aten
 CASES = ("mlp_tanh", "mlp_gelu", "conv_bn_dropout", "residual", "branches", "encoder_layer", "tied_embedding")
@@ -170,7 +171,8 @@ def test_no_operator_is_idle(name: str, rule: str) -> None:
             assert node.users or written(node), f"{node} does nothing"
         twins: dict[Any, fx.Node] = {}
         for node in operators(program):
-            if not written(node) and "dropout" not in str(node.target) and "bernoulli" not in str(node.target):
+            drawn = any(word in str(node.target) for word in ("dropout", "bernoulli"))
+            if not written(node) and not drawn and node.target not in CHEAP:
                 key = (node.target, str(node.args), str(node.kwargs))
                 assert key not in twins or any(written(u) for u in node.users), f"{node} repeats {twins[key]}"
                 twins[key] = node
@@ -203,3 +205,22 @@ def test_inputs_that_nothing_reads_are_left_out() -> None:
         assert all(node.users for node in placeholders)
     update = net.graph.programs["update"]
     assert not [s for s in update.inputs if s.kind == "parameter"], "DFA needs no weight in its update"
+
+
+def test_cheap_activities_are_made_again_and_not_kept() -> None:
+    """rec-LRA reads both a pre-activation and its relu; it holds no more than a rule that reads the relu alone."""
+    held = {}
+    for rule in ("dfa", "reclra"):
+        net = compile_case("conv_bn_dropout", rule)
+        held[rule] = net.memory(ZOO["conv_bn_dropout"].inputs(4), ZOO["conv_bn_dropout"].target(4)).saved
+        made = len(targets(net.graph.programs["backward"], "relu"))
+        before = len(targets(net.history["add_optimizer"].programs["backward"], "relu"))
+        assert made == before + (2 if rule == "reclra" else 0)
+    assert held["reclra"] == held["dfa"]
+    kept = [slot for slot in net.graph.programs["forward"].outputs if slot.kind == "residual"]
+    assert not any("relu" in str(node.target) for node in _returned(net.graph.programs["forward"], kept))
+
+
+def _returned(program: Program, slots: list[Slot]) -> list[fx.Node]:
+    (returned,) = next(node for node in program.graph.graph.nodes if node.op == "output").args
+    return [node for slot, node in zip(program.outputs, returned, strict=True) if slot in slots]
