@@ -27,6 +27,9 @@ from altprop.ir.program import Program
 COMPUTE = ("F", "M", "E", "U", "STEP")
 KINDS = (*COMPUTE, "SEND", "RECV", "FREE")
 
+# How the names of values begin that somebody puts in at every step.
+GIVEN = ("input:", "target:", "noise:")
+
 # Kinds of slots that live on a device from step to step.
 RESIDENT = ("parameter", "buffer", "feedback", "state", "constant")
 

@@ -310,7 +310,7 @@ class LocalNet(nn.Module):
         graph = self.graph
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
         keywords = tuple(self._compiled().example.kwargs)
-        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state)
+        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise)
 
     @property
     def example_batch(self) -> int:

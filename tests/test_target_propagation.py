@@ -21,7 +21,7 @@ from by_hand import (
     top_error,
 )
 from textbook import Array, Updates
-from tiny import Residual
+from tiny import Residual, mlp
 from torch import nn
 
 import altprop
@@ -286,3 +286,17 @@ def test_several_sources_are_refused() -> None:
     both = altprop.WiringPlan(plan.regions, (*plan.connections, extra))
     message = r'region "2" hears from .*takes its target from one region; leave one connection'
     refuse(message, "dtp", make_mlp("tanh", True), x, plan=both)
+
+
+@pytest.mark.parametrize("rule", ["dtp(top='inverse')", "ddtp", "local_loss"])
+def test_a_schedule_draws_the_noise_that_a_step_draws(rule: str) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 7), torch.randint(4, (8,))
+    optimizer = altprop.optim.SGD(lr=0.1, fused=False)
+    net = altprop.compile(mlp(2), rule, example_inputs=(x,), optimizer=optimizer)
+    other = copy.deepcopy(net)
+    running = other.schedule(devices=2, batch=8).runtime("serial")
+    for _ in range(3):
+        assert torch.allclose(running.step(x, y), net.step(x, y))
+    for name, value in net.state_dict().items():
+        assert torch.allclose(other.state_dict()[name], value, atol=1e-6), name

@@ -68,6 +68,11 @@ def test_what_an_unlocked_region_keeps_is_freed_before_the_next(program: str) ->
     assert unlocked.live <= 4 * layer
 
 
+def test_random_target_projection_is_unlocked() -> None:
+    """Saved activations do not grow with depth."""
+    assert compiled("drtp").memory(*data()).saved <= 2 * BATCH * WIDTH * 4
+
+
 def test_the_counting_is_that_of_autograd() -> None:
     """Under backpropagation a step saves what autograd saves: every activity, and the scores' softmax."""
     x, y = data()

@@ -7,7 +7,7 @@ before its first reader, so that the transfer runs beside them; between two devi
 
 from collections.abc import Mapping, Sequence
 
-from altprop.ir.schedule import Task, ValueForm, base_name, is_resident
+from altprop.ir.schedule import GIVEN, Task, ValueForm, base_name, is_resident
 
 AHEAD = 3
 
@@ -54,7 +54,7 @@ class Emitter:
                 found.setdefault(name, device)
         for task, device in zip(self.tasks, self.placed, strict=True):
             for name in task.reads:
-                if name.startswith(("input:", "target:")):
+                if name.startswith(GIVEN):
                     found.setdefault(name, device)
         return found
 

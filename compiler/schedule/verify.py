@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, Task, is_resident
+from altprop.ir.schedule import GIVEN, Schedule, Task, is_resident
 from altprop.ir.schedule_walk import walk
 
 Found = tuple[int, int, str]
@@ -41,7 +41,7 @@ def _lines(schedule: Schedule) -> Iterator[tuple[int, int, Task]]:
 
 
 def _is_given(name: str) -> bool:
-    return name.startswith(("input:", "target:"))
+    return name.startswith(GIVEN)
 
 
 def _values_are_there(schedule: Schedule) -> Iterator[Found]:

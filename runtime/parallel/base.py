@@ -9,8 +9,10 @@ from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
+from altprop.ir.program import Slot
 from altprop.ir.schedule import Lowered, Schedule, residents
 from altprop.runtime.executor import Bindings
+from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call
 
@@ -24,6 +26,7 @@ class NetTensors:
         keywords: names of the keyword inputs, in the order of the capture.
         optimizer: the optimizer inside the program.
         state: its tensors and step count.
+        noise: draws what programs want of it.
     """
 
     def __init__(
@@ -33,11 +36,12 @@ class NetTensors:
         keywords: tuple[str, ...],
         optimizer: Optimizer | None,
         state: OptimizerState,
+        noise: Noise,
     ) -> None:
         if optimizer is None:
             raise ScheduleError("a schedule runs whole steps: give altprop.compile an optimizer=altprop.optim....")
         self.bindings, self.inputs, self.keywords = bindings, inputs, keywords
-        self.optimizer, self.state = optimizer, state
+        self.optimizer, self.state, self.noise = optimizer, state, noise
 
 
 class Runtime:
@@ -103,8 +107,8 @@ class Runtime:
         raise NotImplementedError
 
     def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
-        """All inputs and targets, cut into micro-batches."""
-        return self._cut(self._named_inputs(inputs) | self._named_targets(target))
+        """All inputs, targets and noise, cut into micro-batches."""
+        return self._cut(self._named_inputs(inputs) | self._named_targets(target) | self._named_noise())
 
     def _named_inputs(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
@@ -115,6 +119,17 @@ class Runtime:
     def _named_targets(self, target: Any) -> dict[str, Any]:
         tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
         return {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
+
+    def _named_noise(self) -> dict[str, torch.Tensor]:
+        """Noise for the whole batch: the numbers that `net.step` would draw. Every process draws all of it."""
+        size = self.schedule.batch // self.schedule.microbatches
+        forms = []
+        for name, form in self.schedule.forms.items():
+            if name.startswith("noise:"):
+                sizes = [(form.shape[0] // size, 0), *((0, length) for length in form.shape[1:])]
+                forms.append((Slot("noise", name.removeprefix("noise:")), getattr(torch, form.dtype), tuple(sizes)))
+        drawn = self.net.noise.draw(forms, self.schedule.batch, torch.device("cpu"))
+        return {f"noise:{slot.name}": value for slot, value in drawn.items()}
 
     def _cut(self, named: Mapping[str, Any]) -> dict[str, Any]:
         count = self.schedule.microbatches

@@ -93,9 +93,10 @@ class DistributedRuntime(Runtime):
         if (reads_input and inputs is None) or (reads_target and target is None):
             what = "inputs" if inputs is None and reads_input else "a target"
             raise ScheduleError(f"rank {dist.get_rank()} runs tasks that read {what}: pass it to step().")
+        named = self._named_noise()
         if not self._needs:
             return {}
-        named = self._named_inputs(inputs) if reads_input else {}
+        named |= self._named_inputs(inputs) if reads_input else {}
         return self._cut(named | (self._named_targets(target) if reads_target else {}))
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:

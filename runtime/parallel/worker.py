@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from altprop.ir.program import Slot
-from altprop.ir.schedule import Lowered, Schedule, Task, is_resident
+from altprop.ir.schedule import GIVEN, Lowered, Schedule, Task, is_resident
 from altprop.runtime.executor import Bindings
 
 Action = Callable[[], None]
@@ -54,9 +54,9 @@ class Worker:
         self.actions: list[tuple[Task, Action]] = [(group[0], self._bind(group)) for group in _groups(program)]
 
     def inputs(self) -> list[str]:
-        """Returns the inputs and targets, `kind:name@microbatch`, that somebody has to put into `values`."""
+        """Returns the inputs, targets and noise, `kind:name@microbatch`, that somebody has to put into `values`."""
         reads = [n for t in self.schedule.programs[self.device] if t.kind != "FREE" for n in t.reads]
-        given = [name for name in reads if name.startswith(("input:", "target:"))]
+        given = [name for name in reads if name.startswith(GIVEN)]
         return [name for name in dict.fromkeys(given) if name not in self._received]
 
     def start(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
