@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+import torch
 from torch import fx
 
 Value = tuple[str, ...]
@@ -22,6 +23,7 @@ class LocalUpdate:
         gradients: names of the model's parameters that it moves.
         feedback_gradients: names of the feedback parameters that it moves.
         finish: what happens to a direction behind the loss's reduction, as a graph of direction and parameter.
+        constants: tensors that the rule or the loss made out of nothing, by the names that the graph has for them.
     """
 
     region: str
@@ -31,3 +33,4 @@ class LocalUpdate:
     gradients: tuple[str, ...]
     feedback_gradients: tuple[str, ...] = ()
     finish: Mapping[Value, fx.GraphModule] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)

@@ -210,3 +210,20 @@ def test_a_bare_connection_has_nothing_to_send_over() -> None:
 
     with pytest.raises(altprop.RuleError, match=r'connection 6->4: "bare" feedback holds no matrix'):
         refuse(make_mlp("tanh", True), make_data("mse")[0], Wrong())
+
+
+def test_a_loss_that_holds_tensors() -> None:
+    """Weights of classes count in every region's own loss."""
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.randint(3, (6,))
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64), reduction="sum")
+    net = altprop.compile(model, "local_loss(beta=0.0)", example_inputs=(x,), loss=loss)
+    net.backward(x, y)
+    z = torch.tanh(model[2](torch.tanh(model[0](x)))).detach()
+    weight, bias = (net.feedback[f"2:classifier.{kind}"].detach().requires_grad_() for kind in ("weight", "bias"))
+    loss(functional.linear(z, weight, bias), y).backward()
+    found = net.feedback["2:classifier.weight"].grad
+    assert found is not None
+    assert weight.grad is not None
+    assert float((found - weight.grad).abs().max()) <= BOUND

@@ -106,11 +106,19 @@ class FlatBuilder:
         for node in update.graph.nodes:
             if node.op == "placeholder":
                 here[node] = self.values[update.inputs[node.name]]
+            elif node.op == "get_attr":
+                here[node] = self._constant(update.constants[str(node.target)])
             elif node.op == "call_function":
                 here[node] = self._copy(node, here, update.region)
         named = {node.name: made for node, made in here.items()}
         for value, name in update.results.items():
             self.values[value] = named[name]
+
+    def _constant(self, tensor: torch.Tensor) -> fx.Node:
+        """Adds a tensor that a loss or a rule made out of nothing, under a name that no other has."""
+        name = f"update_constant_{sum(node.op == 'get_attr' for node in self.graph.nodes)}"
+        setattr(self.root, name, tensor)
+        return self.graph.get_attr(name)
 
     def copy(self, module: fx.GraphModule, inputs: Mapping[str, fx.Node]) -> list[fx.Node]:
         """Copies a traced graph and the tensors that it holds; returns the nodes that it returned."""
