@@ -11,6 +11,7 @@ from typing import ClassVar
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.decay import Decaying
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Backprop(Decaying):
     source: ClassVar[str] = "Rumelhart, Hinton and Williams 1986"
     plan: ClassVar[str] = "chain"
     along_edges: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = Recipe(lr=1.5e-3, lr_schedule="cosine")
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """The exact transpose; nothing is stored."""

@@ -8,6 +8,7 @@ import dataclasses
 from typing import ClassVar
 
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class BatchwiseRandomSign(FeedbackAlignment):
         "sign-symmetric: feedback by the sign of the weights, with magnitudes drawn for every batch"
     )
     source: ClassVar[str] = "Sanfiz and Akrout 2021"
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
     kind: ClassVar[str] = "sign_batch"
 
     distribution: str = "xavier_normal"

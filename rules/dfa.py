@@ -13,6 +13,7 @@ from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
 from altprop.rules.feedback import choose_direct_kind, feedback_of
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DirectFeedbackAlignment(Rule):
     name: ClassVar[str] = "dfa"
     summary: ClassVar[str] = "direct feedback alignment: the output error straight to every region"
     source: ClassVar[str] = "Nokland 2016"
+    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
 
     kind: str = "auto"
     distribution: str = "normal"

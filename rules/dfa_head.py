@@ -14,6 +14,7 @@ from altprop.ir.errors import RuleError
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class HeadFeedbackAlignment(DirectFeedbackAlignment):
     summary: ClassVar[str] = "direct feedback alignment on the fully connected regions, exact gradient before them"
     source: ClassVar[str] = "Han and Yoo 2019; Crafton et al. 2019"
     plan: ClassVar[str] = "head"
+    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
 
     features: str = "bp"
 

@@ -14,6 +14,7 @@ import torch
 
 from altprop.rules.base import Incoming, Local, add_up
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     summary: ClassVar[str] = "direct random target projection: the one-hot target in the error's place"
     source: ClassVar[str] = "Frenkel, Lefebvre and Bol 2019"
     sends: ClassVar[str] = "the target, not {}"
+    recipe: ClassVar[Recipe] = Recipe(lr=5e-3, lr_schedule="cosine")
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The target, over each connection."""

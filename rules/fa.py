@@ -13,6 +13,7 @@ from typing import ClassVar
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FeedbackAlignment(Rule):
     source: ClassVar[str] = "Lillicrap et al. 2016"
     plan: ClassVar[str] = "chain"
     along_edges: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = Recipe(lr=1.5e-3, lr_schedule="cosine")
 
     distribution: str = "kaiming_uniform"
     scale: float = 1.0

@@ -8,6 +8,7 @@ import dataclasses
 from typing import ClassVar
 
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class FixedRandomSign(FeedbackAlignment):
     name: ClassVar[str] = "frsf"
     summary: ClassVar[str] = "sign-symmetric: feedback by the signs of weights, magnitudes drawn once"
     source: ClassVar[str] = "Sanfiz and Akrout 2021"
+    recipe: ClassVar[Recipe] = Recipe(lr=2.5e-3, lr_schedule="cosine")
     kind: ClassVar[str] = "sign_fixed"
 
     distribution: str = "xavier_normal"

@@ -17,6 +17,7 @@ from altprop.ir.errors import RuleError
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,7 @@ class HybridFeedbackAlignment(DirectFeedbackAlignment):
     name: ClassVar[str] = "hdfa"
     summary: ClassVar[str] = "hybrid: each step by backpropagation with probability p, else by DFA, with two momenta"
     source: ClassVar[str] = "Han et al. 2020; direct feedback alignment survey, Algorithm 1"
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
 
     p: float = 0.1
     gamma: float = 0.5

@@ -16,6 +16,7 @@ import torch
 from altprop.rules.base import Incoming, Local
 from altprop.rules.decay import Decaying
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class KolenPollack(FeedbackAlignment, Decaying):
     summary: ClassVar[str] = "Kolen-Pollack: feedback alignment whose copies get the weights' own updates"
     source: ClassVar[str] = "Kolen and Pollack 1994; Akrout et al. 2019"
     learning: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

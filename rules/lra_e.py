@@ -10,6 +10,7 @@ of the weights' own update; here E has the shape of the weights, so that nothing
 import dataclasses
 from typing import ClassVar
 
+from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 
 
@@ -21,3 +22,4 @@ class ErrorDrivenLRA(RecursiveLRA):
     summary: ClassVar[str] = "error-driven local representation alignment: targets from the next layer's error"
     source: ClassVar[str] = "Ororbia and Mali 2019"
     plan: ClassVar[str] = "chain"
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")

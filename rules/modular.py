@@ -14,6 +14,7 @@ from typing import ClassVar
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Modular(DirectFeedbackAlignment):
     summary: ClassVar[str] = "direct feedback alignment inside modules, exact gradient between them"
     source: ClassVar[str] = "Han et al. 2020"
     plan: ClassVar[str] = "modules"
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
 
     def outer_rule(self) -> Rule:
         """The last region of a module learns by the exact gradient of the next module."""

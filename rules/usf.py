@@ -8,6 +8,7 @@ import dataclasses
 from typing import ClassVar
 
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class UniformSign(FeedbackAlignment):
     name: ClassVar[str] = "usf"
     summary: ClassVar[str] = "sign-symmetric: feedback by the sign of the weights, times one number"
     source: ClassVar[str] = "Xiao et al. 2018; Moskovitz et al. 2018"
+    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
     kind: ClassVar[str] = "sign"
 
     distribution: str = "xavier_normal"

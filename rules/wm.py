@@ -20,6 +20,7 @@ import torch
 from altprop.ir.errors import RuleError
 from altprop.rules.base import Incoming, Local
 from altprop.rules.fa import FeedbackAlignment
+from altprop.rules.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class WeightMirror(FeedbackAlignment):
     summary: ClassVar[str] = "weight mirror: feedback alignment whose copies learn the weights from noise"
     source: ClassVar[str] = "Akrout et al. 2019"
     learning: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = Recipe(lr=1e-3, lr_schedule="cosine")
 
     noise: float = 1.0
     decay: float = 1.0
