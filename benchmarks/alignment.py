@@ -1,0 +1,103 @@
+"""How direct feedback aligns with the way to the output: DFA beside direct Kolen-Pollack learning, on MNIST.
+
+The experiment of section 2.5 of the direct Kolen-Pollack paper: five fully connected layers, batch norm and relu after
+each hidden one, and the angle between `z_i B_i^T` and the output's pre-activation, as training goes on.
+
+python benchmarks/alignment.py --data-dir DIR     # writes benchmarks/results/alignment.json and docs/alignment.svg
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import timing
+import torch
+from rich.progress import track
+from torch import nn
+
+import altprop
+from altprop.data import BatchSampler, DataSet, load
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).parent.parent
+RULES = {
+    "DFA": "dfa(distribution='kaiming_uniform')",
+    "DKP": "dkp(distribution='kaiming_uniform', weight_decay=1e-6)",
+}
+WIDTH, BATCH = 256, 64
+
+
+def network() -> nn.Module:
+    """784 - 4 x 256 - 10."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for index in range(4):
+        layers += [nn.Linear(WIDTH if index else 784, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(WIDTH, 10))
+
+
+def follow(label: str, sets: DataSet, steps: int, every: int, rates: dict[str, float]) -> dict[str, Any]:
+    """Trains by a rule; returns the angles, one list a connection."""
+    torch.manual_seed(0)
+    optimizer = altprop.optim.SGD(momentum=0.9, nesterov=True, **rates)
+    example = sets.inputs(sets.train.images[:2])
+    net = altprop.compile(network(), rule=RULES[label], example_inputs=(example,), optimizer=optimizer)
+    watched = (sets.inputs(sets.validation.images[:500]), sets.validation.labels[:500])
+    batches = endless(BatchSampler(sets, BATCH, seed=0))
+    found: dict[str, Any] = {"step": [], "angles": {name: [] for name in net.feedback}}
+    for step in track(range(steps + 1), label, transient=True):
+        if step % every == 0:
+            found["step"].append(step)
+            for name, row in net.measure(*watched).connections.items():
+                found["angles"][name].append(round(row.angle, 2))
+        net.step(*next(batches))
+    return found
+
+
+def endless(sampler: BatchSampler) -> Any:
+    """Goes through the training split again and again."""
+    while True:
+        yield from sampler.epoch()
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draws one panel a rule."""
+    figure, panels = plt.subplots(1, len(found), figsize=(9, 3.4), sharey=True, layout="constrained")
+    for panel, (label, one) in zip(panels, found.items(), strict=True):
+        for layer, (_, angles) in enumerate(sorted(one["angles"].items(), key=_target), start=1):
+            panel.plot(one["step"], angles, label=f"layer {layer}")
+        panel.set(title=label, xlabel="step", ylim=(0, 110))
+        panel.axhline(90, color="0.7", linewidth=0.8, zorder=0)
+    panels[0].set_ylabel("angle to the output's pre-activation, degrees")
+    panels[-1].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _target(item: tuple[str, Any]) -> int:
+    """Place of a connection's target in the network."""
+    return int(item[0].rpartition("->")[2])
+
+
+def main() -> None:
+    """Reads the command line, trains, draws and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--feedback-lr", type=float, default=1e-2)
+    args = parser.parse_args()
+    rates = {"lr": args.lr, "feedback_lr": args.feedback_lr}
+    sets = load("mnist", args.data_dir)
+    found = {label: follow(label, sets, args.steps, args.every, rates) for label in RULES}
+    for label, one in found.items():
+        ends = {name: (angles[0], angles[-1]) for name, angles in one["angles"].items()}
+        print(label, ", ".join(f"{name}: {first:.0f} -> {last:.0f}" for name, (first, last) in ends.items()))
+    timing.save(ROOT / "benchmarks" / "results" / "alignment.json", {"rates": rates, "batch": BATCH, "rules": found})
+    plot(found, ROOT / "docs" / "alignment.svg")
+
+
+if __name__ == "__main__":
+    main()
