@@ -117,6 +117,12 @@ def test_every_rule_exports(rule: str, tmp_path: Path) -> None:
     assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["sparse", "binary", "unified"])
+def test_compact_feedback_exports(kind: str, tmp_path: Path) -> None:
+    path = compiled("mlp", rule=f"dfa(kind='{kind}')").export(tmp_path / "step.onnx")
+    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-5
+
+
 def test_what_a_loop_trained_goes_on_in_torch(folder: Path) -> None:
     _, path = exported("mlp", "adamw", "reclra", folder)
     loop = Loop(path)

@@ -95,6 +95,11 @@ ELEMENTWISE: dict[str, tuple[Any, ...]] = {
     "compare_integers": (lambda n: (n > 2, n == 3, n <= 0.5), N),
     "logic": (lambda a, b: (a & b, a | b, ~a, a ^ b, a.logical_not(), a.logical_and(b)), B, B.flip(0)),
     "bits": (lambda n: (n & 5, n | 2, n ^ 7), N),
+    "shifts": (
+        lambda n, u: (n >> 2, n << 3, n.abs() >> (n.abs() % 5), u >> 3, u << 1, u >> (u % 8)),
+        N,
+        N.to(torch.uint8),
+    ),
     "where": (lambda m, x, y: (torch.where(m, x, y), torch.where(m, x, 0.0), x.masked_fill(m, -1.0)), B, X, Y),
     "convert": (lambda x, m: (x.to(torch.int64), m.to(torch.float32), x.double(), x.clone()), X * 3, B),
     "not_finite": (lambda x: (x.isnan(), x.isinf()), EDGES),

@@ -84,6 +84,22 @@ def truth(kind: str) -> Translator:
     return lambda e, node, *args: e.op(kind, *(e.value(arg, torch.bool) for arg in args))
 
 
+def shift(direction: str) -> Translator:
+    """Bits moved to the left or right. ONNX shifts unsigned integers alone: others are multiplied or divided."""
+
+    def emit(e: Emitter, node: fx.Node, x: Any, y: Any) -> str:
+        dtype = type_of(node)
+        if dtype is torch.uint8:
+            return e.op("BitShift", e.value(x, dtype), e.value(y, dtype), direction=direction)
+        power_of_two = e.op("Pow", e.constant(2, dtype), e.value(y, dtype))
+        number = e.value(x, dtype)
+        if direction == "LEFT":
+            return e.op("Mul", number, power_of_two)
+        return e.op("Div", e.op("Sub", number, e.op("Mod", number, power_of_two)), power_of_two)
+
+    return emit
+
+
 def negate(e: Emitter, node: fx.Node, x: Any) -> str:
     """Bitwise not."""
     return e.op("Not" if type_of(node) is torch.bool else "BitwiseNot", e.value(x))
@@ -317,3 +333,8 @@ for _name, (_kind, _negated) in _COMPARISONS.items():
 for _name, _kind in _BITWISE.items():
     for _form in ("Tensor", "Scalar"):
         TABLE[getattr(getattr(aten, f"bitwise_{_name}"), _form)] = logical(_kind)
+for _name, _direction in {"left": "LEFT", "right": "RIGHT"}.items():
+    for _form in ("Tensor", "Tensor_Scalar"):
+        TABLE[getattr(getattr(aten, f"bitwise_{_name}_shift"), _form)] = shift(_direction)
+    for _form in ("Tensor", "Scalar"):
+        TABLE[getattr(getattr(aten, f"__{_name[0]}shift__"), _form)] = shift(_direction)
