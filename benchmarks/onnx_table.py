@@ -26,9 +26,8 @@ WORK: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "mlp": ("mlp", (1, 28, 28), {}),
     "convnet": ("convnet", (1, 28, 28), {}),
     "resnet8": ("resnet8", (3, 32, 32), {}),
-    "resnet20": ("resnet20", (3, 32, 32), {}),
 }
-RULES = ("dfa", "reclra", "bp")
+RULES = ("dfa", "reclra")
 
 
 def feeds(path: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], float]:

@@ -114,7 +114,9 @@ def test_a_loop_in_onnxruntime_trains_as_the_net_does(name: str, optimizer: str,
 @pytest.mark.parametrize("rule", sorted(set(altprop.rules.available()) - {"reclra", "fa", "bp", "dfa"}))
 def test_every_rule_exports(rule: str, tmp_path: Path) -> None:
     path = compiled("mlp", rule=rule).export(tmp_path / "step.onnx")
-    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-5
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert contract["checked"]["difference"] < 1e-5
+    assert [head["name"] for head in contract["inputs"]] == ["input", "target"], "noise is drawn inside"
 
 
 @pytest.mark.parametrize("kind", ["sparse", "binary", "unified"])

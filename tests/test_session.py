@@ -123,6 +123,13 @@ def test_memory_in_another_order() -> None:
     assert_close(*nets)
 
 
+def test_a_rule_that_draws_noise_trains() -> None:
+    net = compiled("mlp", altprop.optim.SGD(lr=0.02), "dtp", backend="onnxruntime")
+    before = net.model[0].weight.detach().clone()
+    assert all(loss == loss for loss in steps(net, "mlp", 3))
+    assert not torch.equal(net.model[0].weight, before)
+
+
 def test_refusals() -> None:
     with pytest.raises(CompileError, match=r"net.step needs an optimizer inside the program"):
         steps(compiled("mlp", None, backend="onnxruntime"), "mlp", 1)

@@ -113,7 +113,13 @@ def reference(subject: Subject, original: Program, given: Mapping[Slot, torch.Te
         optimizer = dataclasses.replace(subject.optimizer, lr=RATE, feedback_lr=RATE)
         numbers = optimizer.scalars(step + 1)
         values |= {Slot("scalar", n): torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}
-    runner = _EagerRunner(original, Random(torch.tensor(int(given.get(SEED, 0))), torch.tensor(step)))
+    random = Random(torch.tensor(int(given.get(SEED, 0))), torch.tensor(step))
+    batch = next((value.shape[0] for slot, value in given.items() if slot.kind == "input" and value.dim()), 1)
+    for slot, node in zip(original.inputs, placeholders(original), strict=True):
+        if slot.kind == "noise":
+            like = node.meta["val"]
+            values[slot] = random.noise([size_at(size, batch) for size in like.shape], like.dtype)
+    runner = _EagerRunner(original, random)
     with torch.no_grad():
         returned = runner.run(*(values[slot] for slot in original.inputs), enable_io_processing=False)
     return {**values, STEP: torch.tensor(step + 1), **dict(zip(original.outputs, returned, strict=True))}
@@ -158,8 +164,8 @@ def random_inputs(subject: Subject, programs: Sequence[Program], batch: int, see
     """
     draw = _Draw(subject, torch.Generator().manual_seed(seed), batch)
     nodes = {s: n for program in programs for s, n in zip(program.inputs, placeholders(program), strict=True)}
-    numbers = {slot for slot in programs[0].inputs if slot.kind == "scalar"} - {SEED, *RATES}
-    return {slot: draw.value(slot, node.meta["val"]) for slot, node in nodes.items() if slot not in numbers}
+    made = {slot for slot in programs[0].inputs if slot.kind in ("scalar", "noise")} - {SEED, *RATES}
+    return {slot: draw.value(slot, node.meta["val"]) for slot, node in nodes.items() if slot not in made}
 
 
 @dataclasses.dataclass

@@ -190,11 +190,14 @@ def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer |
     values = dict(given)
     if optimizer is not None:
         values |= scalars(optimizer, given, step + 1)
-    runner = PureRunner(program, Random(given.get(SEED, zero), step))
+    random = Random(given.get(SEED, zero), step)
+    for slot, node in zip(program.inputs, placeholders(program), strict=True):
+        if slot.kind == "noise":
+            values[slot] = random.noise(node.meta["val"].shape, node.meta["val"].dtype)
+    runner = PureRunner(program, random)
     returned = runner.run(*(values[slot] for slot in program.inputs), enable_io_processing=False)
     made = dict(zip(program.outputs, returned, strict=True))
-    placeholders = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
-    for slot, node in zip(program.inputs, placeholders, strict=True):
+    for slot, node in zip(program.inputs, placeholders(program), strict=True):
         if runner.env[node] is not values[slot]:
             made[slot] = runner.env[node]
     if STEP in given and program.name == "step":
@@ -216,15 +219,20 @@ def _inputs(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> tu
     fakes = {
         slot: node.meta["val"].detach()
         for slot, node in zip(program.inputs, nodes, strict=True)
-        if slot.kind != "scalar"
+        if slot.kind not in ("scalar", "noise")
     }
     with fake_mode:
         if optimizer is not None:
             fakes |= {rate: torch.empty((), dtype=torch.float32) for rate in RATES}
             fakes[STEP] = torch.empty((), dtype=torch.int64)
-        if any(word in str(n.target) for n in program.graph.graph.nodes for word in _RANDOM):
+        if _is_random(program):
             fakes[SEED] = torch.empty((), dtype=torch.int64)
     return list(fakes), list(fakes.values())
+
+
+def _is_random(program: Program) -> bool:
+    drawn = any(word in str(node.target) for node in program.graph.graph.nodes for word in _RANDOM)
+    return drawn or any(slot.kind == "noise" for slot in program.inputs)
 
 
 def _drop_unread(program: Program) -> Program:

@@ -100,3 +100,7 @@ class Random:
         """In the place of `aten.randn_like`: Box and Muller's transform of two uniform numbers."""
         radius = torch.sqrt(-2.0 * torch.log(1.0 - self.uniform(x)))
         return (radius * torch.cos(2.0 * math.pi * self.uniform(x))).to(options.get("dtype") or x.dtype)
+
+    def noise(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Draws standard normal numbers for an input that wants them anew at every run."""
+        return self.randn_like(self.seed.new_empty(tuple(shape), dtype=dtype))
