@@ -213,7 +213,14 @@ class Lowered:
 
 def base_name(value: str) -> str:
     """Returns the name of a value without its micro-batch."""
-    return value if is_resident(value) else value.rpartition("@")[0] or value
+    if is_resident(value) or is_gradient(value):
+        return value
+    return value.rpartition("@")[0] or value
+
+
+def is_gradient(value: str) -> bool:
+    """Whether a value is a gradient, which micro-batches add up; it has no micro-batch of its own."""
+    return value.startswith(("gradient:", "feedback_gradient:"))
 
 
 def is_resident(value: str) -> bool:

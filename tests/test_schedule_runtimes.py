@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from torch import Tensor, nn
+from zoo import ZOO
 
 import altprop
 from altprop import Schedule, ScheduleError
@@ -154,6 +155,26 @@ def test_tied_parameters_travel() -> None:
             assert torch.equal(runtime.step(inputs, target), nets[1].step(inputs, target))
     for one, other in zip(nets[0].model.parameters(), nets[1].model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("shared_twice", "dfa"), ("shared_twice", "bp"), ("dict_output", "dfa")])
+def test_the_zoo_runs_on_three_devices(name: str, rule: str) -> None:
+    """A module called twice, and a model with several outputs."""
+    case = ZOO[name]
+    nets = [
+        altprop.compile(
+            case.model(),
+            rule=rule,
+            loss=case.loss,
+            example_inputs=case.inputs(4),
+            optimizer=altprop.optim.SGD(lr=0.01, fused=False),
+        )
+        for _ in range(2)
+    ]
+    inputs, target = case.inputs(4), case.target(4)
+    runtime = nets[0].schedule(devices=3, batch=4, target=target).runtime()
+    torch.testing.assert_close(runtime.step(inputs, target), nets[1].step(inputs, target), rtol=0, atol=1e-12)
+    torch.testing.assert_close(nets[0].state_dict(), nets[1].state_dict(), rtol=1e-10, atol=1e-12)
 
 
 def test_batch_statistics_are_those_of_micro_batches() -> None:

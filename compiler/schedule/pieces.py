@@ -15,11 +15,11 @@ from altprop.compiler.schedule.assign import assign
 from altprop.compiler.schedule.costs import count_flops, count_touched
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.steps import step_pieces
-from altprop.compiler.schedule.tagged import LOSS, Tag, TaggedBuilder
+from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import Piece
+from altprop.ir.schedule import Piece, is_gradient
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.aliases import is_view
 from altprop.passes.flat.builder import aten, written
@@ -248,13 +248,3 @@ def _accumulating(program: Program) -> Program:
     inputs.sort(key=lambda item: order[item[1]])
     module = fx.GraphModule(program.graph, graph)
     return Program(program.name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in kept))
-
-
-def is_gradient(value: str) -> bool:
-    """Whether a value is a gradient, which micro-batches add up."""
-    return value.startswith(("gradient:", "feedback_gradient:"))
-
-
-def is_loss(tag: Tag) -> bool:
-    """Whether a task is that of the loss."""
-    return tag == ("E", LOSS)

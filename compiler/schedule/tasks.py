@@ -7,9 +7,9 @@ micro-batch and `STEP` last, says which of two versions of a changing value a ta
 
 from collections.abc import Sequence
 
-from altprop.compiler.schedule.pieces import Cut, is_gradient
+from altprop.compiler.schedule.pieces import Cut
 from altprop.compiler.schedule.sizes import Sizes
-from altprop.ir.schedule import Piece, Task, ValueForm, is_resident
+from altprop.ir.schedule import Piece, Task, ValueForm, is_gradient, is_resident
 
 
 def make_forms(cut: Cut, sizes: Sizes) -> dict[str, ValueForm]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import GIVEN, Schedule, Task, is_resident
+from altprop.ir.schedule import GIVEN, Schedule, Task, base_name, is_resident
 from altprop.ir.schedule_walk import walk
 
 Found = tuple[int, int, str]
@@ -135,9 +135,9 @@ def _forms_are_known(schedule: Schedule) -> Iterator[Found]:
     """Every value has a form, and transfers say its shape and bytes."""
     for device, place, task in _lines(schedule):
         for name in (*task.reads, *task.writes, *task.changes):
-            if name.rpartition("@")[0] not in schedule.forms and name not in schedule.forms:
+            if base_name(name) not in schedule.forms:
                 yield device, place, f"{name} has no form"
-        if task.kind in ("SEND", "RECV") and task.region.rpartition("@")[0] in schedule.forms:
+        if task.kind in ("SEND", "RECV") and base_name(task.region) in schedule.forms:
             form = schedule.form(task.region)
             if (form.shape, form.bytes) != (task.shape, task.bytes):
                 yield device, place, f"{task.region} has shape {form.shape} and {form.bytes} bytes"

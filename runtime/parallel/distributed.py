@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm, residents
+from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm, is_gradient, residents
 from altprop.runtime.parallel.base import NetTensors, Runtime
 from altprop.runtime.parallel.residents import release
 from altprop.runtime.parallel.wire import empty, pack, unpack
@@ -121,7 +121,7 @@ class DistributedRuntime(Runtime):
         if self.replicas == 1 or task.kind != "STEP":
             return action
         group = self.mesh["replica"].get_group()
-        names = [name for name in task.reads if name.startswith(("gradient:", "feedback_gradient:"))]
+        names = [name for name in task.reads if is_gradient(name)]
         divisor = self.replicas if self.lowered.mean else 1
 
         def run() -> None:
