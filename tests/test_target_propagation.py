@@ -300,3 +300,16 @@ def test_a_schedule_draws_the_noise_that_a_step_draws(rule: str) -> None:
         assert torch.allclose(running.step(x, y), net.step(x, y))
     for name, value in net.state_dict().items():
         assert torch.allclose(other.state_dict()[name], value, atol=1e-6), name
+
+
+def test_inverses_learn_through_fused_attention() -> None:
+    """Attention between a region and the output runs again, with its dropout open."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), layer, nn.Flatten(), nn.Linear(32, 3))
+    x, y = torch.randn(6, 4, 5), torch.randint(3, (6,))
+    net = altprop.compile(model, "ddtp", example_inputs=(x,))
+    net.backward(x, y)
+    gradient = net.feedback["0:inverse.weight"].grad
+    assert gradient is not None
+    assert float(gradient.abs().max()) > 0

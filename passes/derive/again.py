@@ -39,7 +39,7 @@ class Stretch:
         """Returns the value at the end, had that at the start been `activity`."""
         known: dict[fx.Node, Any] = {node: values[("captured", node.name)] for node in self.reads}
         known |= {node: activity for node in _all(self.nodes) if node.name == self.start}
-        made = run_nodes(self.nodes, known, {aten.native_dropout.default: _pass_through})
+        made = run_nodes(self.nodes, known, _WITHOUT_MASK)
         result: torch.Tensor = next(value for node, value in made.items() if node.name == self.end)
         return result
 
@@ -102,7 +102,7 @@ def _at_hand(graph: ErrorGraph) -> set[str]:
 def _refuse_randomness(nodes: Iterable[fx.Node]) -> None:
     for node in nodes:
         tags = getattr(node.target, "tags", ())
-        if torch.Tag.nondeterministic_seeded in tags and node.target is not aten.native_dropout.default:
+        if torch.Tag.nondeterministic_seeded in tags and node.target not in _WITHOUT_MASK:
             raise RuleError(
                 f"{node.name} draws random numbers in the forward, so it cannot be run again: use dropout, or "
                 "another rule."
@@ -111,6 +111,27 @@ def _refuse_randomness(nodes: Iterable[fx.Node]) -> None:
 
 def _pass_through(tensor: torch.Tensor, probability: float, train: bool) -> tuple[torch.Tensor, None]:
     return tensor, None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Attention whose probabilities all pass."""
+    attend = aten.scaled_dot_product_attention.default
+    attended: torch.Tensor = attend(query, key, value, attn_mask, 0.0, is_causal, **kwargs)
+    return attended
+
+
+_WITHOUT_MASK = {
+    aten.native_dropout.default: _pass_through,
+    aten.scaled_dot_product_attention.default: _attend,
+}
 
 
 def _all(nodes: Iterable[fx.Node]) -> list[fx.Node]:
