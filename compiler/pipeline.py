@@ -206,7 +206,12 @@ def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, options.backend == "inductor", momenta))
     eager = options.backend != "inductor"
-    return [*passes, Cleanup(fuse=fused, kernels=eager, reuse=eager)]
+    return [
+        *passes,
+        Cleanup(
+            fuse=fused, opaque=options.backend == "inductor", kernels=options.backend != "onnxruntime", reuse=eager
+        ),
+    ]
 
 
 def fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:

@@ -30,6 +30,7 @@ class Cleanup(Pass):
     fuse: whether an update may run into its buffer in one operator.
     join: whether projections of one error may be joined into one product, which may round otherwise.
     kernels: whether faster matrix products may be chosen, which round otherwise.
+    opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
     reuse: whether results may overwrite arguments that nothing reads any more.
     """
 
@@ -39,6 +40,7 @@ class Cleanup(Pass):
     fuse: bool = True
     reuse: bool = True
     kernels: bool = True
+    opaque: bool = False
     join: bool = True
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
@@ -58,7 +60,7 @@ class Cleanup(Pass):
         if self.join:
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():
-            count += choose_kernels(graph)
+            count += choose_kernels(graph, opaque=self.opaque)
         if self.fuse and name.startswith(_MOVES):
             count += fuse_updates(graph)
         count += simplify(graph) + separate_results(graph)

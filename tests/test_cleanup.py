@@ -13,6 +13,7 @@ from altprop.ir.program import Program, Slot
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.aliases import aliases
 from altprop.passes.flat.builder import written
+from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.recompute import CHEAP
 
 aten = torch.ops.aten
@@ -224,3 +225,18 @@ def test_cheap_activities_are_made_again_and_not_kept() -> None:
 def _returned(program: Program, slots: list[Slot]) -> list[fx.Node]:
     (returned,) = next(node for node in program.graph.graph.nodes if node.op == "output").args
     return [node for slot, node in zip(program.outputs, returned, strict=True) if slot in slots]
+
+
+@pytest.mark.skipif(not onednn_pays(), reason="oneDNN's products are chosen only where the BLAS is the slower one")
+def test_a_compiler_gets_chosen_kernels_as_operators() -> None:
+    graph = fx.Graph()
+    wide = torch.empty(64, 256)
+    left, right = graph.placeholder("left"), graph.placeholder("right")
+    made = graph.call_function(aten.mm.default, (left, right))
+    graph.output(made)
+    left.meta["val"], right.meta["val"], made.meta["val"] = wide, torch.empty(256, 64), torch.empty(64, 64)
+    assert choose_kernels(graph, opaque=True) == 1
+    module = fx.GraphModule({}, graph)
+    one, other = torch.randn(64, 256), torch.randn(256, 64)
+    assert torch.allclose(module(one, other), one @ other, atol=1e-4)
+    assert made.target is torch.ops.altprop.product.default
