@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
-from altprop.rules.feedback import choose_direct_kind, feedback_of
+from altprop.rules.feedback import feedback_of, kind_between
 from altprop.rules.recipe import Recipe
 
 
@@ -42,6 +42,7 @@ class DirectFeedbackAlignment(Rule):
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """A random matrix from the output's units to the target's."""
-        kind = choose_direct_kind(source, target) if self.kind == "auto" else self.kind
+        kind = kind_between(self.kind, source, target)
         usual = {"distribution": self.distribution, "scale": self.scale}
-        return feedback_of(kind, usual, self.options or {}, self.learning)
+        own = self.options if self.kind in ("auto", kind) else None
+        return feedback_of(kind, usual, own or {}, self.learning)

@@ -2,11 +2,12 @@
 
     dW = -r (z^T x - diag(sum z^2) W)
 
-to descend along, with the activity `z` and the region's input `x`, each position a sample. The second term keeps the
-weights of a unit bounded.
+to descend along, with the activity `z` and the region's input `x`; in images and sequences a mean over positions. The
+second term keeps the weights of a unit bounded.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -38,8 +39,8 @@ class Hebbian(Rule):
         return local.z
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
-        """What raises the activity when it is descended along."""
-        return d * -self.rate
+        """What raises the activity when it is descended along, per position."""
+        return d * -(self.rate / _positions(local.z))
 
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """Hebb's product, less the decay that keeps it bounded."""
@@ -50,5 +51,10 @@ class Hebbian(Rule):
             own = local.parameters[name]
             fits = own.shape[0] == energy.shape[0]
             strength = energy.view(-1, *([1] * (own.dim() - 1))) if fits else energy.mean()
-            moved[name] = hebb + own * strength * self.rate
+            moved[name] = hebb + own * strength * (self.rate / _positions(local.z))
         return moved
+
+
+def _positions(z: torch.Tensor) -> int:
+    """Positions of a sample: over space or time."""
+    return math.prod(int(size) for size in (z.shape[1:-1] if z.dim() == 3 else z.shape[2:]))

@@ -30,7 +30,7 @@ from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
-from altprop.rules.feedback import choose_direct_kind, feedback_of
+from altprop.rules.feedback import feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
 
 _UPDATES = ("transpose", "hebbian", "error", "discrepancy", "fixed")
@@ -96,12 +96,11 @@ class RecursiveLRA(Rule):
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
-        kind = self.kind
-        if kind == "auto":
-            large = adjacent and source.error_units * target.units > _DENSE_LIMIT
-            kind = "forward" if large else choose_direct_kind(source, target)
+        large = adjacent and source.error_units * target.units > _DENSE_LIMIT
+        kind = "forward" if large and self.kind == "auto" else kind_between(self.kind, source, target)
         usual = {"distribution": self.distribution, "scale": self.scale}
-        return feedback_of(kind, usual, self.options or {}, self.feedback_learning != "fixed")
+        own = self.options if self.kind in ("auto", kind) else None
+        return feedback_of(kind, usual, own or {}, self.feedback_learning != "fixed")
 
     def inner_rule(self) -> Rule:
         """Inside a block: rec-LRA again, backpropagation of the block's error, or Hebbian learning."""

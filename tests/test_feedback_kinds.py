@@ -305,12 +305,18 @@ def test_compact_feedback_is_saved_and_loaded() -> None:
         ("unified", "{'form': '2021'}", r'form="2021": choose "2019" or "2020"'),
         ("binary", "{'tile': 0}", r"tile=0: it must be a whole number, 1 or more"),
         ("binary", "{'nonzeros': 1}", r'"binary" has no option "nonzeros"; it has scale, tile'),
-        ("convolution", "{}", r"feedback by convolution runs between images of as many dimensions"),
     ],
 )
 def test_wrong_options_are_refused(kind: str, options: str, message: str) -> None:
     with pytest.raises(altprop.PlanError, match=message):
         spec_of(kind, 5, options)
+
+
+def test_a_convolution_runs_between_images() -> None:
+    links = tuple(altprop.Connection("out", name, altprop.Feedback("convolution")) for name in ("two", "one"))
+    plan = altprop.WiringPlan(image_plan("dfa", altprop.Feedback("dense")).regions, links)
+    with pytest.raises(altprop.PlanError, match="out->two: feedback by convolution runs between images of as many"):
+        altprop.compile(Images(), "dfa", plan=plan, example_inputs=(torch.zeros(2, 2, 8, 8),))
 
 
 def test_a_kernel_is_a_whole_number() -> None:
@@ -337,3 +343,14 @@ def test_a_product_needs_dense_layers() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
     with pytest.raises(altprop.PlanError, match="feedback by product needs dense layers between the two"):
         altprop.compile(model, "dfa(kind='product')", example_inputs=(torch.zeros(2, 1, 8, 8),))
+
+
+def test_a_kind_that_does_not_fit_is_not_chosen() -> None:
+    """A rule that asks for convolutions has them between images, and a matrix from the output."""
+    net = altprop.compile(
+        Images(),
+        "reclra(kind='convolution', options={'kernel': 4})",
+        plan="chain",
+        example_inputs=(torch.zeros(2, 2, 8, 8),),
+    )
+    assert {c.name: c.feedback.kind for c in net.plan.connections} == {"out->two": "dense", "two->one": "convolution"}

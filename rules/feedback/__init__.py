@@ -50,9 +50,18 @@ __all__ = [
     "Place",
     "choose_direct_kind",
     "feedback_of",
+    "kind_between",
     "shares_positions",
     "width",
 ]
+
+
+def kind_between(kind: str, source: Region, target: Region) -> str:
+    """Returns the kind that a rule asks for; where that is "auto" or does not fit, `choose_direct_kind`."""
+    wanted = DIRECT.get(kind)
+    if kind == "auto" or (wanted is not None and not wanted.fits(source, target)):
+        return choose_direct_kind(source, target)
+    return kind
 
 
 def choose_direct_kind(source: Region, target: Region) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from altprop.ir.region import Region
 from altprop.rules.feedback.kind import DirectKind, Options, Part, Place, Tensors, drawn
 
 
@@ -17,10 +18,14 @@ class Convolution(DirectKind):
     name = "convolution"
     options = ("kernel", "distribution", "scale")
 
+    def fits(self, source: Region, target: Region) -> bool:
+        """Between images of as many dimensions."""
+        return len(source.error_shape) >= 4 and len(target.shape) == len(source.error_shape)
+
     def parts(self, place: Place) -> Sequence[Part]:
         """The filters."""
         source, target = place.source.error_shape, place.target.shape
-        if len(source) < 4 or len(target) != len(source):
+        if not self.fits(place.source, place.target):
             raise place.fail(
                 f"feedback by convolution runs between images of as many dimensions, not from {source} to {target}: "
                 "use dense or channel feedback."

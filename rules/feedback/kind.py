@@ -81,6 +81,10 @@ class DirectKind:
     options: ClassVar[tuple[str, ...]] = ("distribution", "scale")
     learnable: ClassVar[bool] = True
 
+    def fits(self, source: Region, target: Region) -> bool:
+        """Whether the kind can stand between two regions, so that a rule may choose it."""
+        return True
+
     def parts(self, place: Place) -> Sequence[Part]:
         """Returns the tensors that stand on a connection.
 
