@@ -13,6 +13,7 @@ from altprop.compiler.schedule.lower import Lowering
 from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.verify import verify_schedule
 from altprop.ir.errors import ScheduleError
+from altprop.ir.graph import ErrorGraph
 from altprop.ir.machine import Machine
 from altprop.ir.schedule import Lowered
 from altprop.ir.schedule import Schedule as Programs
@@ -176,11 +177,24 @@ def make_schedule(
     return Schedule(lowered.schedule, costs, lowered, net)
 
 
+def _check_rules(graph: ErrorGraph) -> None:
+    """Refuses what is not cut into tasks: a step by chance, and a rule's last word where no task has it."""
+    if graph.alternation is not None:
+        raise ScheduleError("a net whose rules take turns, as hdfa's do, runs on one device: choose one of its rules.")
+    last = next((update.region for update in graph.updates.values() if update.finish), None)
+    if last is not None and graph.optimizer is None:
+        raise ScheduleError(
+            f'the rule of region "{last}" decays or projects its updates: a schedule of it needs the optimizer inside '
+            "the program, altprop.compile(..., optimizer=...)."
+        )
+
+
 def make_lowering(
     net: LocalNet, options: Options, *, microbatches: int = 1, batch: int | None = None, target: Any = None
 ) -> Lowering:
     """Cuts a net into the pieces that schedules are made of."""
     graph = net.graph
+    _check_rules(graph)
     form = fake_target(graph.captured, options.loss, target)
     return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches)
 

@@ -141,7 +141,7 @@ class _Deriver:
         self._add(("error", c.source), results[("error", c.source)])
         if not _is_direct(c):
             for key, value in results.items():
-                if key[0] in ("port_cotangent", "out_cotangent", "gradient"):
+                if key[0] in ("port_cotangent", "out_cotangent"):
                     self._add(key, value)
 
     def _collect_stretch(self, c: Connection) -> None:
@@ -236,8 +236,6 @@ class _Deriver:
                 consumer.port_cotangents[int(key[2])] = value
             elif key[:2] == ("out_cotangent", c.source):
                 consumer.out_cotangents[int(key[2])] = value
-            elif key[:2] == ("gradient", c.source):
-                consumer.gradients[key[2]] = value
         names = {p.name: p.stands_for for p in own if p.stands_for}
         return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, names, target)
 

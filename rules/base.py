@@ -117,13 +117,6 @@ class Incoming(Protocol):
         factor in the place of the activity that it read.
         """
 
-    def source_gradients(self) -> dict[str, torch.Tensor]:
-        """Returns, by feedback name, the update direction of the weight that the feedback stands for.
-
-        Raises:
-            RuleError: the feedback stands for none.
-        """
-
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """Sends white noise through the source's forward; returns its correlation with the answer, by feedback name.
 

@@ -37,4 +37,4 @@ class KolenPollack(FeedbackAlignment, Decaying):
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The update of the weights that the feedback stands for."""
-        return incoming.source_gradients()
+        return incoming.outer(local.z)

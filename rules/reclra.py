@@ -136,7 +136,8 @@ class RecursiveLRA(Rule):
             factor = self.beta * local.phi_vjp(e, torch.sub(local.h, d, alpha=self.beta))
         else:
             factor = {"transpose": local.z, "hebbian": d, "error": -e}[self.feedback_learning]
-        return incoming.outer(self.gamma * factor if self.gamma != 1 else factor)
+        moved = incoming.outer(factor)
+        return moved if self.gamma == 1 else {name: self.gamma * value for name, value in moved.items()}
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Projects an update onto the ball of norm `largest`."""

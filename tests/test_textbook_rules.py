@@ -215,11 +215,11 @@ def test_the_output_decays_with_the_feedback() -> None:
     assert net.plan.regions[-1].rule == "bp(weight_decay=0.5)"
 
 
-def test_direct_feedback_does_not_move_with_weights() -> None:
+def test_direct_feedback_mirrors_no_weights() -> None:
     plan = compile_mlp(make_mlp("tanh", True), "dkp", "mse").plan
-    regions = [altprop.RegionPlan(r.name, "kp" if r.rule == "dkp" else r.rule) for r in plan.regions]
+    regions = [altprop.RegionPlan(r.name, "wm" if r.rule == "dkp" else r.rule) for r in plan.regions]
     with pytest.raises(altprop.RuleError, match="does not have the shape of the source's weights"):
-        compile_mlp(make_mlp("tanh", True), "kp", "mse", plan=altprop.WiringPlan(tuple(regions), plan.connections))
+        compile_mlp(make_mlp("tanh", True), "wm", "mse", plan=altprop.WiringPlan(tuple(regions), plan.connections))
 
 
 @pytest.mark.parametrize("options", ["noise=0.0", "decay=-1.0"])

@@ -1,5 +1,7 @@
 """The optimizer as tasks: each region's `STEP` moves its parameters and the feedback on connections into it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 
@@ -17,7 +19,17 @@ def step_pieces(builder: TaggedBuilder, microbatches: int) -> dict[str, Program]
         return {}
     wanted = _wanted(builder)
     factor = None if builder.factor is None else builder.factor / microbatches
-    return {region: _Step(builder, factor).build(region, moved) for region, moved in wanted.items()}
+    finish = _finish(builder)
+    return {region: _Step(builder, factor, finish).build(region, moved) for region, moved in wanted.items()}
+
+
+def _finish(builder: TaggedBuilder) -> dict[Slot, fx.GraphModule]:
+    """What rules do to directions behind the loss's reduction; of several regions' parameter, the last one's."""
+    found: dict[Slot, fx.GraphModule] = {}
+    for update in builder.source.updates.values():
+        for key, module in update.finish.items():
+            found[Slot(key[0], key[-1])] = module
+    return found
 
 
 Moved = dict[Slot, list[tuple[str, torch.Tensor]]]
@@ -45,11 +57,12 @@ def _feedback_gradients(builder: TaggedBuilder, update: LocalUpdate) -> list[tup
 
 
 class _Step:
-    """Adds contributions up, applies the loss's reduction, and emits the optimizer."""
+    """Adds contributions up, applies the loss's reduction and the rule's last word, and emits the optimizer."""
 
-    def __init__(self, builder: TaggedBuilder, factor: float | None) -> None:
+    def __init__(self, builder: TaggedBuilder, factor: float | None, finish: Mapping[Slot, fx.GraphModule]) -> None:
         self.optimizer = builder.source.optimizer
         self.factor = factor
+        self.finish = finish
 
     def build(self, region: str, moved: Moved) -> Program:
         graph = fx.Graph()
@@ -62,11 +75,29 @@ class _Step:
                 node.meta["val"] = value
                 inputs.append(Slot("value", name))
                 sums.setdefault(slot, []).append(node)
-        totals = {slot: self._total(graph, nodes) for slot, nodes in sums.items()}
+        ended = {slot: nodes[0] for slot, nodes in sums.items() if slot in self.finish}
+        own = {slot: self._parameter(graph, inputs, slot, node) for slot, node in ended.items()}
+        totals = {slot: self._finished(graph, slot, self._total(graph, nodes), own) for slot, nodes in sums.items()}
         graph.output(tuple(totals.values()))
         module = fx.GraphModule(torch.nn.Module(), graph)
         assert self.optimizer is not None
         return add_step(Program(f"STEP {region}", module, tuple(inputs), tuple(totals)), self.optimizer)
+
+    def _parameter(self, graph: fx.Graph, inputs: list[Slot], slot: Slot, like: fx.Node) -> fx.Node:
+        node = graph.placeholder("parameter")
+        node.target = node.name
+        node.meta["val"] = like.meta["val"]
+        inputs.append(Slot("feedback" if slot.kind == "feedback_gradient" else "parameter", slot.name))
+        return node
+
+    def _finished(self, graph: fx.Graph, slot: Slot, total: fx.Node, own: Mapping[Slot, fx.Node]) -> fx.Node:
+        if slot not in own:
+            return total
+        source = self.finish[slot].graph
+        given = [node for node in source.nodes if node.op == "placeholder"]
+        made = graph.graph_copy(source, dict(zip(given, (total, own[slot]), strict=True)))
+        result: fx.Node = made[0]  # type: ignore[index]
+        return result
 
     def _total(self, graph: fx.Graph, nodes: list[fx.Node]) -> fx.Node:
         total = nodes[0]

@@ -68,10 +68,6 @@ class BareIncoming(AnyIncoming):
         """A bare connection has nothing that learns."""
         return {}
 
-    def source_gradients(self) -> dict[str, torch.Tensor]:
-        """A bare connection has nothing that learns."""
-        return {}
-
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """A bare connection has nothing that learns."""
         return {}

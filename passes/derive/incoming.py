@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from altprop.ir.errors import RuleError
-from altprop.ir.local import closure
+from altprop.ir.local import Role, closure
 from altprop.ir.plan import Connection
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.products import evaluate, replaced_parameters
@@ -62,24 +62,16 @@ class DirectIncoming(AnyIncoming):
         made = self._kind.outer(self.error, factor, self._tensors, self.connection.feedback.options)
         return {self._parts[part]: value for part, value in made.items()}
 
-    def source_gradients(self) -> dict[str, torch.Tensor]:
-        """Direct feedback stands in no parameter's place.
-
-        Raises:
-            RuleError: always.
-        """
-        raise RuleError(
-            f'connection {self.connection.name}: "{self.connection.feedback.kind}" feedback does not have the shape of '
-            "the source's weights, so it cannot move with them; use forward feedback, or a rule such as dkp."
-        )
-
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """Direct feedback has no weights to mirror.
 
         Raises:
             RuleError: always.
         """
-        return self.source_gradients()
+        raise RuleError(
+            f'connection {self.connection.name}: "{self.connection.feedback.kind}" feedback does not have the shape of '
+            "the source's weights, so it cannot mirror them; use forward feedback, or a rule such as dkp."
+        )
 
 
 class EdgeIncoming(AnyIncoming):
@@ -143,31 +135,29 @@ class EdgeIncoming(AnyIncoming):
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
         """The source's parameter product at its error, with a factor in the place of the activity that it read."""
+        if factor is self._local.z:
+            return self._products(self._source.known, self._source.body_cotangents(self.error))
         inputs = self._local.outputs_at(factor)
-        return self._products({name: value for name, value in inputs.items() if name in self._wanted.values()}, None)
-
-    def source_gradients(self) -> dict[str, torch.Tensor]:
-        """The update directions of the parameters that the feedback stands for, by feedback name."""
-        return {name: self._source.gradients[parameter] for name, parameter in self._names.items()}
+        known = self._source.known_inputs({name: v for name, v in inputs.items() if name in self._wanted.values()})
+        return self._products(known, self._source.body_cotangents(self.error))
 
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """White noise at the source's inputs, correlated with the pre-activation that answers it, per position."""
-        inputs = {name: torch.randn_like(self._source.value(name)) * std for name in self._wanted.values()}
-        made = self._products(inputs, self._source.local.results[("value", self._source.region.preactivation)])
-        units = self._source.region.units
-        return {name: value / max(units // value.shape[0], 1) for name, value in made.items()}
+        source = self._source
+        inputs = {name: torch.randn_like(source.value(name)) * std for name in self._wanted.values()}
+        answer = source.local.results[("value", source.region.preactivation)]
+        assert answer is not None
+        known = run_nodes(closure([answer]), source.known_inputs(inputs))
+        cotangents = {role: torch.zeros_like(v) for role, v in source.body_cotangents(self.error).items()}
+        made = self._products(known, cotangents | {("cot_h",): known[answer]})
+        return {name: value / max(source.region.units // value.shape[0], 1) for name, value in made.items()}
 
-    def _products(self, inputs: Mapping[str, torch.Tensor], answer: fx.Node | None) -> dict[str, torch.Tensor]:
-        """Parameter products of the source with other inputs, at its error or at its own answer."""
+    def _products(
+        self, known: Mapping[fx.Node, Any], cotangents: Mapping[Role, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Products by the source's parameters that the feedback stands for, by feedback name."""
         local = self._source.local
         places = [local.theta.index(parameter) for parameter in self._names.values()]
-        known = self._source.known_inputs(inputs)
-        cotangents = self._source.body_cotangents(self.error)
-        if answer is not None:
-            known = run_nodes(closure([answer]), known)
-            cotangents = {role: torch.zeros_like(value) for role, value in cotangents.items()} | {
-                ("cot_h",): known[answer]
-            }
         made = evaluate(local, [("theta", k) for k in places], known, cotangents)
         pairs = zip(self._names, places, strict=True)
         return {name: value for name, k in pairs if (value := made[("theta", k)]) is not None}
@@ -194,10 +184,6 @@ class LossIncoming(AnyIncoming):
         return self._local.receive(self._gradients)
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss has no feedback."""
-        return {}
-
-    def source_gradients(self) -> dict[str, torch.Tensor]:
         """The loss has no feedback."""
         return {}
 

@@ -37,7 +37,6 @@ class TracedLocal:
         self._loss = loss
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
-        self.gradients: dict[str, torch.Tensor] = {}
         self._captured = captured
         outputs = [captured.node(name) for name in self.region.outputs]
         self._outputs = [n.name for n in outputs if n.meta["val"].is_floating_point()]
