@@ -55,7 +55,7 @@ class SessionNet(LocalNet):
             call = Call.from_inputs(inputs)
             variant = self._variant(call, target)
             session = self._session(variant, target)
-            loss = session.run(self._given(variant, call, target), self._store, variant.tensor)
+            loss = session.run(self._feeds(variant, call, target), self._store, variant.tensor)
         finally:
             self.__dict__["_busy"] = False
         return loss
@@ -68,7 +68,7 @@ class SessionNet(LocalNet):
             sessions[id(variant)] = Session(self._compiler.session(self, variant, target))  # type: ignore[attr-defined]
         return sessions[id(variant)]
 
-    def _given(self, variant: Variant, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
+    def _feeds(self, variant: Variant, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
         assert self.optimizer is not None
         optimizer = self.optimizer
         given = {slot: value.contiguous() for slot, value in variant.given(call, target).items()}
