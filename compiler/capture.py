@@ -19,7 +19,9 @@ from torch.utils import _pytree as pytree
 from altprop.compiler import padding, pooling, products
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
-from altprop.compiler.recurrent import plain_recurrent_weights
+from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
+from altprop.compiler.resampling import resize_operators
+from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.errors import CaptureError
 
@@ -124,6 +126,9 @@ def _decompositions() -> Any:
     table[torch.ops.aten._pad_circular.default] = padding.pad_circular
     table[torch.ops.aten.adaptive_avg_pool2d.default] = pooling.adaptive_avg_pool2d
     table[torch.ops.aten.adaptive_avg_pool3d.default] = pooling.adaptive_avg_pool3d
+    table[torch.ops.aten.copy.default] = copy
+    for op, function in {**resize_operators(), **recurrent_operators(table)}.items():
+        table[op] = function
     return table
 
 
@@ -150,7 +155,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
-    _drop_assertions(graph)
+    tidy(graph)
     fake_mode = next(
         node.meta["val"].fake_mode for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
     )
@@ -188,14 +193,6 @@ def _held_back(graph: fx.Graph, reader: _Reader, outputs: tuple[str, ...]) -> se
     return {name for placeholder, name in reader.parameters.items() if placeholder in read} - reached
 
 
-def _drop_assertions(graph: fx.Graph) -> None:
-    """Removes checks of sizes and dtypes that export leaves behind; they compute nothing."""
-    for node in reversed(list(graph.nodes)):
-        name = str(node.target)
-        if node.op == "call_function" and not node.users and ("_assert" in name or "sym_constrain" in name):
-            graph.erase_node(node)
-
-
 def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Reader:
     reader = _Reader()
     first_name: dict[int, str] = {}
@@ -212,6 +209,8 @@ def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Re
             reader.constants[placeholder] = program.constants[str(spec.target)]
         elif spec.kind is InputKind.USER_INPUT:
             reader.inputs.append(placeholder)
+        elif spec.kind is InputKind.TOKEN:
+            continue
         else:
             raise CaptureError(f"the model holds {spec.kind.name.lower()} {spec.target}, which is not supported.")
     return reader
@@ -232,7 +231,7 @@ def _read_outputs(
                 outputs.append("")
             else:
                 outputs.append(spec.arg.name)
-        else:
+        elif spec.kind is not OutputKind.TOKEN:
             raise CaptureError(
                 f"the model writes into {spec.target}, one of its own inputs: work on a copy (x = x.clone())."
             )

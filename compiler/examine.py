@@ -12,6 +12,7 @@ from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.passes.cut.activation import is_flat
 from altprop.passes.cut.blocks import find_blocks
 from altprop.passes.cut.roles import find_roles
 from altprop.passes.cut_regions import CutRegions
@@ -166,7 +167,7 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
     if not outputs:
         yield Finding("error", "", "no region computes what the model returns")
     for region in graph.regions:
-        if region.phi and "sign" in str(captured.node(region.phi[-1]).target).split("."):
+        if is_flat(captured, region):
             yield Finding(
                 "note", region.name, "has a sign activation: only rules without phi', such as reclra, train it"
             )

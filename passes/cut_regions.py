@@ -16,7 +16,7 @@ from altprop.passes.cut.activation import find_activation
 from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, match_globs
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
-from altprop.passes.cut.operators import is_floating
+from altprop.passes.cut.operators import is_complex, is_floating
 from altprop.passes.cut.roles import Roles, find_roles
 
 
@@ -39,13 +39,14 @@ class CutRegions(Pass):
         roles = find_roles(captured)
         if not roles.main:
             raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
+        _refuse_complex(captured, roles)
         blocks = find_blocks(captured, roles)
         groups = cut_layers(captured, roles, block_of(captured, self._whole(captured, blocks)))
         builder = _Builder(captured, roles, groups, blocks)
         builder.join_shapeless()
         regions = builder.build()
         _check_cover(captured, regions)
-        cut = graph.replace(level="cut", regions=regions, preamble=roles.preamble)
+        cut = graph.replace(level="cut", regions=regions, preamble=_preamble(captured, roles))
         return cut, len(regions), "regions"
 
     def _whole(self, captured: CapturedGraph, blocks: Sequence[str]) -> Sequence[str]:
@@ -163,6 +164,26 @@ class _Builder:
         inside = set(nodes)
         read = {s.name for n in nodes for s in n.all_input_nodes if s in self.groups.of and s not in inside}
         return tuple(sorted(read, key=self.order.__getitem__))
+
+
+def _refuse_complex(captured: CapturedGraph, roles: Roles) -> None:
+    """Errors are real numbers: none could enter at a complex value."""
+    found = next((node for name in roles.main if is_complex(node := captured.node(name))), None)
+    if found is not None:
+        where = captured.call_of(found) or "the forward"
+        raise CompileError(
+            f"{where} computes complex numbers ({found.name}) from trainable parameters, and errors are real: keep "
+            "the real and the imaginary part as two channels, or detach this part and freeze what feeds it."
+        )
+
+
+def _preamble(captured: CapturedGraph, roles: Roles) -> tuple[str, ...]:
+    """The preamble, and the operators on parameters alone that it reads behind `detach` (a spectral norm's)."""
+    prologue, wanted = set(roles.prologue), set(roles.preamble)
+    for name in reversed(captured.nodes):
+        if name in wanted:
+            wanted |= {source.name for source in captured.node(name).all_input_nodes if source.name in prologue}
+    return tuple(name for name in captured.nodes if name in wanted)
 
 
 def _tail(nodes: Sequence[fx.Node], activity: fx.Node) -> list[fx.Node]:

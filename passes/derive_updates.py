@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.errors import CompileError, RuleError
@@ -18,6 +19,7 @@ from altprop.passes.base import Pass
 from altprop.passes.derive.again import Stretch, stretch
 from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
+from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import TracedLocal
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
@@ -69,8 +71,7 @@ class _Deriver:
         self._check()
 
     def _check(self) -> None:
-        signs = [n for n in self.region.phi if "sign" in str(self.captured.node(n).target).split(".")]
-        if self.rule.needs_derivative and signs:
+        if self.rule.needs_derivative and is_flat(self.captured, self.region):
             raise RuleError(
                 f'region "{self.region.name}" has a sign activation, whose derivative is zero; the rule '
                 f'"{self.rule.name}" multiplies by it and would learn nothing. Use reclra.'
@@ -89,7 +90,7 @@ class _Deriver:
             return [value for _, value in results]
 
         try:
-            with torch.no_grad():
+            with torch.no_grad(), enable_python_dispatcher(), self.captured.fake_mode:
                 module = make_fx(local_update, tracing_mode="real")(*self.fakes)
         except CompileError:
             raise

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
-from altprop.passes.cut.operators import is_elementwise, is_floating, is_moving, is_nonlinear
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.region import Region
+from altprop.passes.cut.operators import is_elementwise, is_floating, is_moving, is_nonlinear, short_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +39,23 @@ def find_activation(
     for node in reversed(gates):
         if is_nonlinear(node) or _multiplies(node):
             phi = _single_source(node, set(nodes))
-            if phi is not None and phi[0] in gates:
+            if phi is not None and phi[0] in gates and _tells_samples_apart(node, gates, batch):
                 return Activation(phi[0], phi[1], node)
     activity = _plain_activity(gates, nodes, set(outputs), batch)
     return Activation(activity, (), activity)
+
+
+def is_flat(captured: CapturedGraph, region: Region) -> bool:
+    """Whether the activation's derivative is zero wherever it exists: all ways through it lead over a sign."""
+    reached = {region.preactivation}
+    for name in region.phi:
+        node = captured.node(name)
+        if short_name(node) not in _FLAT and any(source.name in reached for source in node.all_input_nodes):
+            reached.add(name)
+    return bool(region.phi) and region.activity not in reached
+
+
+_FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside")
 
 
 def _multiplies(node: fx.Node) -> bool:
@@ -100,6 +115,12 @@ def _single_source(node: fx.Node, inside: set[fx.Node]) -> tuple[fx.Node, tuple[
     if source not in inside or source.meta["val"].shape != node.meta["val"].shape:
         return None
     return source, tuple(sorted(taken, key=order.__getitem__))
+
+
+def _tells_samples_apart(node: fx.Node, gates: Sequence[fx.Node], batch: object) -> bool:
+    """Whether the batch stands first, or does not in what follows either (messages along edges end in sums at nodes)."""
+    later = gates[gates.index(node) :] if node in gates else [node]
+    return _batch_first(node, batch) or not any(_batch_first(gate, batch) for gate in later)
 
 
 def _plain_activity(

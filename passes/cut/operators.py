@@ -149,3 +149,16 @@ def is_floating(node: fx.Node) -> bool:
     """Whether the node's value is a tensor that can carry an error."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def is_complex(node: fx.Node) -> bool:
+    """Whether the node's value is a tensor of complex numbers."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_complex()
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether an operator writes into one of its arguments."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return any(a.alias_info is not None and a.alias_info.is_write for a in node.target._schema.arguments)

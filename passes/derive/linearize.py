@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.captured import CapturedGraph
@@ -19,6 +20,8 @@ from altprop.ir.local import LocalGraph, Role, closure
 from altprop.ir.region import Region
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.cut.operators import writes
+from altprop.passes.derive.whole import WHOLE
 from altprop.passes.derive.sizes import sizes_from_batch
 
 Tensors = list[torch.Tensor]
@@ -58,7 +61,7 @@ class _Linearizer:
         self.external = self._external()
         self.theta = [n for n in self.external if captured.is_trainable(n)]
         sources = set(region.sources)
-        self.sources = [n for n in self.external if n.name in sources and _floating(n)]
+        self.sources = [n for n in self.external if n.name in sources and _floating(n) and n.name in captured.live]
         self.h = captured.node(region.preactivation)
         self.z = captured.node(region.activity)
         self.ports = [captured.node(name) for name in region.ports]
@@ -102,8 +105,11 @@ class _Linearizer:
 
     def _make(self, joint: Any, fakes: Sequence[Any]) -> fx.GraphModule:
         try:
-            with torch.enable_grad():
-                return make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
+            with torch.enable_grad(), enable_python_dispatcher(), self.captured.fake_mode:
+                made = make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
+                if any(writes(node) for node in made.graph.nodes):  # some derivatives write into tensors of their own
+                    pure = torch.func.functionalize(joint, remove="mutations")
+                    made = make_fx(pure, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
         except CompileError:
             raise
         except Exception as error:  # derivatives fail in as many ways as there are operators
@@ -112,6 +118,10 @@ class _Linearizer:
                 f'region "{self.region.name}" cannot be differentiated locally: {first} '
                 "Freeze its parameters, or replace the operator."
             ) from error
+        written = next((node for node in made.graph.nodes if writes(node)), None)
+        if written is not None:
+            raise CompileError(f'region "{self.region.name}": its derivative writes in place ({written.name}).')
+        return made
 
     def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:
         def like(node: fx.Node) -> torch.Tensor:
@@ -144,7 +154,7 @@ class _Linearizer:
 
         def body(theta: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
             values = known | dict(zip(self.theta, theta, strict=True)) | dict(zip(self.sources, sources, strict=True))
-            values = run_nodes([*self.prologue, *self.body], values)
+            values = run_nodes([*self.prologue, *self.body], values, WHOLE)
             return [values[n] for n in (self.h, *self.ports)], [values[n] for n in (*updates, *others)]
 
         heads, pull, aux = torch.func.vjp(body, theta, sources, has_aux=True)
@@ -171,7 +181,7 @@ class _Linearizer:
             return stored[self.h]
 
         def phi(h: torch.Tensor) -> torch.Tensor:
-            return run_nodes(self.phi, {self.h: h})[self.z]
+            return run_nodes(self.phi, {self.h: h}, WHOLE)[self.z]
 
         z, pull = torch.func.vjp(phi, stored[self.h])
         results.add(("h",), pull(cots[("cot_z",)])[0])
@@ -194,7 +204,7 @@ class _Linearizer:
             values |= dict(zip(self.sources, sources, strict=True))
             values |= dict(zip(self.ports, ports, strict=True))
             values[self.z] = z
-            values = run_nodes(self.tail, values)
+            values = run_nodes(self.tail, values, WHOLE)
             rest = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
             return [values[n] for n in self.outputs], [values[n] for n in rest]
 

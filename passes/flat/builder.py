@@ -11,6 +11,7 @@ from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
+from altprop.passes.cut.operators import writes
 
 aten = torch.ops.aten
 
@@ -204,13 +205,6 @@ def prune(graph: fx.Graph) -> set[fx.Node]:
         if node.op == "call_function" and not node.users and not writes(node):
             graph.erase_node(node)
     return {node for node in graph.nodes if node.users}
-
-
-def writes(node: fx.Node) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return any(a.alias_info is not None and a.alias_info.is_write for a in node.target._schema.arguments)
 
 
 def written(node: fx.Node) -> list[fx.Node]:

@@ -1,0 +1,110 @@
+"""Operators that a trace of derivatives would take apart; here they, and their derivatives, stay one kernel each.
+
+* Resizing of images: torch's tracer writes the kernels out, and some derivatives cannot say their own shape where the
+  batch is symbolic.
+* Group norm, SiLU and Mish: torch's differentiation in a trace writes their derivatives out so that they could be
+  differentiated again, which costs time, and for group norm changes shapes in place.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses.fake_impls import register_op_impl
+
+aten = torch.ops.aten
+
+_RESIZING = (
+    *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
+    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+)
+
+# From the operator's arguments, its results and the cotangent of the first of them to the arguments' cotangents.
+Derivative = Callable[[Sequence[Any], Sequence[Any], Any, Sequence[bool]], Sequence[Any]]
+
+
+def _derivative_of_resizing(kernel: Any) -> Derivative:
+    def derivative(args: Sequence[Any], results: Sequence[Any], cotangent: Any, asked: Sequence[bool]) -> list[Any]:
+        x, size, *rest = args
+        return [kernel(cotangent, size, list(x.shape), *rest)]
+
+    return derivative
+
+
+def _derivative_of_unit(kernel: Any) -> Derivative:
+    return lambda args, results, cotangent, asked: [kernel(cotangent, args[0])]
+
+
+def _derivative_of_group_norm(
+    args: Sequence[Any], results: Sequence[Any], cotangent: Any, asked: Sequence[bool]
+) -> Sequence[Any]:
+    x, weight, bias, samples, channels, positions, groups, _ = args
+    _, mean, deviation = results
+    mask = [asked[0], asked[1], asked[2]]
+    made: Sequence[Any] = aten.native_group_norm_backward.default(
+        cotangent.contiguous(), x.contiguous(), mean, deviation, weight, samples, channels, positions, groups, mask
+    )
+    return made
+
+
+_DERIVATIVES: dict[Any, Derivative] = {
+    **{
+        getattr(aten, name).default: _derivative_of_resizing(getattr(aten, f"{name}_backward").default)
+        for name in _RESIZING
+    },
+    aten.silu.default: _derivative_of_unit(aten.silu_backward.default),
+    aten.mish.default: _derivative_of_unit(aten.mish_backward.default),
+    aten.native_group_norm.default: _derivative_of_group_norm,
+}
+
+
+class _Whole(torch.autograd.Function):
+    """An operator of `_DERIVATIVES`, run below the layer that takes operators apart."""
+
+    @staticmethod
+    def forward(operator: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.operator, *args = inputs
+        results = output if isinstance(output, tuple) else (output,)
+        ctx.mark_non_differentiable(*results[1:])
+        ctx.others = [None if isinstance(arg, torch.Tensor) else arg for arg in args]
+        ctx.places = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor)]
+        ctx.save_for_backward(*(args[i] for i in ctx.places), *results)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor, *rest: Any) -> tuple[Any, ...]:
+        args, count = list(ctx.others), len(ctx.places)
+        for place, value in zip(ctx.places, ctx.saved_tensors[:count], strict=True):
+            args[place] = value
+        asked = ctx.needs_input_grad[1:]
+        with torch._C._AutoDispatchBelowAutograd():
+            made = _DERIVATIVES[ctx.operator](args, ctx.saved_tensors[count:], cotangent, asked)
+        found = [value if wanted else None for value, wanted in zip(made, asked, strict=False)]
+        return (None, *found, *[None] * (len(args) - len(found)))
+
+
+def _whole(operator: Any) -> Callable[..., Any]:
+    return lambda *args: _Whole.apply(operator, *args)
+
+
+def _fake_of_resizing(mode: Any, function: Any, cotangent: torch.Tensor, size: Any, shape: Any, *rest: Any) -> Any:
+    layout = torch._prims_common.suggest_memory_format(cotangent)
+    with mode:
+        return torch.empty(shape, dtype=cotangent.dtype, device=cotangent.device, memory_format=layout)
+
+
+for _name in _RESIZING:
+    register_op_impl(getattr(aten, f"{_name}_backward").default)(_fake_of_resizing)
+
+WHOLE: dict[Any, Callable[..., Any]] = {operator: _whole(operator) for operator in _DERIVATIVES}
+"""What to run in place of each of these operators while a region is traced."""
