@@ -20,6 +20,7 @@ from altprop.compiler import padding, pooling, products
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
+from altprop.compiler.refuse import RefuseInnerGradients, refuse_modules
 from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
@@ -60,6 +61,7 @@ def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     if complex_names or any(t.is_complex() for t in tensors):
         where = complex_names[0] if complex_names else "an input"
         raise CaptureError(f"{where} is complex: use real tensors, with the two parts as channels.")
+    refuse_modules(model)
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not torch.isfinite(parameter.detach()).all():
             raise CaptureError(f"parameter {name} holds NaN or infinity: initialise it before compiling.")
@@ -84,7 +86,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=_by_name(model, *shapes), strict=False)
+            dynamic = _by_name(model, *shapes)
+            with RefuseInnerGradients():
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             mark_no_grad(program.graph_module)
             return program.run_decompositions(_decompositions())
     except CaptureError:

@@ -16,7 +16,7 @@ from altprop.passes.cut.activation import is_flat
 from altprop.passes.cut.blocks import find_blocks
 from altprop.passes.cut.roles import find_roles
 from altprop.passes.cut_regions import CutRegions
-from altprop.passes.derive.linearize import linearize
+from altprop.passes.derive.share import Linearizer
 
 _LARGE_FEEDBACK = 2**28
 
@@ -128,9 +128,10 @@ class _Examiner:
 
     def _linearize(self, graph: ErrorGraph) -> None:
         start = time.perf_counter()
+        derive = Linearizer(graph.captured)
         for region in graph.regions:
             try:
-                linearize(graph.captured, region)
+                derive(region)
             except CompileError as error:
                 self.findings.append(Finding("error", region.name, str(error)))
         self.seconds["derive"] = time.perf_counter() - start
@@ -173,7 +174,7 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
             )
         if region.ports:
             yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
-        if str(region.shape[0]) != "N" and not isinstance(region.shape[0], int):
+        if region.shape[:1] != ("N",):
             yield Finding(
                 "warning", region.name, f"its activity has the shape {region.shape}, not the batch first: "
                 'direct feedback needs regions="block" or positions'

@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from altprop.compiler.refuse import INNER_GRADIENT
+
 _REMEDIES = (
+    (
+        INNER_GRADIENT,
+        "A local program has no derivative of a derivative: write the inner derivative with operators, or compute it "
+        "outside the model.",
+    ),
     (
         r"data-dependent|GuardOnDataDependent|Could not guard|torch\.cond|symbolic_bool|is_nonzero",
         "Control flow that depends on the values of a tensor cannot be captured: use torch.where, a mask, or "
@@ -30,6 +37,10 @@ _REMEDIES = (
         "The model does not run on the example inputs: check their shapes.",
     ),
 )
+_PACKED = (
+    "Packed sequences have sizes that depend on their contents: pad the sequences, and leave the padding out of the "
+    "loss."
+)
 _DEFAULT = "Write this part with tensor operations that torch.export can capture, or leave it outside the model."
 
 
@@ -38,7 +49,16 @@ def explain_failure(model: nn.Module, error: BaseException) -> str:
     text = str(error).strip()
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     module, place = _locate(model, error, text)
-    return f"{module} cannot be captured{place}: {first[:300]} {_remedy(text)}"
+    remedy = _PACKED if _reads_packed(error) else _remedy(text)
+    return f"{module} cannot be captured{place}: {first[:300]} {remedy}"
+
+
+def _reads_packed(error: BaseException) -> bool:
+    return any(
+        isinstance(value, nn.utils.rnn.PackedSequence)
+        for frame, _ in _frames(error)
+        for value in frame.f_locals.values()
+    )
 
 
 def _remedy(text: str) -> str:

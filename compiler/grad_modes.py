@@ -50,6 +50,10 @@ def refuse_autograd_functions() -> Iterator[None]:
     applied = torch.autograd.Function.__dict__["apply"]
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if cls.__qualname__ == "CheckpointFunction":
+            raise CaptureError(
+                "torch.utils.checkpoint with use_reentrant=True hides its part of the model: use use_reentrant=False."
+            )
         if cls.__module__.startswith("torch."):
             return applied.__get__(None, cls)(*args, **kwargs)
         raise CaptureError(

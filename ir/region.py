@@ -15,8 +15,6 @@ import math
 
 import networkx as nx
 
-from altprop.ir.errors import PlanError
-
 
 @dataclasses.dataclass(frozen=True)
 class Region:
@@ -75,26 +73,17 @@ class Region:
     @property
     def units(self) -> int:
         """Number of units of the activity, over all dimensions but the batch."""
-        return self._count(self.shape)
+        return _count(self.shape)
 
     @property
     def error_units(self) -> int:
         """Number of units of the error that the region sends, over all dimensions but the batch."""
-        return self._count(self.error_shape)
+        return _count(self.error_shape)
 
-    def _count(self, shape: tuple[int | str, ...]) -> int:
-        """Number of units of a shape.
 
-        Raises:
-            PlanError: the shape depends on the batch beyond its first dimension.
-        """
-        if not all(isinstance(size, int) for size in shape[1:]):
-            raise PlanError(
-                f'region "{self.name}" has the shape {shape}, whose units depend on the batch: no matrix fits it. Use a '
-                "rule that follows the forward's edges, such as fa, or have the model return features and the loss "
-                "compare them."
-            )
-        return math.prod(int(size) for size in shape[1:])
+def _count(shape: tuple[int | str, ...]) -> int:
+    """Number of units of a shape; sizes that depend on the batch count once."""
+    return math.prod(size for size in shape[1:] if isinstance(size, int))
 
 
 def forward_edges(regions: tuple[Region, ...]) -> "nx.DiGraph[str]":

@@ -88,7 +88,7 @@ class _Builder:
 
     def _has_batch_first(self, group: Group) -> bool:
         shape = self._region(group, "").shape
-        return bool(shape) and (shape[0] == "N" or isinstance(shape[0], int))
+        return bool(shape) and shape[0] == "N"
 
     def build(self) -> tuple[Region, ...]:
         groups = self._sorted()

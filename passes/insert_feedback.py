@@ -12,8 +12,8 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
 from altprop.ir.region import forward_edges
 from altprop.passes.base import Pass
-from altprop.passes.derive.linearize import linearize
 from altprop.passes.derive.products import replaced_parameters
+from altprop.passes.derive.share import Linearizer
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
 from altprop.rules.feedback import BARE, DIRECT, EDGE, Part, Place, width
@@ -35,7 +35,8 @@ class InsertFeedback(Pass):
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `feedback` and the regions' local graphs to the graph."""
-        locals_ = {region.name: linearize(graph.captured, region) for region in graph.regions}
+        derive = Linearizer(graph.captured)
+        locals_ = {region.name: derive(region) for region in graph.regions}
         found: dict[str, FeedbackParameter] = {}
         for index, connection in enumerate(graph.connections):
             _check_options(index, connection)

@@ -128,6 +128,7 @@ class Variant:
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(list(graph.programs.values()))
+        self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         self._target_key = self._find_target_key()
 
     def bind(self, model: nn.Module, feedback: Mapping[str, nn.Parameter], state: nn.Module) -> "Variant":
@@ -194,13 +195,16 @@ class Variant:
         Raises:
             ValueError: input and target have batches of different sizes.
         """
-        given: dict[Slot, Any] = dict(zip(self._inputs, self._ordered(call), strict=True))
+        given: dict[Slot, Any] = {
+            slot: leaf.contiguous() if dense and isinstance(leaf, torch.Tensor) else leaf
+            for slot, leaf, dense in zip(self._inputs, self._ordered(call), self._dense, strict=True)
+        }
         leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         for index, leaf in enumerate(tensors):
             if leaf.dim() and leaf.shape[0] != call.batch:
                 raise ValueError(f"the target has a batch of {leaf.shape[0]}, the input one of {call.batch}.")
-            given[Slot("target", str(index))] = leaf
+            given[Slot("target", str(index))] = leaf.contiguous()
         return given
 
     def _ordered(self, call: Call) -> list[Any]:
@@ -218,3 +222,8 @@ class Variant:
             next(rest) if name else captured.constant_outputs[index] for index, name in enumerate(captured.outputs)
         ]
         return pytree.tree_unflatten(leaves, captured.out_spec)
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether the programs were traced for an input without gaps: then a slice of a larger tensor is copied first."""
+    return isinstance(value, torch.Tensor) and value.is_contiguous()

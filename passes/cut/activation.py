@@ -118,7 +118,7 @@ def _single_source(node: fx.Node, inside: set[fx.Node]) -> tuple[fx.Node, tuple[
 
 
 def _tells_samples_apart(node: fx.Node, gates: Sequence[fx.Node], batch: object) -> bool:
-    """Whether the batch stands first, or does not in what follows either (messages along edges end in sums at nodes)."""
+    """Whether the batch stands first, here or nowhere later: messages along edges end in sums at nodes."""
     later = gates[gates.index(node) :] if node in gates else [node]
     return _batch_first(node, batch) or not any(_batch_first(gate, batch) for gate in later)
 

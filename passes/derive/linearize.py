@@ -18,11 +18,11 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.local import LocalGraph, Role, closure
 from altprop.ir.region import Region
+from altprop.passes.cut.operators import writes
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
-from altprop.passes.cut.operators import writes
-from altprop.passes.derive.whole import WHOLE
 from altprop.passes.derive.sizes import sizes_from_batch
+from altprop.passes.derive.whole import WHOLE
 
 Tensors = list[torch.Tensor]
 

@@ -44,7 +44,7 @@ def _derivative_of_unit(kernel: Any) -> Derivative:
 def _derivative_of_group_norm(
     args: Sequence[Any], results: Sequence[Any], cotangent: Any, asked: Sequence[bool]
 ) -> Sequence[Any]:
-    x, weight, bias, samples, channels, positions, groups, _ = args
+    x, weight, _bias, samples, channels, positions, groups, _epsilon = args
     _, mean, deviation = results
     mask = [asked[0], asked[1], asked[2]]
     made: Sequence[Any] = aten.native_group_norm_backward.default(

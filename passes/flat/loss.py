@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -69,7 +70,7 @@ def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[A
 
     fakes = [captured.value(name).detach() for name in names] + [x for x in leaves if isinstance(x, torch.Tensor)]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), enable_python_dispatcher(), captured.fake_mode:
             return make_fx(losses, tracing_mode="real")(*fakes)
     except CompileError:
         raise

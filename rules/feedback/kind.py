@@ -111,7 +111,16 @@ class DirectKind:
 
 
 def units(shape: Shape) -> int:
-    """Number of units over all dimensions but the batch."""
+    """Number of units over all dimensions but the batch.
+
+    Raises:
+        PlanError: the batch is in other dimensions too.
+    """
+    if not all(isinstance(size, int) for size in shape[1:]):
+        raise PlanError(
+            f"an error of the shape {shape} has units that depend on the batch, so no matrix fits it: use a rule that "
+            "follows the forward's edges, such as fa, or have the model return features and the loss compare them."
+        )
     return math.prod(int(size) for size in shape[1:])
 
 
@@ -126,7 +135,7 @@ def need_batch(target: Shape, kind: str) -> None:
     Raises:
         PlanError: says what to use instead.
     """
-    if target[0] != "N" and not isinstance(target[0], int):
+    if target[0] != "N":
         raise PlanError(
             f"{kind} feedback needs an activity with the batch first, this one is {target}: "
             'use feedback by position, or regions="block".'

@@ -1,0 +1,45 @@
+"""What is refused before capture, module by module, since torch would capture it wrongly or not say why it cannot."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from altprop.ir.errors import CaptureError
+
+INNER_GRADIENT = "torch.autograd.grad is called inside the forward"
+
+
+def refuse_modules(model: nn.Module) -> None:
+    """Refuses modules whose forward a graph cannot say.
+
+    Raises:
+        CaptureError: names the module, and what to write instead.
+    """
+    for name, module in model.named_modules():
+        reason = _reason(module)
+        if reason:
+            raise CaptureError(f'module "{name or type(model).__name__}" ({type(module).__name__}) {reason}')
+
+
+def _reason(module: nn.Module) -> str:
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        if module.sparse and module.weight.requires_grad:
+            return "has sparse gradients, which are not supported: use sparse=False."
+        if module.max_norm is not None:
+            return "rescales its own weight in the forward (max_norm): rescale it after each step instead."
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+        if module.momentum is None and module.track_running_stats:
+            return "averages over all batches so far (momentum=None), by a count that no graph reads: give a momentum."
+    return ""
+
+
+class RefuseInnerGradients(TorchFunctionMode):
+    """Refuses `torch.autograd.grad` in a forward: it would have to be differentiated a second time."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Lets every other function pass."""
+        if function is torch.autograd.grad:
+            raise RuntimeError(f"{INNER_GRADIENT}.")
+        return function(*args, **(kwargs or {}))

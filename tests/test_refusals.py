@@ -1,0 +1,85 @@
+"""Models that cannot be captured are refused in one sentence each."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import checkpoint
+
+import altprop
+
+
+class Energy(nn.Module):
+    """Returns the derivative of an energy with respect to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.requires_grad_(True)
+        return torch.autograd.grad(self.second(torch.tanh(self.first(x))).sum(), x, create_graph=True)[0]
+
+
+class Packed(nn.Module):
+    """An LSTM over packed sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.out(self.cell(packed)[1][0][-1])
+
+
+class Checkpointed(nn.Module):
+    """A layer whose activities are computed again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.reentrant = reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(checkpoint.checkpoint(self.layer, x, use_reentrant=self.reentrant))
+
+    def layer(self, x: torch.Tensor) -> torch.Tensor:
+        """The part that is computed twice."""
+        return torch.tanh(self.first(x))
+
+
+def embedding(**options: object) -> nn.Module:
+    """An embedding and a layer."""
+    return nn.Sequential(nn.Embedding(5, 4, **options), nn.Flatten(), nn.Linear(12, 3))
+
+
+def averaging() -> nn.Module:
+    """A batch norm that averages over all batches."""
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None), nn.Linear(3, 3))
+
+
+ROWS = (torch.ones(4, 4),)
+WORDS = (torch.ones(4, 3, dtype=torch.int64),)
+REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], str]] = {
+    "double_backward": (Energy, ROWS, r"Energy cannot be captured at .*derivative of a derivative"),
+    "packed": (Packed, (torch.ones(4, 3, 4), torch.tensor([3, 2, 1, 3])), r'"cell" \(LSTM\).* pad the sequences'),
+    "checkpoint": (lambda: Checkpointed(True), ROWS, r"use use_reentrant=False"),
+    "sparse": (lambda: embedding(sparse=True), WORDS, r'module "0" \(Embedding\) has sparse gradients'),
+    "max_norm": (lambda: embedding(max_norm=1.0), WORDS, r'module "0" \(Embedding\) rescales its own weight'),
+    "momentum": (averaging, ROWS, r'module "1" \(BatchNorm1d\) averages over all batches .* give a momentum'),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_sentence(name: str) -> None:
+    build, inputs, message = REFUSED[name]
+    with pytest.raises(altprop.CaptureError, match=message):
+        altprop.compile(build(), "bp", example_inputs=inputs)
+    assert not altprop.examine(build(), inputs).ok
+
+
+def test_checkpoints_without_reentry_compile() -> None:
+    net = altprop.compile(Checkpointed(False), "dfa", example_inputs=ROWS)
+    assert {row.parameter for row in net.explain().rows} == set(dict(net.model.named_parameters()))
