@@ -29,9 +29,9 @@ def _reason(module: nn.Module) -> str:
             return "has sparse gradients, which are not supported: use sparse=False."
         if module.max_norm is not None:
             return "rescales its own weight in the forward (max_norm): rescale it after each step instead."
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-        if module.momentum is None and module.track_running_stats:
-            return "averages over all batches so far (momentum=None), by a count that no graph reads: give a momentum."
+    averages = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None
+    if averages and module.training and module.track_running_stats:
+        return "averages over all batches so far (momentum=None), by a count that no graph reads: give a momentum."
     return ""
 
 

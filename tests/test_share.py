@@ -16,15 +16,15 @@ class Tower(nn.Module):
         self.first = nn.Linear(7, 6)
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh()) for _ in range(3))
         self.other = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU())
-        self.half = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh())
-        self.half[0].weight.requires_grad_(False)
+        self.held = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh())
+        self.held[0].weight.requires_grad_(False)
         self.out = nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.first(x))
         for block in self.blocks:
             x = block(x)
-        return self.out(self.half(self.other(x)))
+        return self.out(self.held(self.other(x)))
 
 
 def test_equal_blocks_share_a_graph() -> None:
