@@ -16,11 +16,10 @@ from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
+from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.again import Stretch, stretch
 from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
-from altprop.passes.cut.activation import is_flat
-from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import TracedLocal
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
