@@ -17,6 +17,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from altprop.compiler import padding, pooling, products
+from altprop.compiler.causal import known_masks
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
@@ -87,7 +88,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     try:
         with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
             dynamic = _by_name(model, *shapes)
-            with RefuseInnerGradients():
+            with known_masks(model, args, kwargs), RefuseInnerGradients():
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             mark_no_grad(program.graph_module)
             return program.run_decompositions(_decompositions())

@@ -106,5 +106,11 @@ def _fake_of_resizing(mode: Any, function: Any, cotangent: torch.Tensor, size: A
 for _name in _RESIZING:
     register_op_impl(getattr(aten, f"{_name}_backward").default)(_fake_of_resizing)
 
-WHOLE: dict[Any, Callable[..., Any]] = {operator: _whole(operator) for operator in _DERIVATIVES}
+# Kernels of attention choose the strides of their result; where a trace chooses another one, a view may be a copy.
+_FREE_STRIDES = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
+
+WHOLE: dict[Any, Callable[..., Any]] = {
+    **{operator: _whole(operator) for operator in _DERIVATIVES},
+    **_FREE_STRIDES,
+}
 """What to run in place of each of these operators while a region is traced."""
