@@ -35,6 +35,5 @@ def known_masks(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
     with mock.patch.object(transformer, _NAME, ask), torch.no_grad():
         model(*args, **kwargs)
-    told = iter(answers)
-    with mock.patch.object(transformer, _NAME, lambda *given, **named: next(told)):
+    with mock.patch.object(transformer, _NAME, side_effect=answers):
         yield

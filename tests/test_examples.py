@@ -78,3 +78,17 @@ def test_example_is_tested(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert f'"{path.name}"' in Path(__file__).read_text("utf-8")
+
+
+def test_citation_graph(data_dir: Path) -> None:
+    shown = run("citation_graph.py", "--data-dir", data_dir, "--epochs", "12", "--seeds", "1")
+    assert "DFA       test accuracy" in shown
+    assert "points behind backprop" in shown
+
+
+def test_characters(data_dir: Path) -> None:
+    size = ["--steps", "40", "--length", "8", "--rules", "dfa", "--frozen"]
+    shown = run("characters.py", "--data-dir", data_dir, "--model", "lstm", *size)
+    assert "entropy of single characters 3.3" in shown
+    assert "lstm by dfa: validation loss" in shown
+    assert "lstm by output layer alone" in shown
