@@ -12,7 +12,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench tables lint format types directions unit clean distclean
+.PHONY: help demo test bench tables coverage lint format types directions unit clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ bench: $(READY)  ## time a training step beside plain autograd
 tables: $(READY)  ## measure the tables of the documentation
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/small_task.py
+
+coverage: $(READY)  ## run every rule on every model of the zoo and write docs/coverage.md; takes an hour or more
+	$(BIN)/python docs/write_coverage.py
 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .

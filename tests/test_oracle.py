@@ -69,7 +69,7 @@ def far(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual - expected).abs().max()) / scale
 
 
-def assert_same_gradients(model: nn.Module, reference: nn.Module) -> None:
+def assert_same_gradients(model: nn.Module, reference: nn.Module, bound: float = BOUND) -> None:
     expected = gradients(reference)
     wrong = {}
     for name, actual in gradients(model).items():
@@ -78,7 +78,7 @@ def assert_same_gradients(model: nn.Module, reference: nn.Module) -> None:
             assert actual is None, f"the reference does not move {name}"
             continue
         distance = float("inf") if actual is None else far(actual, wanted)
-        if not distance <= BOUND:
+        if not distance <= bound:
             wrong[name] = distance
     assert not wrong
 
@@ -96,6 +96,8 @@ def leaves(output: Any) -> list[torch.Tensor]:
 
 
 # torch's own GRU is one fused operator; unrolled over time it rounds once otherwise (see docs/architecture.md).
+# T5 norms in float32 whatever its parameters are: its gradients are known to that precision only.
+NORMS_IN_FLOAT32 = {"t5": 1e-7}
 ROUNDS_OTHERWISE = {"gru": 1e-15, "gru_both_ways": 1e-15, "cells": 1e-15}
 
 
@@ -119,7 +121,7 @@ def check_against_autograd(case: Case) -> None:
     """One step by `bp` equals autograd, forward and backward, in three sizes of the batch and in evaluation."""
     model = case.model()
     net = compile_case(case, model, "bp")
-    within = ROUNDS_OTHERWISE.get(case.name, 0.0)
+    within, bound = ROUNDS_OTHERWISE.get(case.name, 0.0), NORMS_IN_FLOAT32.get(case.name, BOUND)
     # The batch of the capture, a larger one, and a short last one.
     for batch in (BATCH, BATCH + 3, 2):
         reference = copy.deepcopy(model)
@@ -129,13 +131,13 @@ def check_against_autograd(case: Case) -> None:
 
         actual = by_program(case, net, batch)
         assert far(actual, loss.detach()) <= BOUND
-        assert_same_gradients(model, reference)
+        assert_same_gradients(model, reference, bound)
         assert_same_buffers(model, reference)
 
         bridged_loss, bridged_output = by_bridge(case, bridged, batch)
         assert_same_output(bridged_output, output, within)
         assert_same_output(bridged_loss, loss, within)
-        assert_same_gradients(bridged.model, reference)
+        assert_same_gradients(bridged.model, reference, bound)
         assert_same_buffers(bridged.model, reference)
     assert_same_evaluation(case, net)
 

@@ -22,7 +22,7 @@ from altprop.passes.cut.operators import writes
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.sizes import sizes_from_batch
-from altprop.passes.derive.whole import WHOLE
+from altprop.passes.derive.whole import WHOLE, free_strides_of_attention
 
 Tensors = list[torch.Tensor]
 
@@ -121,6 +121,7 @@ class _Linearizer:
         written = next((node for node in made.graph.nodes if writes(node)), None)
         if written is not None:
             raise CompileError(f'region "{self.region.name}": its derivative writes in place ({written.name}).')
+        free_strides_of_attention(made.graph)
         return made
 
     def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:

@@ -6,11 +6,15 @@
   differentiated again, which costs time, and for group norm changes shapes in place.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 from torch._subclasses.fake_impls import register_op_impl
+
+from altprop.passes.cut.operators import is_moving
 
 aten = torch.ops.aten
 
@@ -68,9 +72,9 @@ class _Whole(torch.autograd.Function):
     """An operator of `_DERIVATIVES`, run below the layer that takes operators apart."""
 
     @staticmethod
-    def forward(operator: Any, *args: Any) -> Any:
+    def forward(kernel: Any, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return operator(*args)
+            return kernel(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -93,8 +97,8 @@ class _Whole(torch.autograd.Function):
         return (None, *found, *[None] * (len(args) - len(found)))
 
 
-def _whole(operator: Any) -> Callable[..., Any]:
-    return lambda *args: _Whole.apply(operator, *args)
+def _whole(kernel: Any) -> Callable[..., Any]:
+    return lambda *args: _Whole.apply(kernel, *args)
 
 
 def _fake_of_resizing(mode: Any, function: Any, cotangent: torch.Tensor, size: Any, shape: Any, *rest: Any) -> Any:
@@ -109,8 +113,42 @@ for _name in _RESIZING:
 # Kernels of attention choose the strides of their result; where a trace chooses another one, a view may be a copy.
 _FREE_STRIDES = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
 
+
+def _fake_attention(mode: Any, function: Any, query: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The kernel lays its result out as it finds the queries; torch's own description says otherwise."""
+    batch, heads, length, _ = query.shape
+    kind = torch.float64 if query.dtype == torch.float64 else torch.float32
+    with mode:
+        log_sum = torch.empty((batch, length, heads), dtype=kind, device=query.device).transpose(1, 2)
+        return torch.empty_like(query), log_sum
+
+
+register_op_impl(aten._scaled_dot_product_flash_attention_for_cpu.default)(_fake_attention)
+
 WHOLE: dict[Any, Callable[..., Any]] = {
-    **{operator: _whole(operator) for operator in _DERIVATIVES},
+    **{kernel: _whole(kernel) for kernel in _DERIVATIVES},
     **_FREE_STRIDES,
 }
 """What to run in place of each of these operators while a region is traced."""
+
+
+def free_strides_of_attention(graph: fx.Graph) -> int:
+    """Lets views of what attention returns be copies: its kernels lay results out as they find the queries.
+
+    Returns:
+        How many views were rewritten.
+    """
+    made: set[fx.Node] = set()
+    count = 0
+    for node in graph.nodes:
+        if "_scaled_dot_product" in str(node.target) or (is_moving_item(node) and made & set(node.all_input_nodes)):
+            made.add(node)
+            if node.target is aten.view.default:
+                node.target = aten.reshape.default
+                count += 1
+    return count
+
+
+def is_moving_item(node: fx.Node) -> bool:
+    """Whether the operator moves data, or takes one of several results."""
+    return node.target is operator.getitem or is_moving(node)
