@@ -7,7 +7,7 @@ from zoo_architectures import ARCHITECTURES
 FAST = {"unet": "fa", "nerf": "dfa", "gat": "dfa", "mixer": "reclra"}
 
 
-@pytest.mark.parametrize("name", (*FAST, "translator"))
+@pytest.mark.parametrize("name", [*FAST, "translator"])
 def test_transpose_feedback_is_autograd(name: str) -> None:
     check_against_autograd(ARCHITECTURES[name])
 

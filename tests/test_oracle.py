@@ -96,8 +96,8 @@ def leaves(output: Any) -> list[torch.Tensor]:
 
 
 # torch's own GRU is one fused operator; unrolled over time it rounds once otherwise (see docs/architecture.md).
-# T5 norms in float32 whatever its parameters are: its gradients are known to that precision only.
-NORMS_IN_FLOAT32 = {"t5": 1e-7}
+# T5 and Llama norm in float32 whatever their parameters are: their gradients are known to that precision only.
+NORMS_IN_FLOAT32 = {"t5": 1e-7, "llama": 1e-7}
 ROUNDS_OTHERWISE = {"gru": 1e-15, "gru_both_ways": 1e-15, "cells": 1e-15}
 
 
