@@ -5,7 +5,7 @@ import torch
 from test_oracle import check_against_autograd, check_every_parameter_moves
 from torch import nn
 from zoo import floats
-from zoo_operators import BY_NAME, Clip
+from zoo_operators import BY_NAME, Clip, ScalarLoss
 
 import altprop
 
@@ -51,6 +51,12 @@ def test_units_that_depend_on_the_batch() -> None:
     with pytest.raises(altprop.CompileError, match="units that depend on the batch, so no matrix fits it"):
         altprop.compile(Clip(), "dfa", example_inputs=inputs)
     assert altprop.compile(Clip(), "fa", example_inputs=inputs).plan
+
+
+def test_a_scalar_has_no_error_for_each_sample() -> None:
+    inputs = (floats(4, 7).float(), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(altprop.CompileError, match="returns a scalar, which holds no error for each sample"):
+        altprop.compile(ScalarLoss(), "dfa", example_inputs=inputs, loss=lambda output, target: output)
 
 
 class Waves(nn.Module):

@@ -41,6 +41,7 @@ def sequence_cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.
 REFERENCE_LOSSES: dict[str, Callable[[Any, Any], torch.Tensor]] = {
     "cross_entropy": sequence_cross_entropy,
     "mse": F.mse_loss,
+    "smooth_l1": F.smooth_l1_loss,
     "bce_with_logits": F.binary_cross_entropy_with_logits,
 }
 

@@ -114,8 +114,13 @@ def units(shape: Shape) -> int:
     """Number of units over all dimensions but the batch.
 
     Raises:
-        PlanError: the batch is in other dimensions too.
+        PlanError: there is no batch, or it is in other dimensions too.
     """
+    if not shape:
+        raise PlanError(
+            "the model returns a scalar, which holds no error for each sample: have it return its scores, and give the "
+            "loss to altprop.compile; or use a rule that follows the forward's edges, such as fa."
+        )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise PlanError(
             f"an error of the shape {shape} has units that depend on the batch, so no matrix fits it: use a rule that "
