@@ -25,7 +25,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     summary: ClassVar[str] = "direct random target projection: the one-hot target in the error's place"
     source: ClassVar[str] = "Frenkel, Lefebvre and Bol 2019"
     sends: ClassVar[str] = "the target, not {}"
-    recipe: ClassVar[Recipe] = Recipe(lr=5e-3, lr_schedule="cosine")
+    recipe: ClassVar[Recipe] = Recipe(lr=5e-3, weight_decay=0.0, lr_schedule="cosine")
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The target, over each connection."""
