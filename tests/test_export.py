@@ -111,7 +111,11 @@ def test_a_loop_in_onnxruntime_trains_as_the_net_does(name: str, optimizer: str,
         torch.testing.assert_close(value.to(state[key].dtype), state[key], atol=1e-5, rtol=1e-4, msg=key)
 
 
-@pytest.mark.parametrize("rule", sorted(set(altprop.rules.available()) - {"reclra", "fa", "bp", "dfa"}))
+# A net whose rules take turns has no single program; test_schedule_rules sees it refused.
+ONE_PROGRAM = [name for name in altprop.rules.available() if altprop.rules.get(name).alternate() is None]
+
+
+@pytest.mark.parametrize("rule", sorted(set(ONE_PROGRAM) - {"reclra", "fa", "bp", "dfa"}))
 def test_every_rule_exports(rule: str, tmp_path: Path) -> None:
     path = compiled("mlp", rule=rule).export(tmp_path / "step.onnx")
     contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
