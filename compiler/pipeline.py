@@ -1,5 +1,6 @@
 """Orders the passes: from a model to flat programs."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import time
@@ -16,7 +17,7 @@ from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
-from altprop.ir.errors import CompileError
+from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
@@ -121,8 +122,11 @@ def _alternates(plan: WiringPlan, options: Options) -> Alternates:
     """
     rules = {str(rule): rule for rule in options.rules.values()}
     texts = {region.name: region.rule for region in plan.regions if region.rule != "frozen"}
-    made = {name: (rules.get(text) or get(text)).alternate() for name, text in texts.items()}
-    found = {name: one for name, one in made.items() if one is not None}
+    found: dict[str, tuple[Rule, Alternation]] = {}
+    for name, text in texts.items():
+        with contextlib.suppress(RuleError):  # inserting error neurons names the region of an unknown rule
+            turns = (rules.get(text) or get(text)).alternate()
+            found |= {} if turns is None else {name: turns}
     if len({turns for _, turns in found.values()}) > 1:
         raise CompileError(
             "the rules of a net that take turns with others must all do so alike: give one set of options."

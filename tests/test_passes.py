@@ -105,7 +105,7 @@ def test_passes_make_new_graphs_and_say_how_many_things_changed(
 
 
 def test_passes_print_their_options() -> None:
-    assert str(Cleanup(kernels=False)) == "cleanup(fuse=True, reuse=True, kernels=False, join=True)"
+    assert str(Cleanup(kernels=False)) == "cleanup(fuse=True, reuse=True, kernels=False, opaque=False, join=True)"
     assert str(CutRegions(("a*", "b"))) == "cut_regions(regions=('a*', 'b'))"
 
 
