@@ -76,6 +76,7 @@ def _same_form(one: fx.Node, other: fx.Node) -> bool:
     a, b = one.meta.get("val"), other.meta.get("val")
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return False
-    if a.dtype != b.dtype or a.dim() != b.dim() or not a.is_contiguous():
+    # What is written in place has the strides of its argument, which a view behind it must find as they were traced.
+    if a.dtype != b.dtype or a.dim() != b.dim() or not a.is_contiguous() or not b.is_contiguous():
         return False
     return all(str(x) == str(y) for x, y in zip(a.shape, b.shape, strict=True))
