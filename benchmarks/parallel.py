@@ -66,13 +66,14 @@ def resnet20() -> tuple[nn.Module, list[tuple[str, nn.Module]]]:
 def mlp12() -> tuple[nn.Module, list[tuple[str, nn.Module]]]:
     """A perceptron of twelve layers, 784 - 11 x 512 tanh - 10, and its parts in a row."""
     model = models.build("mlp", (1, 28, 28), hidden=[512] * 11)
-    parts: list[tuple[str, nn.Module]] = []
+    rows: dict[str, list[nn.Module]] = {}
     for name, module in model.named_children():
         if name.startswith("fc"):
-            parts.append((name, nn.Sequential(module)))
+            # The first layer takes images.
+            rows[name] = [module] if rows else [nn.Flatten(), module]
         elif name.startswith("act"):
-            parts[-1][1].append(module)  # type: ignore[operator]
-    parts[0] = (parts[0][0], nn.Sequential(nn.Flatten(), *parts[0][1]))  # type: ignore[misc]
+            list(rows.values())[-1].append(module)
+    parts: list[tuple[str, nn.Module]] = [(name, nn.Sequential(*row)) for name, row in rows.items()]
     return model, parts
 
 

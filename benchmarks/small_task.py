@@ -105,12 +105,14 @@ def measure(rules: Sequence[str], sets: DataSet, seeds: int, settings: dict[str,
                 progress.update(task, description=rule)
                 found.append(run(rule, sets, seed, settings))
                 progress.advance(task)
-            rows.append({"rule": rule, "recipe": recipe_text(rule)} | summary(found))
+            rows.append({"rule": rule, "recipe": recipe_text(rule, settings)} | summary(found))
     return rows
 
 
-def recipe_text(rule: str) -> str:
-    """The recipe that a rule is trained by."""
+def recipe_text(rule: str, settings: dict[str, Any]) -> str:
+    """The recipe that a rule is trained by, or what was set in its place."""
+    if settings:
+        return ", ".join(f"{key}={value}" for key, value in settings.items())
     return str(altprop.rules.get("bp" if rule == CONTROL else rule).recipe)
 
 
@@ -156,7 +158,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rule", action="append", help="only this one; may be given again")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the results of chosen rules too")
-    for key, kind in (("optimizer", str), ("lr-schedule", str), ("lr", float), ("feedback-lr", float)):
+    for key, kind in (
+        ("optimizer", str),
+        ("lr-schedule", str),
+        ("lr", float),
+        ("feedback-lr", float),
+        ("momentum", float),
+    ):
         parser.add_argument(f"--{key}", type=kind, help="in the place of the recipe's")
     parser.add_argument("--weight-decay", type=float, help="in the place of the recipe's")
     parser.add_argument("--feedback-weight-decay", type=float, help="in the place of the recipe's")
@@ -166,7 +174,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Trains, prints and writes."""
     args = parse()
-    keys = ("optimizer", "lr_schedule", "lr", "feedback_lr", "weight_decay", "feedback_weight_decay")
+    keys = ("optimizer", "lr_schedule", "lr", "feedback_lr", "momentum", "weight_decay", "feedback_weight_decay")
     settings = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     torch.set_num_threads(1)
     rows = measure(args.rule or [CONTROL, *altprop.rules.available()], small_task(args.data_dir), args.seeds, settings)

@@ -60,6 +60,12 @@ class Program:
         """Returns a copy with some fields replaced."""
         return dataclasses.replace(self, **changes)
 
+    @property
+    def results(self) -> Mapping[Slot, fx.Node]:
+        """The nodes that hold the results, by slot."""
+        (returned,) = next(node for node in self.graph.graph.nodes if node.op == "output").args
+        return dict(zip(self.outputs, returned, strict=True))
+
     def named_outputs(self, values: Any) -> Mapping[Slot, Any]:
         """Pairs the slots with the values that a run returned."""
         return dict(zip(self.outputs, values, strict=True))

@@ -73,9 +73,8 @@ class Cleanup(Pass):
 
 def _recompute(program: Program) -> int:
     """Recomputes cheap activities in a program that holds both forward and updates."""
-    (returned,) = next(node for node in program.graph.graph.nodes if node.op == "output").args
-    named = {slot.kind: node for slot, node in zip(program.outputs, returned, strict=True)}
-    return recompute_activities(program.graph.graph, named["loss"]) if "loss" in named else 0
+    losses = [node for slot, node in program.results.items() if slot.kind == "loss"]
+    return recompute_activities(program.graph.graph, losses[0]) if losses else 0
 
 
 def _copy(program: Program) -> Program:

@@ -77,9 +77,7 @@ class _Recorder(fx.Interpreter):
 
 def _leads_to_loss(program: Program) -> set[fx.Node]:
     """The operators that the loss needs: the forward."""
-    (returned,) = next(node for node in program.graph.graph.nodes if node.op == "output").args
-    named = dict(zip(program.outputs, returned, strict=True))
-    stack = [node for slot, node in named.items() if slot.kind == "loss"]
+    stack = [node for slot, node in program.results.items() if slot.kind == "loss"]
     found: set[fx.Node] = set()
     while stack:
         node = stack.pop()

@@ -76,8 +76,6 @@ def describe(subject: Subject, program: Program, what: str) -> dict[str, Any]:
     """Returns the contract of a pure program, ready for JSON."""
     names, results = input_names(program), output_names(program)
     values = dict(zip(program.inputs, placeholders(program), strict=True))
-    output = next(node for node in program.graph.graph.nodes if node.op == "output")
-    made = dict(zip(program.outputs, output.args[0], strict=True))  # type: ignore[arg-type]
     states = [
         _head(names[slot], slot.kind, values[slot].meta["val"])
         | {"next": results.get(slot), "state_dict": subject.key(slot)}
@@ -89,7 +87,7 @@ def describe(subject: Subject, program: Program, what: str) -> dict[str, Any]:
         for slot in program.inputs
         if slot.kind not in (*HELD, "scalar", "constant")
     ]
-    tails = [_head(results[s], s.kind, n.meta["val"]) for s, n in made.items() if s.kind not in HELD]  # type: ignore[union-attr]
+    tails = [_head(results[s], s.kind, n.meta["val"]) for s, n in program.results.items() if s.kind not in HELD]
     numbers = [_scalar(subject, slot) for slot in program.inputs if slot.kind == "scalar"]
     return _header(subject, what) | {"inputs": heads, "scalars": numbers, "states": states, "outputs": tails}
 

@@ -114,11 +114,10 @@ def write(emitter: Emitter, node: fx.Node) -> Any:
 
 def _results(emitter: Emitter, program: Program, outputs: Mapping[Slot, str]) -> list[onnx.ValueInfoProto]:
     """Names the results; each is a value of its own, also where two slots hold the same."""
-    output = next(node for node in program.graph.graph.nodes if node.op == "output")
     tails = []
     emitter.site = "results"
-    for slot, node in zip(program.outputs, output.args[0], strict=True):  # type: ignore[arg-type]
+    for slot, node in program.results.items():
         made = emitter.value(node, type_of(node))
         emitter.nodes.append(helper.make_node("Identity", [made], [outputs[slot]], name=f"results/{outputs[slot]}"))
-        tails.append(value_info(outputs[slot], node.meta["val"]))  # type: ignore[union-attr]
+        tails.append(value_info(outputs[slot], node.meta["val"]))
     return tails

@@ -155,8 +155,7 @@ class _Cutter:
         found: dict[str, torch.Tensor] = {}
         for program in programs:
             nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
-            (returned,) = next(n for n in program.graph.graph.nodes if n.op == "output").args
-            for slot, node in (*zip(program.inputs, nodes, strict=True), *zip(program.outputs, returned, strict=True)):
+            for slot, node in (*zip(program.inputs, nodes, strict=True), *program.results.items()):
                 name, value = location(slot), node.meta.get("val")
                 if name is not None and isinstance(value, torch.Tensor):
                     found.setdefault(name, value)
