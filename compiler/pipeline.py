@@ -209,11 +209,15 @@ def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -
     ]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, options.backend == "inductor", momenta))
-    eager = options.backend != "inductor"
+    compiled = options.backend == "inductor"
     return [
         *passes,
         Cleanup(
-            fuse=fused, opaque=options.backend == "inductor", kernels=options.backend != "onnxruntime", reuse=eager
+            fuse=fused,
+            reuse=not compiled,
+            kernels=options.backend != "onnxruntime",
+            opaque=compiled,
+            channels_last=compiled and torch.backends.mkldnn.is_available(),
         ),
     ]
 

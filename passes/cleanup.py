@@ -1,7 +1,7 @@
 """Simplifies the flat programs: removes what has no effect, fuses what may be fused.
 
 The order matters: simplify first, so that the fusions see plain patterns; reuse memory last. None of the steps but
-the fusions, the joined projections and the choice of kernels changes a bit of the result.
+the fusions, the joined projections and the choice of layout and kernels changes a bit of the result.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from altprop.ir.program import Program
 from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
+from altprop.passes.flat.layout import is_laid_out, lay_channels_last
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.recompute import recompute_activities
@@ -28,6 +29,7 @@ _MOVES = ("step", "STEP ", "U+ ")
 class Cleanup(Pass):
     """Attributes:
     fuse: whether an update may run into its buffer in one operator.
+    channels_last: whether convolutions are to be laid out so, which rounds otherwise; a model that is so stays so.
     join: whether projections of one error may be joined into one product, which may round otherwise.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
@@ -42,6 +44,7 @@ class Cleanup(Pass):
     kernels: bool = True
     opaque: bool = False
     join: bool = True
+    channels_last: bool = False
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Rewrites `programs`."""
@@ -57,6 +60,8 @@ class Cleanup(Pass):
     def _clean(self, program: Program, name: str) -> int:
         graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
+        if self.channels_last or is_laid_out(graph):
+            count += lay_channels_last(program, convolutions=self.channels_last)
         if self.join:
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():

@@ -11,8 +11,7 @@ from altprop.ir.program import Program, Slot
 
 Getter = Callable[[], Any]
 
-# A product of an error with a feedback matrix comes with the channels first: convolutions laid out channels last
-# would have every operator between them read it against its grain.
+# The compiler lays convolutions out itself, messages and all; inductor would turn each message over.
 _INDUCTOR = {"layout_optimization": False}
 
 

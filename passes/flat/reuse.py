@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.passes.flat.aliases import aliases, has_gaps, root_of
+from altprop.passes.flat.layout import is_dense
 
 aten = torch.ops.aten
 
@@ -77,6 +78,7 @@ def _same_form(one: fx.Node, other: fx.Node) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return False
     # What is written in place has the strides of its argument, which a view behind it must find as they were traced.
-    if a.dtype != b.dtype or a.dim() != b.dim() or not a.is_contiguous() or not b.is_contiguous():
+    if a.dtype != b.dtype or a.dim() != b.dim():
         return False
-    return all(str(x) == str(y) for x, y in zip(a.shape, b.shape, strict=True))
+    forms = [(*value.shape, *value.stride()) for value in (a, b)]
+    return is_dense(a) and all(str(x) == str(y) for x, y in zip(*forms, strict=True))

@@ -1,0 +1,166 @@
+"""Lays images out channels last, as oneDNN's convolutions want them.
+
+Two things decide whether that pays. The convolutions' own operands must come so, or each of them reorders its input.
+And the messages must come so: `e B` has the columns of B, and with an image's channels first it lies across the grain
+of every operator of its region. So the columns of B, which are few, are put channels last, and the message, which is
+large, is born as its readers want it. The same holds for the product that gives B's own update.
+
+The order of terms in a message and in B's update stays; convolutions and sums over an image round otherwise.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.program import Program
+
+aten = torch.ops.aten
+
+_VIEWS = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_LAST = {4: [0, 2, 3, 1], 5: [0, 2, 3, 4, 1]}
+_FIRST = {4: [0, 3, 1, 2], 5: [0, 4, 1, 2, 3]}
+# Operands of convolutions that are images, filters among them, by their places.
+_OPERANDS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
+
+
+def is_laid_out(graph: fx.Graph) -> bool:
+    """Whether a program was traced from a model whose convolutions are channels last."""
+    return any(_is_channels_last(node.args[0].meta["val"]) for node in _convolutions(graph))
+
+
+def lay_channels_last(program: Program, *, convolutions: bool) -> int:
+    """Rewrites products that make or read images, and convolutions if asked. Returns how many.
+
+    Args:
+        program: the program; what it returns to the caller keeps its layout.
+        convolutions: whether the convolutions' operands are to be laid out too. False where the model is so already.
+    """
+    graph = program.graph.graph
+    if not _convolutions(graph):
+        return 0
+    count = 0
+    for node in list(graph.nodes):
+        if node.target is aten.mm.default and (shape := _image_of(node)) is not None:
+            _lay_product(graph, node, shape)
+            count += 1
+    if convolutions:
+        count += _lay_convolutions(graph)
+        _restore_results(program)
+    for node in graph.nodes:
+        if node.target is aten.view.default and _dimensions(node.args[0]) > 2:
+            node.target = aten.reshape.default  # an image that is channels last cannot be flattened by a view
+    return count
+
+
+def _convolutions(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.target in _OPERANDS and _dimensions(node.args[0]) in _FORMATS]
+
+
+def is_dense(value: torch.Tensor) -> bool:
+    """Whether a value fills its memory without gaps, contiguous or channels last."""
+    return value.is_contiguous() or _is_channels_last(value)
+
+
+def _is_channels_last(value: Any) -> bool:
+    """Whether a value is channels last and not contiguous as well, as those with one channel or pixel are."""
+    if not isinstance(value, torch.Tensor) or value.dim() not in _FORMATS or value.is_contiguous():
+        return False
+    return value.is_contiguous(memory_format=_FORMATS[value.dim()])
+
+
+def _dimensions(node: Any) -> int:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.dim() if isinstance(value, torch.Tensor) else 0
+
+
+def _image_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape (channels, *space) of the images that a product's columns are, or None.
+
+    All readers must take them as that, and the right operand must be an image or a matrix with these columns.
+    """
+    shapes = {tuple(user.meta["val"].shape[1:]) if _is_view(user) else () for user in node.users}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    if len(shape) + 1 not in _FORMATS or not all(isinstance(size, int) for size in shape):
+        return None
+    right = node.args[1].meta.get("val") if isinstance(node.args[1], fx.Node) else None
+    return shape if isinstance(right, torch.Tensor) and right.shape[1] == math.prod(shape) else None
+
+
+def _is_view(node: fx.Node) -> bool:
+    return node.target in _VIEWS and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _lay_product(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...]) -> None:
+    last, first = _LAST[len(shape) + 1], _FIRST[len(shape) + 1]
+    moved = [*shape[1:], shape[0]]
+    right = node.args[1]
+    assert isinstance(right, fx.Node)
+    with graph.inserting_before(node):
+        image = _call(graph, aten.permute.default, _unflattened(graph, right, shape), last)
+        node.update_arg(1, _call(graph, aten.reshape.default, image, [-1, math.prod(shape)]))
+    for user in list(node.users):
+        with graph.inserting_before(user):
+            viewed = _call(graph, aten.view.default, node, [_rows(user), *moved])
+            laid = _call(graph, aten.permute.default, viewed, first)
+        user.replace_all_uses_with(laid)
+        graph.erase_node(user)
+
+
+def _unflattened(graph: fx.Graph, matrix: fx.Node, shape: tuple[int, ...]) -> fx.Node:
+    """The images that a matrix has as its rows."""
+    source = matrix.args[0] if _is_view(matrix) else None
+    if isinstance(source, fx.Node) and tuple(source.meta["val"].shape[1:]) == shape:
+        while source.target is aten.clone.default:  # made to flatten an image whose channels are last
+            source = source.all_input_nodes[0]
+        return source
+    return _call(graph, aten.reshape.default, matrix, [-1, *shape])
+
+
+def _rows(view: fx.Node) -> Any:
+    sizes = view.args[1]
+    assert isinstance(sizes, list | tuple)
+    return sizes[0]
+
+
+def _lay_convolutions(graph: fx.Graph) -> int:
+    laid: dict[fx.Node, fx.Node] = {}
+    count = 0
+    for node in list(graph.nodes):
+        places = [p for p in _OPERANDS.get(node.target, ()) if _dimensions(node.args[p]) in _FORMATS]
+        for place in places:
+            operand = node.args[place]
+            if operand not in laid:
+                with graph.inserting_before(node):
+                    form = _FORMATS[_dimensions(operand)]
+                    laid[operand] = _call(graph, aten.contiguous.default, operand, memory_format=form)
+            node.update_arg(place, laid[operand])
+        count += bool(places)
+    return count
+
+
+def _restore_results(program: Program) -> None:
+    """Gives the values that a caller sees, all but residuals, the layout that they were traced with."""
+    graph = program.graph.graph
+    output = next(node for node in graph.nodes if node.op == "output")
+    results = []
+    for slot, node in program.results.items():
+        if slot.kind != "residual" and _dimensions(node) in _FORMATS and node.meta["val"].is_contiguous():
+            with graph.inserting_before(output):
+                node = _call(graph, aten.clone.default, node, memory_format=torch.contiguous_format)
+        results.append(node)
+    output.args = (tuple(results),)
+
+
+def _call(graph: fx.Graph, target: Any, source: fx.Node, *args: Any, **kwargs: Any) -> fx.Node:
+    """Adds an operator on one value, with the value that it makes; sizes among `args` may be nodes."""
+    node = graph.call_function(target, (source, *args), kwargs)
+    value = source.meta["val"]
+    known = [[size.meta["val"] if isinstance(size, fx.Node) else size for size in sizes] for sizes in args]
+    with value.fake_mode if hasattr(value, "fake_mode") else torch.no_grad():
+        node.meta["val"] = target(value, *known, **kwargs)
+    return node

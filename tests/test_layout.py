@@ -1,0 +1,149 @@
+"""Images laid out channels last: the same step, and no message across the grain of its readers."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from zoo import ZOO, Case
+
+import altprop
+from altprop.ir.program import Program
+from altprop.runtime import executor
+
+aten = torch.ops.aten
+CASES = ("conv_bn_dropout", "conv_variety", "conv_transposed", "conv1d", "conv3d", "dense_prediction")
+# Where a message meets an activity: `e B * phi'(h)`, `h - beta d`, `z - y`.
+JOINS = (aten.threshold_backward.default, aten.threshold_backward.grad_input, aten.sub.Tensor, aten.sub_.Tensor)
+JOINS += (aten.sub.out,)
+KINDS = ("dense", "channel", "unified", "sparse", "binary")
+
+
+def uncompiled(program: Program, backend: str) -> Any:
+    """Stands for `executor.compiled`: the program that inductor would get, run as it stands."""
+    return program.graph.forward
+
+
+def make(case: Case, rule: str, backend: str = "eager", **options: Any) -> altprop.LocalNet:
+    options.setdefault("optimizer", altprop.optim.SGD(lr=0.1, momentum=0.9))
+    torch.manual_seed(0)
+    return altprop.compile(
+        case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, backend=backend, seed=0, **options
+    )
+
+
+def train(net: altprop.LocalNet, case: Case, steps: int = 2) -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    inputs = case.inputs(4)
+    return [net.step(inputs, case.target(4)) for _ in range(steps)]
+
+
+def assert_same_training(one: altprop.LocalNet, other: altprop.LocalNet, case: Case) -> None:
+    assert torch.allclose(torch.stack(train(one, case)), torch.stack(train(other, case)), rtol=1e-9)
+    expected = other.state_dict()
+    for key, value in one.state_dict().items():
+        assert torch.allclose(value, expected[key], rtol=1e-7, atol=1e-9), key
+
+
+def meetings(program: Program, inputs: list[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The pairs of images that an elementwise operator joins, as they come when the program runs."""
+    seen = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            if n.target in JOINS:
+                seen.append((self.env[n.args[0]], self.env[n.args[1]]))  # type: ignore[index]
+            return super().run_node(n)
+
+    Watch(program.graph).run(*inputs)
+    return [pair for pair in seen if all(value.dim() == 4 for value in pair)]
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa", "reclra"])
+@pytest.mark.parametrize("name", CASES)
+def test_laid_out_program_trains_alike(name: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "compiled", uncompiled)
+    case = ZOO[name]
+    assert_same_training(make(case, rule, "inductor"), make(case, rule), case)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_laid_out_program_trains_alike_with_feedback(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "compiled", uncompiled)
+    case = ZOO["conv_bn_dropout"]
+    rule = f'dfa(kind="{kind}")'
+    assert_same_training(make(case, rule, "inductor"), make(case, rule), case)
+
+
+@pytest.mark.parametrize("name", ["conv_bn_dropout", "dense_prediction"])
+def test_results_keep_the_layout_of_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "compiled", uncompiled)
+    case = ZOO[name]
+    net = make(case, "dfa", "inductor", optimizer=None)
+    output = net(*case.inputs(4))
+    assert output.is_contiguous()
+    case.loss_of(output, case.target(4)).backward()
+    assert all(p.grad is None or p.grad.is_contiguous() for p in net.model.parameters())
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa", "reclra"])
+@pytest.mark.parametrize("name", ["conv_bn_dropout", "conv_variety"])
+def test_model_that_is_channels_last(name: str, rule: str) -> None:
+    case = ZOO[name]
+    model = case.model().to(memory_format=torch.channels_last)
+    inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in case.inputs(4))
+    options: dict[str, Any] = {"optimizer": altprop.optim.SGD(lr=0.1, momentum=0.9), "loss": case.loss, "seed": 0}
+    net = altprop.compile(copy.deepcopy(model), rule, example_inputs=inputs, **options)
+    torch.manual_seed(1)
+    expected = model(*inputs)
+    torch.manual_seed(1)
+    assert torch.equal(net(*inputs), expected)
+    fresh = altprop.compile(case.model().to(memory_format=torch.channels_last), rule, example_inputs=inputs, **options)
+    assert_same_training(fresh, make(case, rule), case)
+
+
+@pytest.mark.parametrize("rule", ["dfa", "reclra"])
+def test_messages_meet_their_activities_in_one_layout(rule: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(16 * 16, 5)),
+    ).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    net = altprop.compile(model, rule, example_inputs=(x,))
+    program = net.graph.programs["backward"]
+    holders = {"parameter": model.get_parameter, "buffer": model.get_buffer, "feedback": net.feedback.__getitem__}
+    target = torch.randint(0, 5, (4,))
+    inputs = [
+        holders[slot.kind](slot.name) if slot.kind in holders else x if slot.kind == "input" else target
+        for slot in program.inputs
+    ]
+    seen = meetings(program, [value.detach().clone() for value in inputs])
+    assert len(seen) == (2 if rule == "dfa" else 4)
+    for message, activity in seen:
+        assert message.stride()[1:] == activity.stride()[1:]  # rows of a joined product have gaps between them
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inductor_trains_a_convolutional_net_alike() -> None:
+    case = ZOO["conv_bn_dropout"]
+    nets = [
+        altprop.compile(
+            nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)),
+            "reclra",
+            example_inputs=tuple(x.float() for x in case.inputs(4)),
+            optimizer=altprop.optim.SGD(lr=0.01, momentum=0.9),
+            backend=backend,
+            seed=0,
+        )
+        for backend in ("inductor", "eager")
+        if torch.manual_seed(0)
+    ]
+    x = case.inputs(4)[0].float()
+    for size in (4, 4, 3):
+        one, other = (net.step(x[:size], case.target(4)[:size]) for net in nets)
+        assert torch.allclose(one, other, atol=1e-5)
+    for key, value in nets[0].state_dict().items():
+        assert torch.allclose(value, nets[1].state_dict()[key], atol=1e-5), key
