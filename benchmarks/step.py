@@ -96,6 +96,11 @@ def candidates_of(make: Make, x: torch.Tensor, y: torch.Tensor) -> dict[str, tim
         found[f"altprop {rule}"] = our_step(copy.deepcopy(model), rule, x, y)
     for rule in ("dfa", "reclra"):
         found[f"altprop {rule}, inductor"] = our_step(copy.deepcopy(model), rule, x, y, "inductor")
+    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        found["autograd, channels last"] = plain_step(copy.deepcopy(model), x, y)
+        for rule in ("dfa", "reclra"):
+            found[f"altprop {rule}, channels last"] = our_step(copy.deepcopy(model), rule, x, y)
     return found
 
 
