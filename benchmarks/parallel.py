@@ -3,12 +3,13 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py            # prints; writes results and docs
     torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py --quick    # few rounds, writes nothing
 
-Both have the same cut, the same micro-batches and the same optimizer (SGD with momentum), and are timed in turns,
-round after round. Then each task of ours is timed alone, the link is timed, and the simulator's prediction from these
-times stands beside what was measured.
+Both have the same cut, the same micro-batches and the same optimizer (SGD with momentum), run in the same processes,
+whose C library keeps freed memory, and are timed in turns, round after round. Then each task of ours is timed alone,
+the link is timed, and the simulator's prediction from these times stands beside what was measured.
 """
 
 import argparse
+import dataclasses
 import os
 import statistics
 import time
@@ -77,10 +78,40 @@ def mlp12() -> tuple[nn.Module, list[tuple[str, nn.Module]]]:
     return model, parts
 
 
-# name: (model and parts, shape of a batch, how many parts the first rank has)
-WORK: dict[str, tuple[Callable[[], tuple[nn.Module, list[tuple[str, nn.Module]]]], tuple[int, ...], int]] = {
-    "ResNet-20": (resnet20, (64, 3, 32, 32), 4),
-    "MLP, 12 layers": (mlp12, (128, 1, 28, 28), 6),
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One model to train, on both sides alike.
+
+    Attributes:
+        make: makes the model, and its parts in a row.
+        shape: of a batch.
+        cut: how many parts the first rank has.
+        layout: of images and filters.
+    """
+
+    make: Callable[[], tuple[nn.Module, list[tuple[str, nn.Module]]]]
+    shape: tuple[int, ...]
+    cut: int
+    layout: torch.memory_format = torch.contiguous_format
+
+    def build(self) -> tuple[nn.Module, list[tuple[str, nn.Module]]]:
+        """The model and its parts, from the same seed every time."""
+        torch.manual_seed(0)
+        model, parts = self.make()
+        model.to(memory_format=self.layout)
+        return model, parts
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and classes."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.shape, generator=generator).contiguous(memory_format=self.layout)
+        return x, torch.randint(0, 10, (self.shape[0],), generator=generator)
+
+
+WORK = {
+    "ResNet-20": Work(resnet20, (64, 3, 32, 32), 4),
+    "ResNet-20, channels last": Work(resnet20, (64, 3, 32, 32), 5, torch.channels_last),
+    "MLP, 12 layers": Work(mlp12, (128, 1, 28, 28), 6),
 }
 
 
@@ -103,13 +134,12 @@ def torch_step(parts: Sequence[nn.Module], cut: int, x: Tensor, y: Tensor, micro
     return step
 
 
-def our_step(name: str, rule: str, cut: int, x: Tensor, y: Tensor, microbatches: int) -> tuple[Step, altprop.Schedule]:
+def our_step(work: Work, rule: str, x: Tensor, y: Tensor, microbatches: int) -> tuple[Step, altprop.Schedule]:
     """One step of our programs on the same cut, and their schedule before parameters were given up."""
-    torch.manual_seed(0)
-    model, parts = WORK[name][0]()
+    model, parts = work.build()
     optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
     net = altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=optimizer)
-    first = tuple(part for part, _ in parts[:cut])
+    first = tuple(part for part, _ in parts[: work.cut])
     placement = {
         region.name: 0 if region.name in first or region.name.startswith(tuple(f"{p}." for p in first)) else 1
         for region in net.graph.regions
@@ -167,13 +197,10 @@ def predict(schedule: altprop.Schedule, x: Tensor, y: Tensor) -> float:
 
 def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, Any]:
     """Times all candidates of one model in turns."""
-    _, shape, cut = WORK[name]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator)
-    y = torch.randint(0, 10, (shape[0],), generator=generator)
-    torch.manual_seed(0)
-    plain = torch_step([part for _, part in WORK[name][0]()[1]], cut, x, y, microbatches)
-    ours = {rule: our_step(name, rule, cut, x, y, microbatches) for rule in RULES}
+    work = WORK[name]
+    x, y = work.batch()
+    plain = torch_step([part for _, part in work.build()[1]], work.cut, x, y, microbatches)
+    ours = {rule: our_step(work, rule, x, y, microbatches) for rule in RULES}
     for step in (plain, *(step for step, _ in ours.values())):
         timed(step, 3)
     pairs: dict[str, list[tuple[float, float]]] = {rule: [] for rule in RULES}
@@ -228,6 +255,7 @@ def main() -> None:
     parser.add_argument("--microbatches", type=int, nargs="+", default=[2, 4])
     args = parser.parse_args()
     torch.set_num_threads(1)
+    timing.keep_memory()
     dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     if dist.get_world_size() != 2:
         raise SystemExit("start two processes: torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py")

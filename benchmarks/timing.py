@@ -1,5 +1,7 @@
 """Interleaved timing: every candidate is timed next to plain autograd in the same round, and ratios are reported."""
 
+import ctypes
+import ctypes.util
 import json
 import platform
 import statistics
@@ -67,6 +69,20 @@ def machine() -> dict[str, str]:
         "simd": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
     }
+
+
+def keep_memory() -> bool:
+    """Tells the C library to keep what is freed, for all that runs in this process; False where it cannot be told.
+
+    Otherwise a step's large tensors go back to the system, which clears each page again at the next step: time that
+    has nothing to do with training and that varies with everything that ran before.
+    """
+    library = ctypes.util.find_library("c")
+    if library is None or platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold, gibibyte = -1, -3, 2**30
+    mallopt = ctypes.CDLL(library).mallopt
+    return all(mallopt(what, gibibyte) == 1 for what in (trim_threshold, mmap_threshold))
 
 
 def save(path: Path, results: Mapping[str, Any]) -> None:

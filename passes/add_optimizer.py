@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from altprop.ir.aliases import last_reader
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.optim import SGD, Adam, Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.passes.base import Pass
-from altprop.passes.flat.aliases import last_reader
 
 aten = torch.ops.aten
 

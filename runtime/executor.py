@@ -8,6 +8,7 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
+from altprop.runtime.hold import Function, with_held_memory
 
 Getter = Callable[[], Any]
 
@@ -25,7 +26,7 @@ class Executor:
         self.program = program
         self.backend = backend
         self._getters = [bindings.getter(slot) for slot in program.inputs]
-        self._function: Callable[..., Sequence[Any]] = compiled(program, backend)
+        self._function: Function = compiled(program, backend)
         self.outputs = program.outputs
 
     def run(self, given: Mapping[Slot, Any]) -> Sequence[Any]:
@@ -50,15 +51,15 @@ class Executor:
             return self._function(*args)
 
 
-def compiled(program: Program, backend: str) -> Callable[..., Sequence[Any]]:
+def compiled(program: Program, backend: str) -> Function:
     """Returns the program as a function.
 
     Raises:
         CompileError: unknown backend.
     """
     if backend in ("eager", "onnxruntime"):  # onnxruntime runs steps alone, see session_net.py
-        function: Callable[..., Sequence[Any]] = program.graph.forward
-        return function
+        function: Function = program.graph.forward
+        return with_held_memory(program) if program.name.startswith("step") else function
     if backend == "inductor":
         return torch.compile(program.graph, options=_INDUCTOR)
     raise CompileError(f'backend="{backend}": there are "eager", "inductor" and "onnxruntime".')

@@ -9,9 +9,9 @@ from torch import fx
 from zoo import ZOO
 
 import altprop
+from altprop.ir.aliases import aliases
 from altprop.ir.program import Program, Slot
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.aliases import aliases
 from altprop.passes.flat.builder import written
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.recompute import CHEAP

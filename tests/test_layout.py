@@ -87,7 +87,7 @@ def test_results_keep_the_layout_of_the_model(name: str, monkeypatch: pytest.Mon
     assert all(p.grad is None or p.grad.is_contiguous() for p in net.model.parameters())
 
 
-@pytest.mark.parametrize("rule", ["bp", "dfa", "reclra"])
+@pytest.mark.parametrize("rule", ["bp", "drtp", "reclra"])
 @pytest.mark.parametrize("name", ["conv_bn_dropout", "conv_variety"])
 def test_model_that_is_channels_last(name: str, rule: str) -> None:
     case = ZOO[name]

@@ -15,10 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.compiler.export.decompose import table
 from altprop.compiler.export.threefry import Random
+from altprop.ir.aliases import is_view
 from altprop.ir.errors import ExportError
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Program, Slot
-from altprop.passes.flat.aliases import is_view
 from altprop.passes.flat.builder import writes, written
 from altprop.passes.flat.merge import merge_twins
 from altprop.passes.flat.simplify import simplify

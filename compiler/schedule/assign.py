@@ -14,9 +14,9 @@ import torch
 from torch import fx
 
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.ir.aliases import is_view, root_of
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
-from altprop.passes.flat.aliases import is_view, root_of
 
 
 def assign(builder: TaggedBuilder) -> dict[fx.Node, Tag]:

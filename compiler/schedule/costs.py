@@ -7,7 +7,7 @@ from torch import fx
 from torch.utils.flop_counter import flop_registry
 
 from altprop.compiler.schedule.sizes import Sizes
-from altprop.passes.flat.aliases import is_view
+from altprop.ir.aliases import is_view
 
 
 def count_flops(graph: fx.Graph, sizes: Sizes) -> int:

@@ -16,12 +16,12 @@ from altprop.compiler.schedule.costs import count_flops, count_touched
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.steps import step_pieces
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.ir.aliases import is_view
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Piece, is_gradient
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.aliases import is_view
 from altprop.passes.flat.builder import aten, written
 
 LOSS_VALUE = "loss"

@@ -105,7 +105,8 @@ def _lay_product(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...]) -> None
         node.update_arg(1, _call(graph, aten.reshape.default, image, [-1, math.prod(shape)]))
     for user in list(node.users):
         with graph.inserting_before(user):
-            viewed = _call(graph, aten.view.default, node, [_rows(user), *moved])
+            viewed = graph.call_function(aten.view.default, (node, [_rows(user), *moved]))
+            viewed.meta["val"] = user.meta["val"].permute(last).contiguous()
             laid = _call(graph, aten.permute.default, viewed, first)
         user.replace_all_uses_with(laid)
         graph.erase_node(user)
@@ -157,10 +158,7 @@ def _restore_results(program: Program) -> None:
 
 
 def _call(graph: fx.Graph, target: Any, source: fx.Node, *args: Any, **kwargs: Any) -> fx.Node:
-    """Adds an operator on one value, with the value that it makes; sizes among `args` may be nodes."""
+    """Adds an operator on one value, with the value that it makes."""
     node = graph.call_function(target, (source, *args), kwargs)
-    value = source.meta["val"]
-    known = [[size.meta["val"] if isinstance(size, fx.Node) else size for size in sizes] for sizes in args]
-    with value.fake_mode if hasattr(value, "fake_mode") else torch.no_grad():
-        node.meta["val"] = target(value, *known, **kwargs)
+    node.meta["val"] = target(source.meta["val"], *args, **kwargs)
     return node

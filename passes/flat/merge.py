@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.aliases import is_view
 from altprop.passes.cut.operators import writes
-from altprop.passes.flat.aliases import is_view
 from altprop.passes.flat.masks import mask_place
 
 aten = torch.ops.aten

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.passes.flat.aliases import aliases, has_gaps, root_of
+from altprop.ir.aliases import aliases, has_gaps, root_of
 from altprop.passes.flat.layout import is_dense
 
 aten = torch.ops.aten

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from altprop.passes.flat.aliases import root_of
+from altprop.ir.aliases import root_of
 from altprop.passes.flat.builder import prune
 
 aten = torch.ops.aten

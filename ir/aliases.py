@@ -7,15 +7,28 @@ import torch
 from torch import fx
 
 
+def shared(node: fx.Node) -> list[fx.Node]:
+    """Returns the arguments that the node's value may share memory with."""
+    if node.op != "call_function":
+        return []
+    if node.target is operator.getitem:
+        source = node.all_input_nodes[0]
+        return [source] if shared(source) else []
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    if "reshape" in str(node.target):
+        return node.all_input_nodes[:1]
+    schema = node.target._schema
+    if all(result.alias_info is None for result in schema.returns):
+        return []
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+    named = [given.get(argument.name) for argument in schema.arguments if argument.alias_info is not None]
+    return [argument for argument in named if isinstance(argument, fx.Node)]
+
+
 def is_view(node: fx.Node) -> bool:
     """Whether the node's value may share memory with one of its arguments."""
-    if node.op != "call_function":
-        return False
-    if node.target is operator.getitem:
-        return is_view(node.all_input_nodes[0])
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return any(r.alias_info is not None for r in node.target._schema.returns) or "reshape" in str(node.target)
+    return bool(shared(node))
 
 
 def aliases(node: fx.Node) -> set[fx.Node]:
@@ -23,8 +36,9 @@ def aliases(node: fx.Node) -> set[fx.Node]:
     found = {node}
     stack = [node]
     while stack:
-        for user in stack.pop().users:
-            if user not in found and is_view(user):
+        one = stack.pop()
+        for user in one.users:
+            if user not in found and one in shared(user):
                 found.add(user)
                 stack.append(user)
     return found
@@ -32,17 +46,17 @@ def aliases(node: fx.Node) -> set[fx.Node]:
 
 def root_of(node: fx.Node) -> fx.Node:
     """Returns the operator that allocated the memory behind a view or an in-place operator."""
-    while is_view(node):
-        node = node.all_input_nodes[0]
+    while source := shared(node):
+        node = source[0]
     return node
 
 
 def has_gaps(node: fx.Node) -> bool:
     """Whether a value may be some columns of a wider one, with gaps between its rows."""
-    while is_view(node):
+    while source := shared(node):
         if "split" in str(node.target):
             return True
-        node = node.all_input_nodes[0]
+        node = source[0]
     return False
 
 
