@@ -57,6 +57,18 @@ def test_feedback_alignment_has_the_angles_of_its_matrices():
     assert after.regions["1"].angle > 1
 
 
+def test_trap_18_measures_the_feedback_in_use():
+    torch.manual_seed(0)
+    net = compiled("dfa", Five(), optimizer=altprop.optim.SGD(lr=0.1))
+    net.step(*batch())
+    before = net.measure(*batch())
+    net.feedback["13->10"].data.neg_()
+    after = net.measure(*batch())
+    assert after.regions["10"].cosine == pytest.approx(-before.regions["10"].cosine)
+    assert after.connections["13->10"].angle == pytest.approx(180 - before.connections["13->10"].angle)
+    assert after.regions["7"].cosine == pytest.approx(before.regions["7"].cosine)
+
+
 def test_direct_feedback_is_compared_with_the_output_by_hand():
     torch.manual_seed(0)
     net, (x, y) = compiled("dfa", Five()), batch()
