@@ -81,14 +81,18 @@ def _image_of(node: fx.Node) -> tuple[int, ...] | None:
 
     All readers must take them as that, and the right operand must be an image or a matrix with these columns.
     """
-    shapes = {tuple(user.meta["val"].shape[1:]) if _is_view(user) else () for user in node.users}
-    if len(shapes) != 1:
+    shapes = [_sizes(user) if _is_view(user) else None for user in node.users]
+    shape = shapes[0] if shapes else None
+    if shape is None or len(shape) + 1 not in _FORMATS or any(other != shape for other in shapes):
         return None
-    (shape,) = shapes
-    if len(shape) + 1 not in _FORMATS or not all(isinstance(size, int) for size in shape):
-        return None
-    right = node.args[1].meta.get("val") if isinstance(node.args[1], fx.Node) else None
-    return shape if isinstance(right, torch.Tensor) and right.shape[1] == math.prod(shape) else None
+    return shape if _sizes(node.args[1]) == (math.prod(shape),) else None
+
+
+def _sizes(node: Any) -> tuple[int, ...] | None:
+    """The sizes of a node's value behind the first, or None if some are symbolic."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    sizes = tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else (None,)
+    return sizes if all(isinstance(size, int) for size in sizes) else None  # type: ignore[return-value]
 
 
 def _is_view(node: fx.Node) -> bool:
@@ -115,7 +119,7 @@ def _lay_product(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...]) -> None
 def _unflattened(graph: fx.Graph, matrix: fx.Node, shape: tuple[int, ...]) -> fx.Node:
     """The images that a matrix has as its rows."""
     source = matrix.args[0] if _is_view(matrix) else None
-    if isinstance(source, fx.Node) and tuple(source.meta["val"].shape[1:]) == shape:
+    if isinstance(source, fx.Node) and _sizes(source) == shape:
         while source.target is aten.clone.default:  # made to flatten an image whose channels are last
             source = source.all_input_nodes[0]
         return source
