@@ -124,19 +124,21 @@ def test_rank_that_ends_or_hangs_ends_all(scenario: str, most: float, tmp_path: 
             process.communicate()
 
 
-def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """Two ranks are killed at a random moment behind their first checkpoint; three go on from the last whole one."""
+def test_run_killed_again_and_again_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Ranks are killed at random moments, two, then three; three go on from the last whole checkpoint."""
     kept = tmp_path / "checkpoints"
-    started = launch("resume", 2, tmp_path, str(kept))
-    end = time.monotonic() + 120
-    while latest(kept) is None and time.monotonic() < end:
-        time.sleep(0.02)
-    time.sleep(random.random() * 0.5)
-    for process in started:
-        process.kill()
-        process.communicate()
-    assert latest(kept) is not None
-    assert not (tmp_path / "rank0.pt").exists()
+    for world in (2, 3):
+        before = latest(kept)
+        started = launch("resume", world, tmp_path, str(kept))
+        end = time.monotonic() + 120
+        while latest(kept) == before and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(random.random() * 0.3)
+        for process in started:
+            process.kill()
+            process.communicate()
+        assert latest(kept) != before, "the test waited in vain for a checkpoint"
+        assert not (tmp_path / "rank0.pt").exists()
     for process in launch("resume", 3, tmp_path, str(kept)):
         assert process.wait(timeout=120) == 0, process.communicate()[1]
         process.communicate()
