@@ -69,7 +69,7 @@ _named_activation = activation
 
 
 class ConvNet(nn.Module):
-    """Two convolutions with batch norm, two fully connected layers (Direct Kolen-Pollack, Table 1).
+    """Two convolutions and two fully connected layers, batch norm before each relu (Direct Kolen-Pollack, Table 3).
 
     Args:
         shape: of one sample, (channels, height, width).
@@ -94,6 +94,7 @@ class ConvNet(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
         self.pool = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(channels * (height // 2) * (width // 2), features)
+        self.norm3 = nn.BatchNorm1d(features)
         self.fc2 = nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class ConvNet(nn.Module):
         x = torch.relu(self.norm1(self.conv1(x)))
         x = torch.relu(self.norm2(self.conv2(x)))
         x = self.pool(x).flatten(1)
-        return self.fc2(torch.relu(self.fc1(x)))
+        return self.fc2(torch.relu(self.norm3(self.fc1(x))))
 
 
 class ResidualBlock(nn.Module):

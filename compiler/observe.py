@@ -17,6 +17,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure
 from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
+from altprop.passes.derive.incoming import noise_name
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.flatten import complete
 from altprop.rules.feedback import DIRECT, EDGE
@@ -59,7 +60,7 @@ class Observer:
         """Reads the results.
 
         Args:
-            values: what the program returned, by slot.
+            values: what the program returned, and the noise that it ran with, by slot.
             gradients: true gradients of the loss, by parameter.
             parameters: by name.
             feedback: feedback parameters by name.
@@ -126,7 +127,8 @@ class _Reader:
         places, weights = [], []
         for name in replaced_parameters(self.graph.locals[c.source], self.graph.region(c.target).outputs):
             weight = self.parameters[name]
-            made = EDGE[c.feedback.kind].substitute(weight, stands.get(name), c.feedback.options)
+            noise = self.values.get(Slot("noise", noise_name(c, name)))
+            made = EDGE[c.feedback.kind].substitute(weight, stands.get(name), noise, c.feedback.options)
             places.append(weight if made is None else made)
             weights.append(weight)
         return _angle(_joined(places), _joined(weights)) if weights else math.nan

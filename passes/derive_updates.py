@@ -19,12 +19,13 @@ from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.again import Stretch, stretch
 from altprop.passes.derive.bare import BareIncoming
-from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
+from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming, noise_name
+from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import TracedLocal
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Incoming, Rule
-from altprop.rules.feedback import BARE, DIRECT
+from altprop.rules.feedback import BARE, DIRECT, EDGE
 from altprop.rules.registry import get
 
 
@@ -109,6 +110,7 @@ class _Deriver:
         for c in self.connections:
             self._collect_source(c)
             self._collect_stretch(c)
+            self._collect_noise(c)
         if self.rule.draws_noise:
             self._add(("noise", self.region.name), contiguous_fake(self.captured, self.region.activity))
         for parameter in self.graph.feedback.values():
@@ -117,6 +119,19 @@ class _Deriver:
         for name in self.region.model_outputs:
             self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
             self._add(("target", name), contiguous_fake(self.captured, name))
+
+    def _collect_noise(self, c: Connection) -> None:
+        """Noise in the form of what a connection's source reads of the region, or of the weights that it stands for."""
+        if _is_direct(c):
+            return
+        local = self.graph.locals[c.source]
+        if self.rule.draws_noise:
+            for name in [name for name in local.sources if name in self.region.outputs]:
+                self._add(("noise", noise_name(c, name)), contiguous_fake(self.captured, name))
+        if EDGE[c.feedback.kind].draws:
+            places = {parameter: node for node, parameter in self.captured.parameters.items()}
+            for name in replaced_parameters(local, self.region.outputs):
+                self._add(("noise", noise_name(c, name)), contiguous_fake(self.captured, places[name]))
 
     def _is_own(self, parameter: FeedbackParameter) -> bool:
         """Whether a parameter stands on a connection into the region, or is one of its auxiliary ones."""
@@ -238,7 +253,8 @@ class _Deriver:
             elif key[:2] == ("out_cotangent", c.source):
                 consumer.out_cotangents[int(key[2])] = value
         names = {p.name: p.stands_for for p in own if p.stands_for}
-        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, names, target)
+        noise = {key[1]: value for key, value in values.items() if key[0] == "noise"}
+        return EdgeIncoming(c, local, consumer, values[("error", c.source)], feedback, names, noise, target)
 
     def _read(self, module: fx.GraphModule, results: Sequence[Value]) -> LocalUpdate:
         graph = module.graph

@@ -121,7 +121,8 @@ class Incoming(Protocol):
         """Sends white noise through the source's forward; returns its correlation with the answer, by feedback name.
 
         For a dense layer that is `h(x)^T x` with `x ~ N(0, std^2)`, summed over samples and, where the layer has
-        several positions a sample, divided by their number.
+        several positions a sample, divided by their number. For rules with `draws_noise`; the noise comes from the same
+        stream as `Local.noise`.
 
         Raises:
             RuleError: the feedback stands for no weights.
@@ -141,7 +142,7 @@ class Rule:
         needs_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
         learns_alone: whether a region needs no signal; then it has no error neurons and no connections.
         listed: whether `available` lists it.
-        draws_noise: whether it reads `local.noise`.
+        draws_noise: whether it reads `local.noise`, or asks a connection to `respond` to noise.
         sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
         recipe: settings under which the rule trains, where the user sets nothing else.

@@ -36,6 +36,7 @@ class WeightMirror(FeedbackAlignment):
     summary: ClassVar[str] = "weight mirror: feedback alignment whose copies learn the weights from noise"
     source: ClassVar[str] = "Akrout et al. 2019"
     learning: ClassVar[bool] = True
+    draws_noise: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(lr=1e-3, lr_schedule="cosine")
 
     noise: float = 1.0

@@ -22,7 +22,7 @@ from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
-from altprop.runtime.noise import Noise
+from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.variant import Call, Variant
@@ -180,7 +180,8 @@ class LocalNet(nn.Module):
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         with untouched(self.model):
-            values = variant.observe(self._given(variant, call, target, counts=False))
+            given = self._given(variant, call, target, counts=False)
+            values = {slot: value for slot, value in given.items() if slot.kind == "noise"} | variant.observe(given)
         observer = variant.compiled.observer
         with untouched(self.model):
             gradients = true_gradients(self.model, call.args, call.kwargs, observer.loss, target)
@@ -310,7 +311,8 @@ class LocalNet(nn.Module):
         graph = self.graph
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
         keywords = tuple(self._compiled().example.kwargs)
-        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise)
+        forms = noise_forms(list(graph.programs.values()))
+        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
 
     @property
     def example_batch(self) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 
 import altprop
 from altprop.nn import Sign
+from altprop.runtime.noise import noise_forms
 
 BOUND = 1e-10
 WIDTHS = (7, 9, 5, 6, 3)
@@ -114,10 +115,12 @@ def assert_equal(actual: Updates, expected: Updates) -> None:
 
 
 def by_program(net: altprop.LocalNet, loss: str) -> None:
+    net.zero_grad()
     net.backward(*make_data(loss))
 
 
 def by_bridge(net: altprop.LocalNet, loss: str) -> None:
+    net.zero_grad()
     x, target = make_data(loss)
     function = {"cross_entropy": nn.CrossEntropyLoss(), "mse": nn.MSELoss()}.get(loss, LOSSES[loss][0])
     function(net(x), target).backward()
@@ -125,18 +128,18 @@ def by_bridge(net: altprop.LocalNet, loss: str) -> None:
 
 RUNS: dict[str, Callable[[altprop.LocalNet, str], None]] = {"program": by_program, "bridge": by_bridge}
 GRID = [
-    pytest.param(activation, bias, loss, run, id=f"{activation}-{'bias' if bias else 'bare'}-{loss}-{run}")
-    for activation, bias, loss, run in (
-        ("tanh", True, "cross_entropy", "program"),
-        ("tanh", False, "mse", "program"),
-        ("relu", True, "mse", "program"),
-        ("relu", False, "cross_entropy_sum", "program"),
-        ("tanh", True, "mse_sum", "program"),
-        ("tanh", True, "cross_entropy", "bridge"),
-        ("relu", False, "mse", "bridge"),
-        ("tanh", False, "cross_entropy_sum", "bridge"),
-    )
+    pytest.param(activation, bias, loss, id=f"{activation}-{'bias' if bias else 'bare'}-{loss}")
+    for activation, bias, loss in itertools.product(("tanh", "relu"), (True, False), LOSSES)
 ]
+"""Every activation with every loss, with and without biases; the layers are not square."""
+
+
+def noise_of(net: altprop.LocalNet) -> dict[str, Array]:
+    """What the next step will draw, by the name of the noise."""
+    count = net.noise.count
+    drawn = net.noise.draw(noise_forms(list(net.graph.programs.values())), BATCH, torch.device("cpu"))
+    net.noise.count = count
+    return {slot.name: value.numpy() for slot, value in drawn.items()}
 
 
 def teaching(loss: str, target: torch.Tensor) -> Array:

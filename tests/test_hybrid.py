@@ -9,6 +9,7 @@ import torch
 from by_hand import (
     BOUND,
     DIRECT,
+    GRID,
     compile_mlp,
     feedback_of,
     make_data,
@@ -46,7 +47,7 @@ def algorithm_1(net: Network, feedback: dict[int, Array], turns: list[bool], los
     return net
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), [("tanh", True, "cross_entropy"), ("relu", False, "mse_sum")])
+@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
 def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

@@ -15,6 +15,11 @@ from altprop.passes.derive.traced import TracedLocal
 from altprop.rules.feedback import DIRECT, EDGE
 
 
+def noise_name(connection: Connection, value: str) -> str:
+    """Name of the noise that a connection wants in the form of a parameter, or of a value that its source reads."""
+    return f"{connection.name}:{value}"
+
+
 class AnyIncoming:
     """What all connections have."""
 
@@ -85,15 +90,28 @@ class EdgeIncoming(AnyIncoming):
         error: torch.Tensor,
         feedback: Mapping[str, torch.Tensor],
         names: Mapping[str, str],
+        noise: Mapping[str, torch.Tensor],
         target: torch.Tensor | None,
     ) -> None:
-        """Takes, beside what all connections have, the parameter that each feedback tensor stands for, by name."""
+        """Takes, beside what all connections have, names and noise.
+
+        Args:
+            connection: the connection.
+            local: of the region that hears.
+            source: of the region that sends.
+            error: of the source.
+            feedback: tensors by name.
+            names: the parameter that each feedback tensor stands for, by the tensor's name.
+            noise: by `noise_name`, as far as the rule and the kind draw any.
+            target: in the form of the output, where the source is one.
+        """
         super().__init__(connection, target)
         self.feedback = feedback
         self.error = error
         self._local = local
         self._source = source
         self._names = names
+        self._noise = noise
         self._kind = EDGE[connection.feedback.kind]
         self._wanted = {k: name for k, name in enumerate(source.local.sources) if name in local.region.outputs}
         self._replaced = self._substitutes()
@@ -104,7 +122,8 @@ class EdgeIncoming(AnyIncoming):
         found: dict[str, torch.Tensor] = {}
         for name in replaced_parameters(self._source.local, self._local.region.outputs):
             weight = self._source.parameters[name]
-            made = self._kind.substitute(weight, own.get(name), self.connection.feedback.options)
+            noise = self._noise.get(noise_name(self.connection, name))
+            made = self._kind.substitute(weight, own.get(name), noise, self.connection.feedback.options)
             if made is not None:
                 found[name] = made
         return found
@@ -144,7 +163,7 @@ class EdgeIncoming(AnyIncoming):
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """White noise at the source's inputs, correlated with the pre-activation that answers it, per position."""
         source = self._source
-        inputs = {name: torch.randn_like(source.value(name)) * std for name in self._wanted.values()}
+        inputs = {name: self._noise[noise_name(self.connection, name)] * std for name in self._wanted.values()}
         answer = source.local.results[("value", source.region.preactivation)]
         assert answer is not None
         known = run_nodes(closure([answer]), source.known_inputs(inputs))

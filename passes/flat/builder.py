@@ -40,10 +40,10 @@ class FlatBuilder:
 
         for region in self.source.regions:
             update = self.source.updates.get(region.name)
-            if update is not None and ("noise", region.name) in update.inputs.values():
-                fake = contiguous_fake(self.captured, region.activity)
-                made = self.placeholder(Slot("noise", region.name), "noise", fake)
-                self.values[("noise", region.name)] = made
+            for node in update.graph.nodes if update is not None else ():
+                key = update.inputs.get(node.name, ())
+                if key[:1] == ("noise",):
+                    self.values[key] = self.placeholder(Slot("noise", key[1]), "noise", node.meta["val"])
 
     def _slot(self, placeholder: str) -> Slot:
         captured = self.captured

@@ -23,6 +23,7 @@ class EdgeKind:
         name: its name in plans.
         stores: whether a connection has tensors of its own.
         learnable: whether a rule may move them.
+        draws: whether it takes standard normal numbers of the weights' shapes, drawn anew at every step.
         distribution: of what is drawn, unless an option says otherwise.
     """
 
@@ -30,10 +31,20 @@ class EdgeKind:
     options: tuple[str, ...] = ("distribution", "scale")
     stores: bool = False
     learnable: bool = False
+    draws: bool = False
     distribution: str = "xavier_normal"
 
-    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
-        """Returns what stands in a weight's place, or None for the weight itself."""
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
+        """Returns what stands in a weight's place, or None for the weight itself.
+
+        Args:
+            weight: the weight.
+            own: the connection's tensor for it, where the kind stores any.
+            noise: of the weight's shape, where the kind draws any.
+            options: of the connection.
+        """
         return None
 
     def magnitude(self, weight: torch.Tensor, options: Options) -> float:
@@ -50,7 +61,9 @@ class Forward(EdgeKind):
     learnable = True
     distribution = "kaiming_uniform"
 
-    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
         """The tensor."""
         return own
 
@@ -60,7 +73,9 @@ class Sign(EdgeKind):
 
     name = "sign"
 
-    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
         """`sign(W)` times the width."""
         return torch.sign(weight) * self.magnitude(weight, options)
 
@@ -69,10 +84,14 @@ class SignBatch(EdgeKind):
     """The weight's sign, with magnitudes that are drawn for every batch."""
 
     name = "sign_batch"
+    draws = True
 
-    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
         """`sign(W) |M|`."""
-        return torch.sign(weight) * torch.randn_like(weight).abs() * self.magnitude(weight, options)
+        assert noise is not None
+        return torch.sign(weight) * noise.abs() * self.magnitude(weight, options)
 
 
 class SignFixed(EdgeKind):
@@ -81,7 +100,9 @@ class SignFixed(EdgeKind):
     name = "sign_fixed"
     stores = True
 
-    def substitute(self, weight: torch.Tensor, own: torch.Tensor | None, options: Options) -> torch.Tensor | None:
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
         """`sign(W) |M|`."""
         assert own is not None
         return torch.sign(weight) * own.abs()

@@ -1,6 +1,6 @@
 """What all runtimes of schedules share: cutting a batch into micro-batches, the optimizer's numbers, the loss."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
-from altprop.ir.program import Slot
 from altprop.ir.schedule import Lowered, Schedule, residents
 from altprop.runtime.executor import Bindings
-from altprop.runtime.noise import Noise
+from altprop.runtime.noise import Form, Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call
 
@@ -27,6 +26,7 @@ class NetTensors:
         optimizer: the optimizer inside the program.
         state: its tensors and step count.
         noise: draws what programs want of it.
+        noise_forms: what a step of the whole net wants.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class NetTensors:
         optimizer: Optimizer | None,
         state: OptimizerState,
         noise: Noise,
+        noise_forms: Sequence[Form],
     ) -> None:
         if optimizer is None:
             raise ScheduleError("a schedule runs whole steps: give altprop.compile an optimizer=altprop.optim....")
         self.bindings, self.inputs, self.keywords = bindings, inputs, keywords
-        self.optimizer, self.state, self.noise = optimizer, state, noise
+        self.optimizer, self.state = optimizer, state
+        self.noise, self.noise_forms = noise, noise_forms
 
 
 class Runtime:
@@ -108,7 +110,7 @@ class Runtime:
 
     def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
         """All inputs, targets and noise, cut into micro-batches."""
-        return self._cut(self._named_inputs(inputs) | self._named_targets(target) | self._named_noise())
+        return self._cut(self._named_inputs(inputs) | self._named_targets(target)) | self._noise()
 
     def _named_inputs(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
@@ -120,16 +122,17 @@ class Runtime:
         tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
         return {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
 
-    def _named_noise(self) -> dict[str, torch.Tensor]:
-        """Noise for the whole batch: the numbers that `net.step` would draw. Every process draws all of it."""
-        size = self.schedule.batch // self.schedule.microbatches
-        forms = []
-        for name, form in self.schedule.forms.items():
-            if name.startswith("noise:"):
-                sizes = [(form.shape[0] // size, 0), *((0, length) for length in form.shape[1:])]
-                forms.append((Slot("noise", name.removeprefix("noise:")), getattr(torch, form.dtype), tuple(sizes)))
+    def _noise(self) -> dict[str, torch.Tensor]:
+        """The numbers that `net.step` would draw, cut where they are a batch's. Every process draws all of them."""
+        count = self.schedule.microbatches
+        forms = [form for form in self.net.noise_forms if f"noise:{form[0].name}" in self.schedule.forms]
         drawn = self.net.noise.draw(forms, self.schedule.batch, torch.device("cpu"))
-        return {f"noise:{slot.name}": value for slot, value in drawn.items()}
+        found: dict[str, torch.Tensor] = {}
+        for slot, _, sizes in forms:
+            of_batch = bool(sizes) and sizes[0][0] > 0
+            parts = drawn[slot].chunk(count) if of_batch else [drawn[slot]] * count
+            found |= {f"noise:{slot.name}@{index}": part for index, part in enumerate(parts)}
+        return found
 
     def _cut(self, named: Mapping[str, Any]) -> dict[str, Any]:
         count = self.schedule.microbatches

@@ -93,11 +93,10 @@ class DistributedRuntime(Runtime):
         if (reads_input and inputs is None) or (reads_target and target is None):
             what = "inputs" if inputs is None and reads_input else "a target"
             raise ScheduleError(f"rank {dist.get_rank()} runs tasks that read {what}: pass it to step().")
-        named = self._named_noise()
-        if not self._needs:
-            return {}
-        named |= self._named_inputs(inputs) if reads_input else {}
-        return self._cut(named | (self._named_targets(target) if reads_target else {}))
+        noise = self._noise()
+        named = self._named_inputs(inputs) if reads_input else {}
+        named |= self._named_targets(target) if reads_target else {}
+        return self._cut(named) | noise if self._needs else {}
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
         self.worker.start({name: given[name] for name in self._needs}, scalars)
