@@ -16,7 +16,7 @@ class FixedRandomSign(FeedbackAlignment):
     """Feedback by the sign of the weights, with magnitudes drawn once.
 
     Attributes:
-        distribution: whose width is taken; "xavier_normal" by default.
+        distribution: of the magnitudes; "xavier_uniform" by default.
         scale: multiplies the width.
     """
 
@@ -26,4 +26,4 @@ class FixedRandomSign(FeedbackAlignment):
     recipe: ClassVar[Recipe] = Recipe(lr=2.5e-3, lr_schedule="cosine")
     kind: ClassVar[str] = "sign_fixed"
 
-    distribution: str = "xavier_normal"
+    distribution: str = "xavier_uniform"

@@ -58,7 +58,7 @@ class RecursiveLRA(Rule):
         p: norm of the discrepancy.
         q: its power.
         kappa: weight of a region's discrepancy; a number, or numbers by globs over names, first match first.
-        mixed: share a of the error in `a e + (1 - a) sign(z - y)`.
+        mixed: share a of the error in `a e + (1 - a) sign(z - y)`; a number, or numbers by globs as for kappa.
         largest: updates of a larger norm are projected to it (`c D / ||D||`); 0 for none.
     """
 
@@ -79,7 +79,7 @@ class RecursiveLRA(Rule):
     p: float = 2.0
     q: float = 2.0
     kappa: float | Mapping[str, float] = 1.0
-    mixed: float = 1.0
+    mixed: float | Mapping[str, float] = 1.0
     largest: float = 0.0
 
     def __post_init__(self) -> None:
@@ -89,7 +89,8 @@ class RecursiveLRA(Rule):
             raise RuleError(f'reclra: inner="{self.inner}"; choose from {tuple(_INNER)}.')
         if self.p < 1 or self.q <= 0:
             raise RuleError(f"reclra: p={self.p}, q={self.q}; p is 1 or more, q above 0.")
-        if not 0 <= self.mixed <= 1:
+        shares = self.mixed.values() if isinstance(self.mixed, Mapping) else [self.mixed]
+        if not all(0 <= share <= 1 for share in shares):
             raise RuleError(f"reclra: mixed={self.mixed}; it is a share, from 0 to 1.")
         if self.largest < 0:
             raise RuleError(f"reclra: largest={self.largest}; it is a norm, 0 for none.")
@@ -110,9 +111,9 @@ class RecursiveLRA(Rule):
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
         v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
         e = v if self.p == self.q == 2 else self._derivative(v)
-        if self.mixed != 1:
-            e = self.mixed * e + (1 - self.mixed) * torch.sign(v)
-        kappa = self._kappa(local.region.name)
+        share, kappa = (_of_region(value, local.region.name) for value in (self.mixed, self.kappa))
+        if share != 1:
+            e = share * e + (1 - share) * torch.sign(v)
         return e if kappa == 1 else kappa * e
 
     def _derivative(self, v: torch.Tensor) -> torch.Tensor:
@@ -122,11 +123,6 @@ class RecursiveLRA(Rule):
             return e
         norm = v.abs().pow(self.p).sum(list(range(1, v.dim())), keepdim=True).pow(1 / self.p)
         return torch.where(norm > 0, e * norm.clamp_min(torch.finfo(v.dtype).tiny) ** (self.q - self.p), e)
-
-    def _kappa(self, region: str) -> float:
-        if not isinstance(self.kappa, Mapping):
-            return float(self.kappa)
-        return next((float(k) for glob, k in self.kappa.items() if fnmatch.fnmatchcase(region, glob)), 1.0)
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
@@ -151,6 +147,18 @@ class RecursiveLRA(Rule):
             text = super().error_equation()
         else:
             term = f"||v||_{self.p:g}^{self.q - self.p:g} |v|^{self.p - 1:g} sign(v)"
-            share = "" if self.mixed == 1 else f"{self.mixed:g} {term} + {1 - self.mixed:g} sign(v)"
-            text = f"e = {share or term}, v = z - phi(h - {self.beta} d)"
+            text = f"e = {self._shared(term)}, v = z - phi(h - {self.beta} d)"
         return text if self.kappa == 1 else f"{text}; times kappa = {self.kappa}"
+
+    def _shared(self, term: str) -> str:
+        """The error as a text, mixed with the sign as far as `mixed` says so."""
+        if isinstance(self.mixed, Mapping):
+            return f"a {term} + (1 - a) sign(v), a = {dict(self.mixed)}"
+        return term if self.mixed == 1 else f"{self.mixed:g} {term} + {1 - self.mixed:g} sign(v)"
+
+
+def _of_region(value: float | Mapping[str, float], region: str) -> float:
+    """A number that is given for all regions, or by globs over their names; 1 where no glob fits."""
+    if not isinstance(value, Mapping):
+        return float(value)
+    return next((float(one) for glob, one in value.items() if fnmatch.fnmatchcase(region, glob)), 1.0)

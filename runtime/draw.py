@@ -33,6 +33,12 @@ def _normal(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tenso
     return torch.randn(spec.shape, generator=_generator(seed, spec.name)) * spec.scale
 
 
+def _balanced(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:
+    """Normal numbers, less their mean over the sources; those of a single source stay."""
+    drawn = _normal(seed, spec, weights)
+    return drawn - drawn.mean(0) if len(drawn) > 1 else drawn
+
+
 def _uniform(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:
     return (torch.rand(spec.shape, generator=_generator(seed, spec.name)) * 2 - 1) * spec.scale
 
@@ -95,6 +101,7 @@ Draw = Callable[[int, FeedbackParameter, Weights], torch.Tensor]
 
 _DRAWS: dict[str, Draw] = {
     "normal": _normal,
+    "balanced": _balanced,
     "kaiming_normal": _normal,
     "xavier_normal": _normal,
     "uniform": _uniform,

@@ -284,6 +284,17 @@ def test_hebbian_forward_shaped_feedback() -> None:
     assert_equal(found_updates(net, CHAIN), textbook.rec_lra(network, x.numpy(), top, feedback, scale, how))
 
 
+@pytest.mark.parametrize("kind", ["dense", "channel", "low_rank"])
+def test_balanced_feedback_does_not_hear_what_all_sources_share(kind: str) -> None:
+    options = {"rank": 2} if kind == "low_rank" else {}
+    net = compile_mlp(make_mlp("tanh", True), f"dfa(kind='{kind}', distribution='balanced', options={options})", "mse")
+    matrix = low_rank if kind == "low_rank" else plain
+    for layer in DIRECT:
+        found = matrix(tensors(net), layer)
+        assert np.abs(found.sum(0)).max() < 1e-6
+        assert np.linalg.norm(found) > 0.5
+
+
 def test_draws_depend_on_seed_and_name_alone() -> None:
     net = spec_of("sparse", 30, "{'nonzeros': 2, 'rank': 10}")
     for spec in net.graph.feedback.values():

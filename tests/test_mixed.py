@@ -232,14 +232,16 @@ def test_kappa_by_region() -> None:
         assert torch.allclose(grads[1][name], factor * grad, rtol=0, atol=1e-12)
 
 
-def test_hebbian_inside_blocks() -> None:
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_hebbian_inside_blocks(activation: str) -> None:
     """No error pathway inside: the region's own activity and input move it, by Oja's rule."""
-    model = make_mlp("tanh", True)
-    network = to_network(model, "tanh")
+    model = make_mlp(activation, True)
+    network = to_network(model, activation)
     net = compile_mlp(model, "reclra(inner='hebbian')", "cross_entropy", plan="blocks(gap=2)")
     assert list(net.feedback) == [f"{name_of(3)}->{name_of(2)}", f"{name_of(3)}->{name_of(1)}"]
     x, target = make_data("cross_entropy")
     z = network.forward(x.numpy())[1][0]
+    assert ((z**2).mean(0).max() > 1) == (activation == "relu")
     weight, bias = textbook.oja(network.weights[0], network.biases[0], x.numpy(), z, 1.0)
     net.backward(x, target)
     layer = model[0]
@@ -251,11 +253,47 @@ def test_hebbian_inside_blocks() -> None:
     assert net.explain()[f"{name_of(0)}.weight"].signal == ""
 
 
+def test_hebbian_weights_stay_bounded() -> None:
+    """Large inputs and units that do not saturate: Oja's decay alone would overshoot, further at every step."""
+    model = make_mlp("relu", True)
+    net = compile_mlp(
+        model,
+        "reclra(inner='hebbian')",
+        "cross_entropy",
+        plan="blocks(gap=2)",
+        optimizer=altprop.optim.SGD(lr=0.5, feedback_lr=0.0),
+    )
+    x, target = make_data("cross_entropy")
+    for _ in range(30):
+        net.step(10 * x, target)
+    weight = model.get_parameter(f"{name_of(0)}.weight")
+    assert float(weight.detach().norm(dim=1).max()) <= float((10 * x).norm(dim=1).max()) + 1
+
+
+def test_shares_of_mixed_error_neurons_by_region() -> None:
+    """One share where a skip-error connection ends, another where a neighbour is heard."""
+    x, target = make_data("cross_entropy")
+    rule = "reclra(beta=0.4, feedback_learning='fixed', mixed={%s})"
+    by_region = f"'{name_of(0)}': 0.24, '*': 0.19"
+    grads = []
+    for shares in (by_region, "'*': 0.24", "'*': 0.19"):
+        model = make_mlp("tanh", True)
+        net = compile_mlp(model, rule % shares, "cross_entropy", plan="blocks(gap=2)")
+        net.backward(x, target)
+        grads.append([model.get_parameter(f"{name_of(layer)}.weight").grad for layer in (0, 2)])
+    assert torch.equal(grads[0][1], grads[2][1])  # type: ignore[arg-type]
+    assert not torch.equal(grads[0][1], grads[1][1])  # type: ignore[arg-type]
+    assert not torch.equal(grads[0][0], grads[2][0])  # type: ignore[arg-type]
+    text = altprop.rules.get(rule % by_region).error_equation()
+    assert "+ (1 - a) sign(v), a = {" in text
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
         ("reclra(p=0.5)", "p is 1 or more"),
         ("reclra(mixed=2)", "mixed=2; it is a share"),
+        ("reclra(mixed={'*': 2})", "it is a share"),
         ("reclra(largest=-1)", "it is a norm, 0 for none"),
         ("reclra(inner='dfa')", 'inner="dfa"; choose from'),
         ("dfa_head(features='dfa')", 'features="dfa"; choose "bp" or "frozen"'),

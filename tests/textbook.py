@@ -285,6 +285,8 @@ def project(direction: Array, largest: float) -> Array:
 
 
 def oja(weight: Array, bias: Array, x: Array, z: Array, rate: float) -> tuple[Array, Array]:
-    """Oja's rule, to descend along: `-r (z^T x - diag(sum z^2) W)`, and the same for a bias with input 1."""
+    """Oja's rule, to descend along: `-r (z^T x - diag(sum z^2) W) / max(mean z^2, 1)`; a bias has the input 1."""
     energy = (z**2).sum(0)
-    return -rate * (z.T @ x - energy[:, None] * weight), -rate * (z.sum(0) - energy * bias)
+    largest = np.maximum(energy / len(z), 1.0)
+    moved = -rate * (z.T @ x - energy[:, None] * weight) / largest[:, None]
+    return moved, -rate * (z.sum(0) - energy * bias) / largest

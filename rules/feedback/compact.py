@@ -12,6 +12,7 @@ With `n` units of the error and `m` units of the activity, a matrix holds `n m` 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -71,7 +72,10 @@ class LowRank(DirectKind):
         n, m = _sizes(place, self.name)
         rank = _whole(place, "rank", None, min(n, m))
         right = drawn(place, (rank, *(int(size) for size in place.target.shape[1:])), "", sources=n)
-        return [Part((n, rank), "left", "normal", 1 / math.sqrt(rank)), right]
+        left = Part((n, rank), "left", "normal", 1 / math.sqrt(rank))
+        if right.distribution == "balanced":  # the sources stand on the left
+            left, right = replace(left, distribution="balanced"), replace(right, distribution="normal")
+        return [left, right]
 
     def project(self, error: torch.Tensor, tensors: Tensors, activity: torch.Tensor, options: Options) -> torch.Tensor:
         """`(e U) V`."""

@@ -147,14 +147,17 @@ def need_batch(target: Shape, kind: str) -> None:
         )
 
 
-DISTRIBUTIONS = ("normal", "uniform", "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal")
+DISTRIBUTIONS = (
+    "normal", "uniform", "balanced", "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal"
+)  # fmt: skip
 
 
 def width(distribution: str, shape: Sequence[int]) -> float:
     """Own width of a distribution over (sources, ...): the standard deviation, or the half width if uniform.
 
-    "normal" and "uniform" keep a message as large as the error that made it: variance 1 / sources. "kaiming" is that
-    of torch's layers, variance 1 / (3 fan in); "xavier" has variance 2 / (fan in + fan out).
+    "normal" and "uniform" keep a message as large as the error that made it: variance 1 / sources. "balanced" is
+    normal, but what a unit hears from all sources sums to zero, so that an error which all sources share is not heard.
+    "kaiming" is that of torch's layers, variance 1 / (3 fan in); "xavier" has variance 2 / (fan in + fan out).
 
     Raises:
         PlanError: unknown distribution.
@@ -165,6 +168,7 @@ def width(distribution: str, shape: Sequence[int]) -> float:
     widths: dict[str, Any] = {
         "normal": 1 / math.sqrt(sources),
         "uniform": math.sqrt(3 / sources),
+        "balanced": 1 / math.sqrt(sources),
         "kaiming_uniform": 1 / math.sqrt(inputs),
         "kaiming_normal": 1 / math.sqrt(3 * inputs),
         "xavier_uniform": math.sqrt(6 / (inputs + outputs)),
