@@ -79,7 +79,8 @@ def compile(
         example_kwargs: keyword inputs.
         plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path
             of a file; "auto" weighs many for `devices` (`net.graph.options["weighed"]` says what it weighed).
-        regions: "layer", "block", or globs over module names.
+        regions: "layer" (attention is one region with its projections), "operator" (its output projection is one of
+            its own), "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`.
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
         devices: None, one device that the model is on already, or a number or list of devices: what plan="auto"

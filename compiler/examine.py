@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture import capture
+from altprop.compiler.judge_cut import judge_cut, offer_cut
 from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
@@ -99,9 +100,13 @@ class _Examiner:
         if captured is not None:
             self.findings += _parameter_findings(self.model, captured)
             graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph("captured", captured)).graph)
+            if graph is None and (offer := offer_cut(captured, regions)):
+                self.findings.append(Finding("note", "", offer))
         if graph is not None:
             self._linearize(graph)
             self.findings += _region_findings(graph)
+            if problem := judge_cut(graph.captured, graph.regions, regions):
+                self.findings.append(Finding("warning", "", problem))
         order = ("error", "warning", "note")
         ranked = sorted(dict.fromkeys(self.findings), key=lambda finding: order.index(finding.level))
         return Report(tuple(ranked), graph, self.seconds)
@@ -174,11 +179,6 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
             )
         if region.ports:
             yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
-        if region.shape[:1] != ("N",):
-            yield Finding(
-                "warning", region.name, f"its activity has the shape {region.shape}, not the batch first: "
-                'direct feedback needs regions="block" or positions'
-            )  # fmt: skip
     if outputs:
         size = sum(region.units for region in graph.regions) * outputs[-1].error_units
         if size > _LARGE_FEEDBACK:

@@ -19,13 +19,16 @@ from altprop.passes.cut.layers import cut_layers
 from altprop.passes.cut.operators import is_complex, is_floating
 from altprop.passes.cut.roles import Roles, find_roles
 
+GRANULARITIES = ("layer", "operator", "block")
+
 
 @dataclasses.dataclass(frozen=True)
 class CutRegions(Pass):
     """Cuts at layer granularity, at block granularity, or around the modules that globs name.
 
     Attributes:
-        regions: "layer", "block", or a tuple of globs over module paths.
+        regions: "layer"; "operator", which differs in attention, whose output projection is then a region of its own;
+            "block"; or a tuple of globs over module paths.
     """
 
     requires: ClassVar[str] = "captured"
@@ -41,7 +44,8 @@ class CutRegions(Pass):
             raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
         _refuse_complex(captured, roles)
         blocks = find_blocks(captured, roles)
-        groups = cut_layers(captured, roles, block_of(captured, self._whole(captured, blocks)))
+        whole = block_of(captured, self._whole(captured, blocks))
+        groups = cut_layers(captured, roles, whole, whole_attention=self.regions != "operator")
         builder = _Builder(captured, roles, groups, blocks)
         builder.join_shapeless()
         regions = builder.build()
@@ -51,7 +55,7 @@ class CutRegions(Pass):
 
     def _whole(self, captured: CapturedGraph, blocks: Sequence[str]) -> Sequence[str]:
         recurrent = find_recurrent(captured)
-        if self.regions == "layer":
+        if self.regions in ("layer", "operator"):
             return recurrent
         if self.regions == "block":
             if not blocks:
@@ -60,7 +64,8 @@ class CutRegions(Pass):
                 )
             return (*blocks, *recurrent)
         if isinstance(self.regions, str):
-            raise CompileError(f'regions="{self.regions}" is neither "layer" nor "block" nor a list of globs.')
+            known = '", "'.join(GRANULARITIES)
+            raise CompileError(f'regions="{self.regions}" is neither one of "{known}" nor a list of globs.')
         return (*match_globs(captured, self.regions), *recurrent)
 
 

@@ -83,12 +83,12 @@ def test_example_is_tested(path: Path) -> None:
 
 def test_citation_graph(data_dir: Path) -> None:
     shown = run("citation_graph.py", "--data-dir", data_dir, "--epochs", "12", "--seeds", "1")
-    assert "DFA       test accuracy" in shown
-    assert "points behind backprop" in shown
+    assert "dfa  test accuracy" in shown
+    assert "points behind bp" in shown
 
 
 def test_characters(data_dir: Path) -> None:
-    size = ["--steps", "40", "--length", "8", "--rules", "dfa", "--frozen"]
+    size = ["--steps", "40", "--length", "8", "--rules", "dfa"]
     shown = run("characters.py", "--data-dir", data_dir, "--model", "lstm", *size)
     assert "entropy of single characters 3.3" in shown
     assert "lstm by dfa: validation loss" in shown

@@ -67,8 +67,8 @@ def test_forward_shaped_feedback_names_the_jacobian() -> None:
 
 
 def test_a_region_that_hears_twice_adds_the_messages() -> None:
-    (found,) = lines("encoder", "bp", "chain", "error layer.self_attn.out_proj")
-    out = "layer.self_attn.out_proj"
+    (found,) = lines("encoder", "bp", "chain", "error layer.self_attn")
+    out = "layer.self_attn"
     assert f"d = J[layer.linear2->{out}]^T e[layer.linear2] + J[layer.linear1->{out}]^T e[layer.linear1]" in found
 
 

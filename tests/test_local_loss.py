@@ -195,7 +195,7 @@ def refuse(model: nn.Module, x: torch.Tensor, rule: Any = "local_loss", **option
 
 def test_clear_errors_where_it_does_not_apply() -> None:
     with pytest.raises(altprop.RuleError, match=r'region "layer.self_attn" has an activity of shape .* Use dfa'):
-        refuse(Encoder(), torch.randn(3, 6, 8))
+        refuse(Encoder(), torch.randn(3, 6, 8), regions="operator")
     with pytest.raises(altprop.RuleError, match=r'region "0" hears from no output region.*use plan="direct"'):
         refuse(make_mlp("tanh", True), make_data("mse")[0], plan="chain")
     with pytest.raises(altprop.RuleError, match=r"local_loss: beta=2.0; it is a share, from 0 to 1"):

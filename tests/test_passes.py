@@ -257,10 +257,11 @@ def test_a_region_is_one_layer_and_what_follows_it() -> None:
 
 def test_projections_that_meet_are_one_region() -> None:
     case = Case("attention", Attention, ZOO["attention"].inputs, ZOO["attention"].target)
-    names = {region.name: region.parameters for region in regions_of(case)}
-    owners = {p: name for name, parameters in names.items() for p in parameters}
-    assert set(owners) == {name for name, _ in case.model().named_parameters()}
-    assert owners["one.in_proj_weight"] != owners["one.out_proj.weight"]
+    for granularity, whole in (("layer", True), ("operator", False)):
+        names = {region.name: region.parameters for region in regions_of(case, granularity)}
+        owners = {p: name for name, parameters in names.items() for p in parameters}
+        assert set(owners) == {name for name, _ in case.model().named_parameters()}
+        assert (owners["one.in_proj_weight"] == owners["one.out_proj.weight"]) == whole
 
 
 def test_a_second_call_is_a_region_of_its_own() -> None:
@@ -275,7 +276,7 @@ def test_globs_cut_whole_modules() -> None:
     assert set(layer.parameters) == inside
 
 
-@pytest.mark.parametrize("regions", ["layer", ("layer",), ("layer.self_attn", "layer.linear*")])
+@pytest.mark.parametrize("regions", ["layer", "operator", ("layer",), ("layer.self_attn", "layer.linear*")])
 def test_any_cut_is_autograd_under_bp(regions: Any) -> None:
     case = ZOO["encoder_layer"]
     model = case.model()

@@ -8,6 +8,7 @@ import yaml
 
 from altprop.data import available as data_sets
 from altprop.models import ACTIVATIONS
+from altprop.passes.cut_regions import GRANULARITIES
 
 MODEL_HELP = "mlp, convnet, resnet20 (or any resnet of 6n+2 layers), or a class of your own as file.py:Name."
 
@@ -36,7 +37,7 @@ Plan = Annotated[
 ]
 Regions = Annotated[
     str | None,
-    typer.Option(help="layer, block, or module-name globs with commas between.", show_default="layer"),
+    typer.Option(help="layer, operator, block, or module-name globs with commas between.", show_default="layer"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", show_default="0")]
 InputShape = Annotated[
@@ -89,5 +90,5 @@ def parse_pairs(pairs: list[str]) -> dict[str, Any]:
 
 
 def parse_regions(text: str) -> str | list[str]:
-    """Read "layer", "block", or globs with commas between."""
-    return text if text in ("layer", "block") else [part.strip() for part in text.split(",")]
+    """Read "layer", "operator", "block", or globs with commas between."""
+    return text if text in GRANULARITIES else [part.strip() for part in text.split(",")]

@@ -3,6 +3,7 @@
 * A norm or a scale goes with the layer before it when it alone reads that layer's linear result; else with the
   layer that it feeds.
 * Parallel projections that meet in one operator without parameters are one region with the join.
+* Attention is one region with its projections, the one behind it included, unless operators are to stand alone.
 * An operator that joins several regions (a residual add) belongs to the one on the longest path.
 """
 
@@ -12,22 +13,31 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.passes.cut.groups import Group, Groups
-from altprop.passes.cut.operators import is_mixing, is_multiplying, is_nonlinear
+from altprop.passes.cut.operators import is_fused_attention, is_mixing, is_multiplying, is_nonlinear, is_product
 from altprop.passes.cut.roles import Roles
 
 
-def cut_layers(captured: CapturedGraph, roles: Roles, blocks: Callable[[fx.Node], str] | None = None) -> Groups:
+def cut_layers(
+    captured: CapturedGraph,
+    roles: Roles,
+    blocks: Callable[[fx.Node], str] | None = None,
+    *,
+    whole_attention: bool = True,
+) -> Groups:
     """Groups the main nodes into layers.
 
     Args:
         captured: the forward graph.
         roles: the role of every node.
         blocks: says which whole submodule a node belongs to, or ""; each such submodule is one group.
+        whole_attention: whether attention and the projection of its result are one group.
     """
     cutter = _Cutter(captured, roles, blocks or (lambda node: ""))
     for name in roles.main:
         cutter.place(captured.node(name))
     cutter.settle()
+    if whole_attention:
+        cutter.join_attention()
     return cutter.groups
 
 
@@ -128,6 +138,18 @@ class _Cutter:
                 if self.groups.can_merge(last, group):
                     self.groups.merge(last, group)
 
+    def join_attention(self) -> None:
+        """Joins attention with the projection that alone reads its result, unless that is the model's output."""
+        for group in self.groups.all():
+            readers = self.groups.consumers(group)
+            if len(readers) != 1 or self._is_block(group) or self._is_block(readers[0]):
+                continue
+            last = last_attention(group, self.groups)
+            if last is None or not self.groups.consumers(readers[0]):
+                continue
+            if not _acts_behind(last, group) and self.groups.can_merge(group, readers[0]):
+                self.groups.merge(group, readers[0])
+
     def _free_sources(self, group: Group) -> list[Group]:
         return [g for g in self.groups.sources(group) if not self._is_block(g)]
 
@@ -166,6 +188,27 @@ def _after_activation(node: fx.Node, group: Group, groups: Groups) -> bool:
             return True
         stack.extend(current.all_input_nodes)
     return False
+
+
+def last_attention(group: Group, groups: Groups) -> fx.Node | None:
+    """The product by which attention in a group ends: fused, or the second of two products of activities."""
+    inside = set(group.nodes)
+    products = [
+        node
+        for node in group.nodes
+        if is_product(node) and sum(source in groups.of and source in inside for source in node.all_input_nodes) > 1
+    ]
+    whole = [node for node in products if is_fused_attention(node)]
+    return products[-1] if whole or len(products) > 1 else None
+
+
+def _acts_behind(node: fx.Node, group: Group) -> bool:
+    """Whether a non-linearity of the group follows a node."""
+    after = {node}
+    for other in group.nodes:
+        if any(source in after for source in other.all_input_nodes):
+            after.add(other)
+    return any(is_nonlinear(other) for other in after)
 
 
 def _has_activation(group: Group) -> bool:

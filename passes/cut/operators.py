@@ -38,6 +38,9 @@ _MIXING = {
 # Operators that multiply two values; where two projections meet in one, they are one region.
 _MULTIPLYING = {"mul", "bmm", "mm", "matmul", "baddbmm", "scaled_dot_product_attention", "einsum"}
 
+# Operators that multiply matrices; attention multiplies two activities so.
+_PRODUCTS = {"bmm", "mm", "matmul", "baddbmm", "einsum"}
+
 # Elementwise operators that are linear in each of their inputs.
 _LINEAR = {
     "add",
@@ -119,6 +122,16 @@ def is_mixing(node: fx.Node) -> bool:
 def is_multiplying(node: fx.Node) -> bool:
     """Whether the operator multiplies its inputs with each other."""
     return short_name(node) in _MULTIPLYING
+
+
+def is_product(node: fx.Node) -> bool:
+    """Whether the operator is a product of matrices, or a fused attention."""
+    return short_name(node) in _PRODUCTS or is_fused_attention(node)
+
+
+def is_fused_attention(node: fx.Node) -> bool:
+    """Whether the operator is attention as a whole."""
+    return "scaled_dot_product" in short_name(node)
 
 
 def is_moving(node: fx.Node) -> bool:

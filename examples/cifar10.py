@@ -1,0 +1,219 @@
+"""ResNet-20 on CIFAR-10 by every rule, beside a control whose features stay as they were drawn.
+
+    python examples/cifar10.py --data-dir data --threads 2
+    python examples/cifar10.py --data-dir data --rules dfa,reclra --epochs 1 --train-size 9000
+
+All rules get the same initial weights and the same batches, each its own recipe (`altprop rules` lists them) unless
+`SETTINGS` says otherwise, and a learning rate that falls to zero along a cosine, step by step. The control trains the
+output layer alone, on features of random convolutions. Every finished run is written to the results file at once;
+a rule that it holds under the same settings is not trained again, so that a run can be broken off and taken up.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import altprop
+from altprop.data import BatchSampler, DataError, DataSet, load
+from altprop.models import build
+from altprop.training import RunConfig, evaluate
+from altprop.training.build import build_net
+from altprop.training.logs import write_json
+
+CONTROL = "output layer alone"
+_INVERSES = {"optimizer": "adam", "lr": 1e-3, "feedback_lr": 2e-3}
+# What differs from a rule's recipe, by rule, and why.
+SETTINGS: dict[str, dict[str, Any]] = {
+    # One layer on fixed features wants a higher rate than twenty that learn together.
+    CONTROL: {"lr": 0.01},
+    # The output averages every channel over space, so the true gradient is one value a channel, up to the activation.
+    **{name: {"rule": f"{name}(kind='channel')"} for name in ("dfa", "sdfa", "dkp", "drtp", "reclra")},
+    # At a beta of 0.1 errors fade from layer to layer, and of twenty layers the first would get none that counts; error
+    # synapses of the weights' own shape learn what a convolution does, where those by position see its middle alone.
+    "lra_e": {"rule": "lra_e(beta=0.5, kind='forward')"},
+    # An inverse of the first stage would hold 16,384 x 16,384 numbers: the last stage alone learns.
+    "dtp": {"rule": {"stage3*": "dtp", "fc": "dtp", "*": "frozen"}, **_INVERSES},
+    "tp": {"rule": {"stage3*": "tp", "fc": "tp", "*": "frozen"}, **_INVERSES},
+}
+POINTS = 16
+"""Points of the training curve in every epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every rule is given: the data, and how long it may learn."""
+
+    data: DataSet
+    epochs: int
+    batch_size: int
+    seed: int
+
+    def config(self, label: str, **more: Any) -> RunConfig:
+        """The settings of a run: the rule's recipe, and what differs from it."""
+        rule = "bp" if label == CONTROL else label
+        own = {"rule": rule, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        return RunConfig.model_validate(own | SETTINGS.get(label, {}) | more)
+
+    def settings(self, config: RunConfig) -> dict[str, Any]:
+        """Everything that decides the numbers of a run, as JSON holds it."""
+        kept = {"rule", "plan", "regions", "optimizer", "lr", "momentum", "weight_decay", "feedback_lr", "epochs"}
+        kept |= {"feedback_weight_decay", "lr_schedule", "batch_size", "seed"}
+        return {**config.model_dump(mode="json", include=kept, exclude_none=True), "samples": len(self.data.train)}
+
+
+def train(task: Task, label: str, config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """Train once; returns the settings, the curve of the training loss, and accuracies in percent."""
+    torch.manual_seed(task.seed)
+    model = build("resnet20", task.data.shape, task.data.classes)
+    if label == CONTROL:
+        model.requires_grad_(False)
+        model.fc.requires_grad_(True)
+    net = build_net(config, model, task.data.inputs(task.data.train.images[:2]))
+    sampler = BatchSampler(task.data, task.batch_size, seed=task.seed)
+    bar = progress.add_task(label, total=task.epochs * len(sampler), state="")
+    curve: list[float] = []
+    validation: list[float] = []
+    for epoch in range(task.epochs):
+        losses = []
+        for step, (inputs, labels) in enumerate(sampler.epoch(), start=epoch * len(sampler)):
+            set_rates(net, config, step / (task.epochs * len(sampler)))
+            losses.append(net.step(inputs, labels).item())
+            progress.update(bar, advance=1, state=f"loss {losses[-1]:.3f}")
+        curve += means(losses, POINTS)
+        validation.append(100 * evaluate(net, task.data, task.data.validation).accuracy)
+        progress.update(bar, state=f"validation accuracy {validation[-1]:.1f} %")
+    test = 100 * evaluate(net, task.data, task.data.test).accuracy
+    return {"settings": task.settings(config), "loss": curve, "validation": validation, "test": round(test, 2)}
+
+
+def set_rates(net: altprop.LocalNet, config: RunConfig, done: float) -> None:
+    """Set the learning rates, of weights and feedback, when a share of the run is done."""
+    share = 0.5 * (1 + math.cos(math.pi * done))
+    net.optimizer.lr = config.lr * share
+    net.optimizer.feedback_lr = (config.lr if config.feedback_lr is None else config.feedback_lr) * share
+
+
+def means(losses: list[float], points: int) -> list[float]:
+    """The means of runs of losses, each of the same length."""
+    size = max(1, len(losses) // points)
+    return [round(statistics.fmean(losses[i : i + size]), 4) for i in range(0, len(losses) - size + 1, size)]
+
+
+def run_all(task: Task, labels: list[str], out: Path, more: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Train every rule that the results file does not hold yet under these settings; returns all that it holds."""
+    runs: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    columns = (
+        TextColumn("{task.description:18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        for label in labels:
+            config = task.config(label, **more)
+            if label in runs and runs[label].get("settings") == task.settings(config):
+                continue
+            try:
+                runs[label] = train(task, label, config, progress)
+            except altprop.CompileError as error:
+                runs[label] = {"settings": task.settings(config), "refused": str(error)}
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, runs)
+    return runs
+
+
+def show(runs: dict[str, Any], console: Console) -> None:
+    """Print the table, best first, and the rules that stay behind the control."""
+    table = Table(title="ResNet-20 on CIFAR-10, 10,000 test images")
+    for name in ("rule", "last loss", "validation", "test accuracy"):
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    trained = {label: run for label, run in runs.items() if "test" in run}
+    for label, run in sorted(trained.items(), key=lambda item: -item[1]["test"]):
+        style = "bold" if label == CONTROL else None
+        cells = (f"{run['loss'][-1]:.3f}", f"{run['validation'][-1]:.1f} %", f"{run['test']:.1f} %")
+        table.add_row(label, *cells, style=style)
+    console.print(table)
+    for label, run in runs.items():
+        if "refused" in run:
+            console.print(f"{label} does not compile: {run['refused']}", highlight=False, markup=False)
+    if CONTROL in trained:
+        behind = [
+            label for label, run in trained.items() if run["test"] <= trained[CONTROL]["test"] and label != CONTROL
+        ]
+        console.print(f"not better than the control: {', '.join(behind) or 'none'}", highlight=False)
+
+
+def plot(runs: dict[str, Any], path: Path) -> None:
+    """Draw the training losses, and the accuracies on the test as bars."""
+    # Slow to import, and only wanted here.
+    from matplotlib.figure import Figure
+
+    trained = {label: run for label, run in runs.items() if "test" in run}
+    ranked = sorted(trained, key=lambda label: trained[label]["test"])
+    figure = Figure(figsize=(10, 0.25 * len(ranked) + 2.5), layout="constrained")
+    curves, bars = figure.subplots(1, 2)
+    for label in ranked:
+        loss, epochs = trained[label]["loss"], trained[label]["settings"]["epochs"]
+        black = {"color": "black", "linestyle": "--"} if label == CONTROL else {}
+        curves.plot([epochs * (i + 1) / len(loss) for i in range(len(loss))], loss, label=label, **black)
+    bars.barh(ranked, [trained[label]["test"] for label in ranked], color="0.6")
+    if CONTROL in trained:
+        bars.axvline(trained[CONTROL]["test"], color="black", linestyle="--")
+    curves.set(xlabel="epoch", title="training loss", ylim=(None, 2.6))
+    bars.set(xlabel="test accuracy, %", title="ResNet-20 on CIFAR-10")
+    figure.savefig(path, dpi=120)
+
+
+def main(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the data sets' files are.", show_default="$ALTPROP_DATA or data")
+    ] = None,
+    rules: Annotated[str | None, typer.Option(help="Rules, with commas between.", show_default="all")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 2,
+    train_size: Annotated[int | None, typer.Option(min=1, help="Train on so many images.", show_default="all")] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 128,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, in the place of each rule's own.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file for the results.")] = Path("results/cifar10.json"),
+) -> None:
+    """Train ResNet-20 on CIFAR-10 by every rule, and compare with random features."""
+    console = Console()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        task = Task(load("cifar10", data_dir, subset=train_size), epochs, batch_size, seed)
+    except DataError as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    labels = [CONTROL, *(split_rules(rules) if rules else altprop.rules.available())]
+    runs = run_all(task, labels, out, {} if lr is None else {"lr": lr}, console)
+    show(runs, console)
+    plot(runs, out.with_suffix(".svg"))
+    console.print(f"written to {out} and {out.with_suffix('.svg')}", highlight=False)
+
+
+def split_rules(text: str) -> list[str]:
+    """Split at the commas outside brackets: "dfa(scale=0.5, kind='channel'),bp" is two rules."""
+    found = [""]
+    depth = 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [part.strip() for part in found]
+
+
+if __name__ == "__main__":
+    typer.run(main)
