@@ -64,9 +64,7 @@ def _children(captured: CapturedGraph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path.partition(".")[0].partition("@")[0] for path in paths if path))
 
 
-def _problems(
-    captured: CapturedGraph, regions: Sequence[Region], wanted: Wanted
-) -> Iterator[str]:
+def _problems(captured: CapturedGraph, regions: Sequence[Region], wanted: Wanted) -> Iterator[str]:
     outputs = [region for region in regions if region.is_output]
     whole = set(find_recurrent(captured))
     for region in regions:

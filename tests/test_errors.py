@@ -48,7 +48,7 @@ OPTIONS: dict[str, tuple[Callable[[], Any], str]] = {
         'reduction="none"; it must return a scalar',
     ),
     "backend": (lambda: compiled(backend="tpu"), 'backend="tpu": there are eager, inductor'),
-    "regions": (lambda: compiled(regions="neuron"), 'regions="neuron" is neither one of "layer", "operator", "block" nor'),
+    "regions": (lambda: compiled(regions="neuron"), 'regions="neuron" is neither one of "layer", "operator", "block"'),
     "globs": (lambda: compiled(regions=["nothing*"]), r'glob "nothing\*" matches no module'),
     "blocks": (lambda: compiled(regions="block"), "the model has no repeated submodule"),
     "device": (lambda: compiled(devices="cuda:7"), "the model is on cpu, not on cuda:7: move it first"),
