@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import altprop
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
@@ -33,6 +35,14 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_flow_picture_is_the_drawn_one() -> None:
     drawn = runpy.run_path(str(ROOT / "docs" / "draw_flow.py"))["picture"]()
     assert (ROOT / "docs" / "flow.svg").read_text("utf-8") == drawn, "run python docs/draw_flow.py"
+
+
+def test_every_rule_has_its_section_and_picture() -> None:
+    text = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    for rule in altprop.rules.available():
+        assert f"### {rule}\n" in text
+        assert f'src="rules/{rule}.svg"' in text
+        assert (ROOT / "docs" / "rules" / f"{rule}.svg").exists(), "run python docs/draw_rules.py"
 
 
 def test_readme_opens_with_the_two_commands() -> None:

@@ -127,6 +127,7 @@ def test_measuring_alters_nothing(rule):
 
 
 def test_direct_kolen_pollack_aligns_closer_than_direct_feedback():
+    """As the paper's figure 2: much closer at every connection but that into the first layer."""
     data = load("digits")
     watched = (data.inputs(data.validation.images), data.validation.labels)
     before, after = {}, {}
@@ -135,20 +136,21 @@ def test_direct_kolen_pollack_aligns_closer_than_direct_feedback():
         example, kind = data.inputs(data.train.images[:2]), f"{rule}(distribution='kaiming_uniform')"
         optimizer = altprop.optim.SGD(lr=0.005, momentum=0.9)
         net = altprop.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,), optimizer=optimizer)
-        before[rule] = mean_angle(net, watched)
+        before[rule] = angles(net, watched)
         sampler = BatchSampler(data, 64, seed=0)
         for _ in range(4):
             for images, labels in sampler.epoch():
                 net.step(images, labels)
-        after[rule] = mean_angle(net, watched)
-    assert before["dkp"] == before["dfa"] > 80
-    assert after["dkp"] < 40
-    assert after["dkp"] < after["dfa"] - 8
+        after[rule] = angles(net, watched)
+    assert before["dkp"] == before["dfa"]
+    assert min(before["dkp"].values()) > 70
+    first, *others = sorted(after["dkp"], key=lambda name: int(name.rpartition("->")[2]))
+    assert all(after["dkp"][name] < min(after["dfa"][name] - 8, 40) for name in others)
+    assert after["dkp"][first] < after["dfa"][first] + 2
 
 
-def mean_angle(net: altprop.LocalNet, watched: tuple[torch.Tensor, torch.Tensor]) -> float:
-    rows = net.measure(*watched).connections.values()
-    return sum(row.angle for row in rows) / len(rows)
+def angles(net: altprop.LocalNet, watched: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
+    return {name: row.angle for name, row in net.measure(*watched).connections.items()}
 
 
 def test_prints_and_saves(tmp_path):

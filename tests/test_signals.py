@@ -73,11 +73,13 @@ def output_weights(net: altprop.LocalNet, size: float = 1.0) -> None:
     weight.add_(size * torch.tensor([[1.0], [-2.0], [3.0]], dtype=weight.dtype) * null)
 
 
-DIRECT = ("dfa", "sdfa", "dkp", "reclra")
+DIRECT = ("dfa", "sdfa", "drtp", "dkp", "reclra", "dfa_head", "hdfa(p=0.0)")
 ALONG = ("fa", "kp", "wm", "frsf", "lra_e")
 
 
-@pytest.mark.parametrize("rule", ["dfa", "reclra", *ALONG, "bp", "brsf", "modular", "hdfa(p=0.0)"])
+@pytest.mark.parametrize(
+    "rule", ["dfa", "dkp", "reclra", *ALONG, "bp", "usf", "brsf", "modular", "dfa_head", "hdfa(p=0.0)", "hdfa(p=1.0)"]
+)
 def test_every_region_hears_the_output_error(rule: str) -> None:
     assert moved(rule, output_bias) == [0, 1, 2, 3]
 
@@ -105,7 +107,10 @@ def test_feedback_along_the_chain_reaches_all_below(rule: str) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "reached"),
-    [("bp", [0, 1, 2]), ("modular", [0, 1, 2]), ("fa", []), ("kp", []), ("dfa", []), ("reclra", []), ("dkp", [])],
+    [
+        *((rule, [0, 1, 2]) for rule in ("bp", "modular", "hdfa(p=1.0)")),
+        *((rule, []) for rule in ("fa", "kp", "wm", "lra_e", *DIRECT)),
+    ],
 )
 def test_who_sees_the_weights_of_the_output(rule: str, reached: list[int]) -> None:
     """Weights that change nothing about the output matter to exact feedback only: no weight transport elsewhere."""
