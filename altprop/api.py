@@ -34,7 +34,7 @@ class _Compiler:
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
         made = compile_graph(model, call.args, call.kwargs, options, target)
-        return _CompiledCall(made.graph, made.history, made.seconds, made.observer, call)
+        return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
 
     def schedule(self, net: LocalNet, devices: int | Sequence[str] | None, **wanted: Any) -> Schedule:
         return make_schedule(net, self.options, self.options.devices if devices is None else devices, **wanted)

@@ -26,6 +26,7 @@ from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.errors import CaptureError
+from altprop.ir.timings import spent
 
 _WHOLE = ("scaled_dot_product_attention",)
 _UNROLLED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -64,8 +65,15 @@ def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         raise CaptureError(f"{where} is complex: use real tensors, with the two parts as channels.")
     refuse_modules(model)
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not torch.isfinite(parameter.detach()).all():
+        if parameter.is_floating_point() and not _is_finite(parameter.detach()):
             raise CaptureError(f"parameter {name} holds NaN or infinity: initialise it before compiling.")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite, without a tensor of that size beside it."""
+    if not tensor.numel() or tensor.is_meta or tensor.dtype.itemsize < 2:  # floats of one byte have no minimum
+        return True
+    return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor))
 
 
 def _dynamic_shapes(leaves: Sequence[Any], batch: int) -> list[Any]:
@@ -88,10 +96,11 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     try:
         with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
             dynamic = _by_name(model, *shapes)
-            with known_masks(model, args, kwargs), RefuseInnerGradients():
+            with known_masks(model, args, kwargs), RefuseInnerGradients(), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             mark_no_grad(program.graph_module)
-            return program.run_decompositions(_decompositions())
+            with spent("decompose"):
+                return program.run_decompositions(_decompositions())
     except CaptureError:
         raise
     except Exception as error:  # torch.export raises many kinds; each becomes one sentence

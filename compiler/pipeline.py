@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fnmatch
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +23,9 @@ from altprop.ir.machine import Machine
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
+from altprop.ir.timings import Timings
 from altprop.passes.add_optimizer import AddOptimizer, Momenta
-from altprop.passes.base import Pass
+from altprop.passes.base import Pass, PassResult
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.connect_skip_errors import ConnectSkipErrors
 from altprop.passes.cut_regions import CutRegions
@@ -66,11 +66,11 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The last graph, all graphs by the pass that made them, the seconds that each took, and how to measure."""
+    """The last graph, all graphs by the pass that made them, what took how long, and how to measure."""
 
     graph: ErrorGraph
     history: Mapping[str, ErrorGraph]
-    seconds: Mapping[str, float]
+    timings: Timings
     observer: Observer
 
 
@@ -108,7 +108,7 @@ def _compile_graph(
     observer = Observer(graph, options.loss, target)
     if turns is not None:
         graph = _with_alternate(graph, _alternate(cut, options, plan, alternates, target, runner), turns)
-    return Compiled(graph, runner.history, runner.seconds, observer)
+    return Compiled(graph, runner.history, runner.timings, observer)
 
 
 Alternates = Mapping[str, tuple[Rule, Alternation]]
@@ -163,18 +163,17 @@ class _Runner:
 
     def __init__(self) -> None:
         self.history: dict[str, ErrorGraph] = {}
-        self.seconds: dict[str, float] = {}
+        self.timings = Timings()
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = work()
-        self.seconds[name] = time.perf_counter() - start
-        return result
+        with self.timings.stage(name):
+            return work()
 
     def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
-        result: ErrorGraph = self.time(one.name + suffix, lambda: one(graph).graph)
-        self.history[one.name + suffix] = result
-        return result
+        result: PassResult = self.time(one.name + suffix, lambda: one(graph))
+        self.history[one.name + suffix] = result.graph
+        self.timings.did[one.name + suffix] = result.did
+        return result.graph
 
 
 def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, WiringPlan]:

@@ -17,10 +17,11 @@ log = logging.getLogger("altprop")
 
 @dataclasses.dataclass(frozen=True)
 class PassResult:
-    """A graph, and whether the pass changed anything."""
+    """A graph, whether the pass changed anything, and what in words."""
 
     graph: ErrorGraph
     modified: bool
+    did: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Pass:
         result, count, what = self.run(graph)
         verify(result, self.ensures, after=self.name)
         log.info("%s: %d %s", self.name, count, what)
-        return PassResult(result, count > 0)
+        return PassResult(result, count > 0, f"{count} {what}")
 
     def __str__(self) -> str:
         options = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))

@@ -11,6 +11,7 @@ from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
 from altprop.ir.region import forward_edges
+from altprop.ir.timings import spent
 from altprop.passes.base import Pass
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.share import Linearizer
@@ -36,7 +37,10 @@ class InsertFeedback(Pass):
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `feedback` and the regions' local graphs to the graph."""
         derive = Linearizer(graph.captured)
-        locals_ = {region.name: derive(region) for region in graph.regions}
+        locals_: dict[str, LocalGraph] = {}
+        for region in graph.regions:
+            with spent(region.name):
+                locals_[region.name] = derive(region)
         found: dict[str, FeedbackParameter] = {}
         for index, connection in enumerate(graph.connections):
             _check_options(index, connection)

@@ -9,6 +9,9 @@ differs:
 * `update`: how do its parameters move?
 * `feedback_update`: how does the feedback on a connection into it move?
 
+Regions that are alike but for their names share one trace of a rule. One that reads the name of a region or of a
+connection is traced for that region alone; keys of parameters are told apart by all but the numbers in them.
+
 A rule that needs tensors of its own for that, a local classifier or a learned inverse, declares them in `auxiliary` and
 moves them by `auxiliary_update`.
 

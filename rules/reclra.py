@@ -111,7 +111,7 @@ class RecursiveLRA(Rule):
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
         v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
         e = v if self.p == self.q == 2 else self._derivative(v)
-        share, kappa = (_of_region(value, local.region.name) for value in (self.mixed, self.kappa))
+        share, kappa = (_of_region(value, local.region) for value in (self.mixed, self.kappa))
         if share != 1:
             e = share * e + (1 - share) * torch.sign(v)
         return e if kappa == 1 else kappa * e
@@ -157,8 +157,8 @@ class RecursiveLRA(Rule):
         return term if self.mixed == 1 else f"{self.mixed:g} {term} + {1 - self.mixed:g} sign(v)"
 
 
-def _of_region(value: float | Mapping[str, float], region: str) -> float:
+def _of_region(value: float | Mapping[str, float], region: Region) -> float:
     """A number that is given for all regions, or by globs over their names; 1 where no glob fits."""
     if not isinstance(value, Mapping):
         return float(value)
-    return next((float(one) for glob, one in value.items() if fnmatch.fnmatchcase(region, glob)), 1.0)
+    return next((float(one) for glob, one in value.items() if fnmatch.fnmatchcase(region.name, glob)), 1.0)

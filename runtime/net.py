@@ -17,6 +17,7 @@ from altprop.ir.measurement import Measurement
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
+from altprop.ir.timings import Timings
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
@@ -235,7 +236,8 @@ class LocalNet(nn.Module):
     def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
         compiled = self._compiler(self.model, call, target if exact or self._first is not None else None, self._plan)
         graph: ErrorGraph = compiled.graph
-        self.feedback.add(graph.feedback, self.model)
+        with compiled.timings.stage("draw_feedback"):
+            self.feedback.add(graph.feedback, self.model)
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
         if variant.noise:
             self.noise.use()
@@ -278,9 +280,14 @@ class LocalNet(nn.Module):
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Seconds that each pass took."""
-        seconds: Mapping[str, float] = self._compiled().seconds
-        return seconds
+        """Seconds that each stage of the compilation took."""
+        return self.timings.stages
+
+    @property
+    def timings(self) -> Timings:
+        """Where the time of the compilation went: by stage, and inside stages by region."""
+        timings: Timings = self._compiled().timings
+        return timings
 
     def schedule(self, devices: int | Sequence[str] | None = None, **options: Any) -> Any:
         """Cuts the step into one program a device.

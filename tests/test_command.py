@@ -338,7 +338,11 @@ def test_examine_says_what_would_compile(run: Command) -> None:
     done = run.succeeds("examine", "net.py:Net", "--input-shape", "64", "--timings")
     assert "hidden" in done.out
     assert "derive_updates" in done.out
-    assert done.out.splitlines()[-1].startswith("total")
+    rows = [line.split() for line in done.out.splitlines()]
+    stages = ("capture", "export", "decompose", "insert_feedback", "draw_feedback", "total")
+    assert all([row for row in rows if row[:1] == [stage] and row[2].endswith("%")] for stage in stages)
+    slowest = rows.index(["slowest", "regions", "ms", "insert_feedback", "derive_updates"])
+    assert "hidden" in {row[0] for row in rows[slowest + 2 :]}
 
 
 def test_examine_of_a_model_that_does_not_compile(run: Command) -> None:

@@ -8,6 +8,9 @@ import altprop
 from altprop.command import options
 from altprop.command.example import compile_example, make_example
 from altprop.command.screen import CommandError, results
+from altprop.command.timings import show
+
+_WIDTH = 160
 
 
 def examine(
@@ -17,7 +20,7 @@ def examine(
     data: options.Data = None,
     batch: options.Batch = 8,
     timings: Annotated[
-        bool, typer.Option("--timings", help="Compile it as well, and print how long each pass took.")
+        bool, typer.Option("--timings", help="Compile it as well, and print what took how long.")
     ] = False,
     rule: options.Rule = None,
     plan: options.Plan = None,
@@ -52,10 +55,5 @@ def examine(
         raise CommandError(f"{model} does not compile; the report says why")
     if timings:
         net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
-        results.print(f"\n{_table(net.seconds)}")
-
-
-def _table(seconds: dict[str, float]) -> str:
-    width = max(len(name) for name in seconds)
-    lines = [f"{name:{width}}  {1000 * spent:9.1f} ms" for name, spent in seconds.items()]
-    return "\n".join([*lines, f"{'total':{width}}  {1000 * sum(seconds.values()):9.1f} ms"])
+        results.print()
+        results.print(show(net.timings), width=_WIDTH)

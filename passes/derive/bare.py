@@ -10,6 +10,7 @@ from altprop.ir.plan import Connection
 from altprop.ir.updates import Value
 from altprop.passes.derive.again import Stretch
 from altprop.passes.derive.incoming import AnyIncoming
+from altprop.passes.derive.watched import Watch
 
 
 class BareIncoming(AnyIncoming):
@@ -28,6 +29,7 @@ class BareIncoming(AnyIncoming):
         target: torch.Tensor | None,
         forward: Stretch | RuleError,
         values: Mapping[Value, torch.Tensor],
+        watch: Watch,
         *,
         from_output: bool,
     ) -> None:
@@ -38,6 +40,7 @@ class BareIncoming(AnyIncoming):
         self.from_output = from_output
         self._forward = forward
         self._values = values
+        self._watch = watch
 
     @property
     def activity(self) -> torch.Tensor:
@@ -49,6 +52,7 @@ class BareIncoming(AnyIncoming):
         return self._stretch().run(self._values, activity)
 
     def _stretch(self) -> Stretch:
+        self._watch.ran_stretch = True
         if isinstance(self._forward, RuleError):
             raise self._forward
         return self._forward

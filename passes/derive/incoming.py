@@ -15,11 +15,6 @@ from altprop.passes.derive.traced import TracedLocal
 from altprop.rules.feedback import DIRECT, EDGE
 
 
-def noise_name(connection: Connection, value: str) -> str:
-    """Name of the noise that a connection wants in the form of a parameter, or of a value that its source reads."""
-    return f"{connection.name}:{value}"
-
-
 class AnyIncoming:
     """What all connections have."""
 
@@ -102,7 +97,7 @@ class EdgeIncoming(AnyIncoming):
             error: of the source.
             feedback: tensors by name.
             names: the parameter that each feedback tensor stands for, by the tensor's name.
-            noise: by `noise_name`, as far as the rule and the kind draw any.
+            noise: by the parameter or the value that it is like, as far as the rule and the kind draw any.
             target: in the form of the output, where the source is one.
         """
         super().__init__(connection, target)
@@ -113,16 +108,16 @@ class EdgeIncoming(AnyIncoming):
         self._names = names
         self._noise = noise
         self._kind = EDGE[connection.feedback.kind]
-        self._wanted = {k: name for k, name in enumerate(source.local.sources) if name in local.region.outputs}
+        self._wanted = {k: name for k, name in enumerate(source.local.sources) if name in local.local.region.outputs}
         self._replaced = self._substitutes()
 
     def _substitutes(self) -> dict[str, torch.Tensor]:
         """What stands in the place of the source's weights, by their names."""
         own = {parameter: self.feedback[name] for name, parameter in self._names.items()}
         found: dict[str, torch.Tensor] = {}
-        for name in replaced_parameters(self._source.local, self._local.region.outputs):
+        for name in replaced_parameters(self._source.local, self._local.local.region.outputs):
             weight = self._source.parameters[name]
-            noise = self._noise.get(noise_name(self.connection, name))
+            noise = self._noise.get(name)
             made = self._kind.substitute(weight, own.get(name), noise, self.connection.feedback.options)
             if made is not None:
                 found[name] = made
@@ -163,13 +158,13 @@ class EdgeIncoming(AnyIncoming):
     def respond(self, std: float) -> dict[str, torch.Tensor]:
         """White noise at the source's inputs, correlated with the pre-activation that answers it, per position."""
         source = self._source
-        inputs = {name: self._noise[noise_name(self.connection, name)] * std for name in self._wanted.values()}
-        answer = source.local.results[("value", source.region.preactivation)]
+        inputs = {name: self._noise[name] * std for name in self._wanted.values()}
+        answer = source.local.results[("value", source.local.region.preactivation)]
         assert answer is not None
         known = run_nodes(closure([answer]), source.known_inputs(inputs))
         cotangents = {role: torch.zeros_like(v) for role, v in source.body_cotangents(self.error).items()}
         made = self._products(known, cotangents | {("cot_h",): known[answer]})
-        return {name: value / max(source.region.units // value.shape[0], 1) for name, value in made.items()}
+        return {name: value / max(source.local.region.units // value.shape[0], 1) for name, value in made.items()}
 
     def _products(
         self, known: Mapping[fx.Node, Any], cotangents: Mapping[Role, torch.Tensor]

@@ -12,6 +12,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.region import Region
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.products import Known, evaluate
+from altprop.passes.derive.watched import Watch
 
 
 class TracedLocal:
@@ -28,8 +29,10 @@ class TracedLocal:
         known: Known,
         auxiliary: Mapping[str, torch.Tensor] | None = None,
         loss: Loss | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.region: Region = local.region
+        self._region: Region = local.region
+        self._watch = watch or Watch()
         self.local = local
         self.known = known
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
@@ -38,18 +41,24 @@ class TracedLocal:
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
         self._captured = captured
-        outputs = [captured.node(name) for name in self.region.outputs]
+        outputs = [captured.node(name) for name in self._region.outputs]
         self._outputs = [n.name for n in outputs if n.meta["val"].is_floating_point()]
+
+    @property
+    def region(self) -> Region:
+        """The region; that its names are read is noted."""
+        region: Region = self._watch.of(self._region)
+        return region
 
     @property
     def h(self) -> torch.Tensor:
         """The pre-activation."""
-        return self._value(self.region.preactivation)
+        return self._value(self._region.preactivation)
 
     @property
     def z(self) -> torch.Tensor:
         """The activity."""
-        return self._value(self.region.activity)
+        return self._value(self._region.activity)
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -76,8 +85,8 @@ class TracedLocal:
 
     def outputs_at(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         """The region's outputs, had its activity been `z`."""
-        start = self.local.results[("value", self.region.activity)]
-        outputs = {name: self.local.results[("value", name)] for name in self.region.outputs}
+        start = self.local.results[("value", self._region.activity)]
+        outputs = {name: self.local.results[("value", name)] for name in self._region.outputs}
         if start is not None and self.known.get(start) is z:
             return {name: self.known[node] for name, node in outputs.items() if node is not None}
         nodes = closure([node for node in outputs.values() if node is not None])
@@ -93,9 +102,9 @@ class TracedLocal:
 
     def phi(self, h: torch.Tensor) -> torch.Tensor:
         """Applies the activation."""
-        nodes = [self._captured.node(name) for name in self.region.phi]
-        start = self._captured.node(self.region.preactivation)
-        activity: torch.Tensor = run_nodes(nodes, {start: h})[self._captured.node(self.region.activity)]
+        nodes = [self._captured.node(name) for name in self._region.phi]
+        start = self._captured.node(self._region.preactivation)
+        activity: torch.Tensor = run_nodes(nodes, {start: h})[self._captured.node(self._region.activity)]
         return activity
 
     def phi_vjp(self, d: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
@@ -125,7 +134,7 @@ class TracedLocal:
     def body_cotangents(self, e: torch.Tensor) -> dict[Role, torch.Tensor]:
         """Cotangents of the body: `e` at the pre-activation, and what exact pathways brought to the ports."""
         given: dict[Role, torch.Tensor] = {("cot_h",): e}
-        for k, name in enumerate(self.region.ports):
+        for k, name in enumerate(self._region.ports):
             cotangent = self.port_cotangents.get(k)
             given[("cot_port", k)] = torch.zeros_like(self._value(name)) if cotangent is None else cotangent
         return given
@@ -146,7 +155,7 @@ class TracedLocal:
             if cotangent is not None:
                 self.out_cotangents[k] = _sum(self.out_cotangents.get(k), cotangent)
             given[("cot_out", k)] = torch.zeros_like(self._value(name)) if cotangent is None else cotangent
-        ports = [("tail_port", k) for k in range(len(self.region.ports))]
+        ports = [("tail_port", k) for k in range(len(self._region.ports))]
         made = evaluate(self.local, [("z",), *ports], self.known, given)
         for k, role in enumerate(ports):
             value = made[role]

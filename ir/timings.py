@@ -1,0 +1,54 @@
+"""Where the time of a compilation goes: by stage, and inside some stages by part.
+
+A *stage* is the capture, a pass, or the drawing of the feedback. The parts of a pass are regions; those of the capture
+are what torch does.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import time
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass
+class Timings:
+    """Seconds of one compilation.
+
+    Attributes:
+        stages: by stage.
+        parts: by stage and part, for stages that say so.
+        did: what a pass changed, in words, by stage.
+    """
+
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    parts: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    did: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage; `spent` inside it adds parts to it."""
+        token = _PRESENT.set((self, name))
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+            _PRESENT.reset(token)
+
+
+@contextlib.contextmanager
+def spent(part: str) -> Iterator[None]:
+    """Times a part of the present stage, if a compilation is being timed."""
+    present = _PRESENT.get()
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        if present is not None:
+            timings, stage = present
+            parts = timings.parts.setdefault(stage, {})
+            parts[part] = parts.get(part, 0.0) + time.perf_counter() - start
+
+
+_PRESENT: contextvars.ContextVar[tuple[Timings, str] | None] = contextvars.ContextVar("present", default=None)
