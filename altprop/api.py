@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.export.door import export, make_session
+from altprop.compiler.feedback_size import refuse_too_large
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
 from altprop.exporting import subject_of
 from altprop.ir.errors import CompileError
@@ -34,6 +35,7 @@ class _Compiler:
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
         made = compile_graph(model, call.args, call.kwargs, options, target)
+        refuse_too_large(made.graph, model)
         return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
 
     def schedule(self, net: LocalNet, devices: int | Sequence[str] | None, **wanted: Any) -> Schedule:

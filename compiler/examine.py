@@ -8,18 +8,20 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture import capture
+from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
 from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.cut.blocks import find_blocks
 from altprop.passes.cut.roles import find_roles
 from altprop.passes.cut_regions import CutRegions
 from altprop.passes.derive.share import Linearizer
 
-_LARGE_FEEDBACK = 2**28
+_LARGE_FEEDBACK = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,11 +182,16 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
         if region.ports:
             yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
     if outputs:
-        size = sum(region.units for region in graph.regions) * outputs[-1].error_units
-        if size > _LARGE_FEEDBACK:
-            yield Finding(
-                "warning", "", f"dense feedback to every region would hold {size:,} numbers: use another kind"
-            )
+        yield from _feedback_findings(graph, outputs[-1])
+
+
+def _feedback_findings(graph: ErrorGraph, output: Region) -> Iterator[Finding]:
+    """What direct feedback would take, where it is much."""
+    needed = default_bytes(graph.regions, output)
+    if needed > _LARGE_FEEDBACK:
+        smaller = {text: size for text, size in smaller_kinds(graph.regions, output).items() if size < needed}
+        size = f"direct feedback to every region would take {needed / 2**30:.1f} GiB."
+        yield Finding("warning", "", f"{size} {advice(smaller)}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 
 def _normal(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:
-    return torch.randn(spec.shape, generator=_generator(seed, spec.name)) * spec.scale
+    return torch.randn(spec.shape, generator=_generator(seed, spec.name)).mul_(spec.scale)
 
 
 def _balanced(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:
@@ -40,7 +40,7 @@ def _balanced(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Ten
 
 
 def _uniform(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:
-    return (torch.rand(spec.shape, generator=_generator(seed, spec.name)) * 2 - 1) * spec.scale
+    return torch.rand(spec.shape, generator=_generator(seed, spec.name)).mul_(2).sub_(1).mul_(spec.scale)
 
 
 def _bits(seed: int, spec: FeedbackParameter, weights: Weights) -> torch.Tensor:

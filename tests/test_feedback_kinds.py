@@ -28,6 +28,7 @@ from textbook import Array
 from torch import nn
 
 import altprop
+from altprop.rules.feedback import DIRECT as KINDS_BY_NAME
 from altprop.runtime.draw import draw
 
 CLASSES = WIDTHS[-1]
@@ -135,6 +136,32 @@ def test_learned_sparse_and_low_rank() -> None:
         assert right.grad is not None
         assert np.abs(left.grad.numpy() - whole @ right.detach().numpy().T).max() <= BOUND
         assert np.abs(right.grad.numpy() - left.detach().numpy().T @ whole).max() <= BOUND
+
+
+@pytest.mark.parametrize(
+    ("error", "activity"), [((4, 5, 7), (4, 5, 6)), ((4, 7, 3, 2), (4, 6, 3, 2)), ((4, 5, 7), (20, 6))]
+)
+def test_position_of_a_rank_is_its_product(error: tuple[int, ...], activity: tuple[int, ...]) -> None:
+    kind, drawn = KINDS_BY_NAME["position"], torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=drawn, dtype=torch.float64) for shape in ((7, 2), (2, 6)))
+    e, z = (torch.randn(shape, generator=drawn, dtype=torch.float64) for shape in (error, activity))
+    thin, whole = {"left": left, "": right}, {"": left @ right}
+    assert torch.allclose(kind.project(e, thin, z, {}), kind.project(e, whole, z, {}), atol=BOUND)
+    outer, made = kind.outer(e, z, whole, {})[""], kind.outer(e, z, thin, {})
+    assert torch.allclose(made["left"], outer @ right.t(), atol=BOUND)
+    assert torch.allclose(made[""], left.t() @ outer, atol=BOUND)
+
+
+def test_position_of_a_rank_in_a_net() -> None:
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 9))
+    net = altprop.compile(
+        model, "dkp(kind='position', options={'rank': 3})", example_inputs=(torch.zeros(2, 4, dtype=torch.int64),)
+    )
+    assert {name: tuple(p.shape) for name, p in net.feedback.items()} == {
+        "3->1:left": (9, 3), "3->1": (3, 8), "3->0:left": (9, 3), "3->0": (3, 6)
+    }  # fmt: skip
+    net.backward(torch.zeros(5, 4, dtype=torch.int64), torch.ones(5, 4, dtype=torch.int64))
+    assert all(float(p.grad.abs().max()) > 0 for p in (*net.model.parameters(), *net.feedback.values()))
 
 
 def spec_of(kind: str, units: int, options: str = "{}") -> altprop.LocalNet:

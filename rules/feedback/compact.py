@@ -16,21 +16,12 @@ from dataclasses import replace
 
 import torch
 
-from altprop.rules.feedback.kind import DirectKind, Options, Part, Place, Tensors, drawn, flat, need_batch, units
+from altprop.rules.feedback.kind import DirectKind, Options, Part, Place, Tensors, drawn, flat, need_batch, units, whole
 
 
 def _sizes(place: Place, kind: str) -> tuple[int, int]:
     need_batch(place.target.shape, kind)
     return units(place.source.error_shape), units(place.target.shape)
-
-
-def _whole(place: Place, name: str, default: int | None, most: int | None = None) -> int:
-    """Returns a number option, which must be 1 or more."""
-    value = place.option(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        limits = "1 or more" if most is None else f"from 1 to {most}"
-        raise place.fail(f"{name}={value}: it must be a whole number, {limits}.")
-    return int(value)
 
 
 class Unified(DirectKind):
@@ -70,7 +61,7 @@ class LowRank(DirectKind):
     def parts(self, place: Place) -> Sequence[Part]:
         """(n, r) of unit size, and (r, *activity)."""
         n, m = _sizes(place, self.name)
-        rank = _whole(place, "rank", None, min(n, m))
+        rank = whole(place, "rank", None, min(n, m))
         right = drawn(place, (rank, *(int(size) for size in place.target.shape[1:])), "", sources=n)
         left = Part((n, rank), "left", "normal", 1 / math.sqrt(rank))
         if right.distribution == "balanced":  # the sources stand on the left
@@ -96,8 +87,8 @@ class Sparse(DirectKind):
     def parts(self, place: Place) -> Sequence[Part]:
         """Indices and values, each (s, m)."""
         n, m = _sizes(place, self.name)
-        nonzeros = _whole(place, "nonzeros", 1, n)
-        rank = 0 if place.option("rank", None) is None else _whole(place, "rank", None)
+        nonzeros = whole(place, "nonzeros", 1, n)
+        rank = 0 if place.option("rank", None) is None else whole(place, "rank", None)
         if rank and nonzeros * rank < n:
             raise place.fail(
                 f"nonzeros={nonzeros} times rank={rank} is less than the {n} units of the error: some would never be "
@@ -137,7 +128,7 @@ class Binary(DirectKind):
     def parts(self, place: Place) -> Sequence[Part]:
         """The bytes, (n, m / 8 rounded up)."""
         n, m = _sizes(place, self.name)
-        _whole(place, "tile", _TILE)
+        whole(place, "tile", _TILE)
         return [Part((n, (m + 7) // 8), "", "bits", 1.0, "uint8")]
 
     def project(self, error: torch.Tensor, tensors: Tensors, activity: torch.Tensor, options: Options) -> torch.Tensor:

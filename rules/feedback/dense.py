@@ -3,12 +3,13 @@
 | kind | parameter | message |
 |---|---|---|
 | dense | (source units, *activity) | `e.flatten(1) @ B.flatten(1)` |
-| position | (source features, target features) | the same matrix at every position that both share |
+| position | (source features, target features) | the same matrix, or of a `rank`, at every position that both share |
 | channel | (source units, channels) | one value a channel, broadcast over space or time |
 | product | as dense | starts as the product of the forward weights on the way from target to source |
 | bare | none | none: the rule reads what the source sends, often with auxiliary parameters |
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -25,6 +26,7 @@ from altprop.rules.feedback.kind import (
     flat,
     need_batch,
     units,
+    whole,
 )
 
 
@@ -78,31 +80,48 @@ class Product(Dense):
 
 
 class Position(DirectKind):
-    """One matrix for all positions that source and target share."""
+    """One matrix for all positions that source and target share; with `rank`, a product of two thin ones.
+
+    A vocabulary of 50 257 words and 768 features make 154 MB; at rank 16 they make 3 MB.
+    """
 
     name = "position"
+    options = ("distribution", "scale", "rank")
 
     def parts(self, place: Place) -> Sequence[Part]:
-        """The matrix, (source features, target features)."""
+        """The matrix, (source features, target features); of a rank, (source features, r) and (r, target features)."""
         source, target = place.source.error_shape, place.target.shape
         if not shares_positions(source, target):
             raise PlanError(f"feedback by position: the error {source} and the activity {target} share no positions.")
         dim = 1 if is_image(source) and is_image(target) else -1
-        return [drawn(place, (int(source[dim]), int(target[dim])))]
+        n, m = int(source[dim]), int(target[dim])
+        if place.option("rank", None) is None:
+            return [drawn(place, (n, m))]
+        rank = whole(place, "rank", None, min(n, m))
+        return [Part((n, rank), "left", "normal", 1 / math.sqrt(rank)), drawn(place, (rank, m), sources=n)]
 
     def project(self, error: torch.Tensor, tensors: Tensors, activity: torch.Tensor, options: Options) -> torch.Tensor:
         """`e B` at every position."""
+        matrices = [tensors[part] for part in ("left", "") if part in tensors]
         if error.dim() >= 4 and activity.dim() == error.dim():
-            return (error.movedim(1, -1) @ tensors[""]).movedim(-1, 1)
-        return torch.mm(error.reshape(-1, error.shape[-1]), tensors[""]).view(activity.shape)
+            return _product(error.movedim(1, -1), matrices).movedim(-1, 1)
+        return _product(error.reshape(-1, error.shape[-1]), matrices).view(activity.shape)
 
     def outer(
         self, error: torch.Tensor, factor: torch.Tensor, tensors: Tensors, options: Options
     ) -> Mapping[str, torch.Tensor]:
         """`e^T factor`, summed over positions."""
+        if "left" in tensors:
+            return super().outer(error, factor, tensors, options)
         if error.dim() >= 4 and factor.dim() == error.dim():
             error, factor = error.movedim(1, -1), factor.movedim(1, -1)
         return {"": torch.mm(error.reshape(-1, error.shape[-1]).t(), factor.reshape(-1, factor.shape[-1]))}
+
+
+def _product(error: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    for matrix in matrices:
+        error = torch.mm(error, matrix) if error.dim() == 2 else error @ matrix
+    return error
 
 
 class Channel(DirectKind):

@@ -179,6 +179,15 @@ def width(distribution: str, shape: Sequence[int]) -> float:
     return float(widths[distribution])
 
 
+def whole(place: Place, name: str, default: int | None, most: int | None = None) -> int:
+    """Returns a number option, which must be 1 or more."""
+    value = place.option(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        limits = "1 or more" if most is None else f"from 1 to {most}"
+        raise place.fail(f"{name}={value}: it must be a whole number, {limits}.")
+    return int(value)
+
+
 def drawn(place: Place, shape: tuple[int, ...], name: str = "", sources: int | None = None) -> Part:
     """Returns a part that is drawn from the distribution, and at the scale, that the options ask for."""
     distribution = str(place.option("distribution", "normal"))
