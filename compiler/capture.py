@@ -21,7 +21,7 @@ from altprop.compiler.causal import known_masks
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
-from altprop.compiler.refuse import RefuseInnerGradients, refuse_modules
+from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
@@ -170,11 +170,16 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
     tidy(graph)
+    refuse_numbers(graph)
+    nodes = {node.name: node for node in graph.nodes}
+    refuse_integers(nodes[name].meta["val"] for name in outputs if name)
     fake_mode = next(
         node.meta["val"].fake_mode for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
     )
     first = next(n for n in graph.nodes if n.name in reader.inputs and isinstance(n.meta["val"], torch.Tensor))
     batch = first.meta["val"].shape[0] if first.meta["val"].dim() else 1
+    if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:  # the model has fixed it
+        batch = int(batch)
     out_spec = program.call_spec.out_spec
     in_spec = program.call_spec.in_spec
     if out_spec is None or in_spec is None:

@@ -4,11 +4,10 @@ import linecache
 import re
 import types
 from collections.abc import Iterator
-from pathlib import Path
 
-import torch
 from torch import nn
 
+from altprop.compiler.places import is_users, place_in_text
 from altprop.compiler.refuse import INNER_GRADIENT
 
 _REMEDIES = (
@@ -75,17 +74,10 @@ def _locate(model: nn.Module, error: BaseException, text: str) -> tuple[str, str
         if isinstance(owner, nn.Module) and id(owner) in names:
             path = names[id(owner)]
             module = f'module "{path}" ({type(owner).__name__})' if path else type(owner).__name__
-        if _is_users(frame.f_code.co_filename):
+        if is_users(frame.f_code.co_filename):
             code = linecache.getline(frame.f_code.co_filename, line).strip()
             place = f' at {frame.f_code.co_filename}:{line} ("{code}")'
-    return module, place or _place_in_text(text)
-
-
-def _place_in_text(text: str) -> str:
-    """Errors raised after tracing carry the user's stack in their text."""
-    found = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
-    users = [item for item in found if _is_users(item[0])]
-    return f' at {users[-1][0]}:{users[-1][1]} ("{users[-1][2].strip()}")' if users else ""
+    return module, place or place_in_text(text)
 
 
 def _frames(error: BaseException | None) -> Iterator[tuple[types.FrameType, int]]:
@@ -101,11 +93,3 @@ def _frames(error: BaseException | None) -> Iterator[tuple[types.FrameType, int]
         while trace is not None:
             yield trace.tb_frame, trace.tb_lineno
             trace = trace.tb_next
-
-
-def _is_users(filename: str) -> bool:
-    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-    library = f"{Path(__file__).parent.parent}"
-    own = any(filename.startswith(f"{library}/{folder}/") for folder in ("runtime", "altprop", "passes", "compiler"))
-    standard = "/lib/python3" in filename and "site-packages" not in filename
-    return not (filename.startswith(inside) or filename.startswith("<") or own or standard)

@@ -17,8 +17,8 @@ from altprop.ir.loss import Loss
 from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure
 from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
-from altprop.passes.derive.incoming import noise_name
 from altprop.passes.derive.products import replaced_parameters
+from altprop.passes.derive.reads import noise_name
 from altprop.passes.flatten import complete
 from altprop.rules.feedback import DIRECT, EDGE
 

@@ -66,6 +66,27 @@ class Loss:
                 return (target.unsqueeze(dim) == classes).to(output.dtype)
         return None
 
+    def misfit(self, output: torch.Tensor, target: Any) -> str:
+        """Returns why a target does not fit an output, or "" if it does or if that is for the user's own loss to say.
+
+        Args:
+            output: the output, or an empty tensor of its form.
+            target: likewise; its first size is that of the batch.
+        """
+        if self.structured or output.dim() < 2:
+            return ""
+        if not isinstance(target, torch.Tensor):
+            return f"is a {type(target).__name__}, not a tensor"
+        shape, sizes = tuple(map(str, output.shape)), tuple(map(str, target.shape))
+        if not self.classes:
+            return "" if sizes == shape else "must have the output's shape"
+        if target.is_floating_point():
+            return "" if sizes == shape else "must have the output's shape, or hold classes as int64"
+        places = dict.fromkeys((1, len(shape) - 1 if len(shape) == 3 else 1))
+        if sizes not in [(*shape[:dim], *shape[dim + 1 :]) for dim in places]:
+            return "must have the output's shape without the dimension of classes"
+        return "" if target.dtype == torch.int64 else "must hold classes as int64: target.long()"
+
     def total(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns the loss of a prediction other than the output's, summed over its samples and positions.
 

@@ -168,9 +168,14 @@ def _project(z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """One vector a sample, of which similarities are taken."""
     if z.dim() < 4:
         made = torch.mm(z.reshape(-1, z.shape[-1]), weight.t())
-        return made if z.dim() == 2 else made.view(z.shape).std(1)
+        return made if z.dim() == 2 else _spread(made.view(z.shape), 1)
     convolve = functional.conv2d if z.dim() == 4 else functional.conv3d
-    return convolve(z, weight, padding=1).flatten(2).std(2)
+    return _spread(convolve(z, weight, padding=1).flatten(2), 2)
+
+
+def _spread(features: torch.Tensor, dim: int) -> torch.Tensor:
+    """The standard deviation over positions; where there is one position alone, what is there."""
+    return features.std(dim) if features.shape[dim] > 1 else features.squeeze(dim)
 
 
 def _similarity(features: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
 from altprop.runtime.executor import Executor
 
@@ -39,7 +40,16 @@ class LocalFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
-        """Runs the update program on the gradients at the outputs."""
+        """Runs the update program on the gradients at the outputs.
+
+        Raises:
+            CompileError: autograd was asked for a graph of the gradients.
+        """
+        if torch.is_grad_enabled():
+            raise CompileError(
+                "a local program has no derivative of a derivative: call backward without create_graph=True, or write "
+                "a penalty on gradients another way."
+            )
         given = dict(zip(ctx.slots, ctx.saved_tensors, strict=True)) | ctx.others
         for (slot, shape, dtype, device), cotangent in zip(ctx.outputs, cotangents, strict=True):
             value = torch.zeros(shape, dtype=dtype, device=device) if cotangent is None else cotangent

@@ -18,6 +18,7 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.timings import Timings
+from altprop.runtime.blame import blame_the_batch
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
@@ -91,7 +92,8 @@ class LocalNet(nn.Module):
         forward, update = variant.executor(f"forward{turn}"), variant.executor(f"update{turn}")
         moved = [slot for slot in update.outputs if slot.kind in ("gradient", "feedback_gradient")]
         tensors = [self._moved(slot) for slot in moved]
-        with torch.autocast(call.device_type, enabled=False):
+        blamed = blame_the_batch(variant, f"forward{turn}", call)
+        with torch.autocast(call.device_type, enabled=False), blamed:
             values = LocalFunction.apply(forward, update, self._given(variant, call), moved, *tensors)
         return variant.structure(values)
 
@@ -107,9 +109,12 @@ class LocalNet(nn.Module):
         """
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
-        executor = variant.executor(f"backward{self._turn(variant)}")
-        with torch.autocast(call.device_type, enabled=False):
-            made = executor.run(self._given(variant, call, target))
+        variant.need_target(target)
+        name = f"backward{self._turn(variant)}"
+        executor = variant.executor(name)
+        given = self._given(variant, call, target)
+        with torch.autocast(call.device_type, enabled=False), blame_the_batch(variant, name, call):
+            made = executor.run(given)
         loss: torch.Tensor | None = None
         for slot, value in zip(executor.outputs, made, strict=True):
             if slot.kind == "loss":
@@ -136,14 +141,16 @@ class LocalNet(nn.Module):
             raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
+        variant.need_target(target)
         given = self._given(variant, call, target)
         number_of_step = self.state.advance()
         for name, number in self.optimizer.scalars(number_of_step).items():
             given[Slot("scalar", name)] = (
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
             )
-        with torch.autocast(call.device_type, enabled=False):
-            (loss,) = variant.executor(f"step{variant.turn(self.feedback.seed, number_of_step)}").run(given)
+        name = f"step{variant.turn(self.feedback.seed, number_of_step)}"
+        with torch.autocast(call.device_type, enabled=False), blame_the_batch(variant, name, call):
+            (loss,) = variant.executor(name).run(given)
         result: torch.Tensor = loss
         return result
 

@@ -165,6 +165,15 @@ class Variant:
             return False
         return target is None or Call.target_key(target) == self._target_key
 
+    def need_target(self, target: Any) -> None:
+        """Refuses a step without a target, unless the loss takes none.
+
+        Raises:
+            CompileError: says so.
+        """
+        if target is None and self._target_key:
+            raise CompileError("the loss takes a target, and None was given: net.step(inputs, target).")
+
     def turn(self, seed: int, step: int) -> str:
         """Returns what stands behind the names of the programs that a step runs: "", or the alternate's suffix."""
         turns = self._turns

@@ -210,7 +210,7 @@ def test_a_batch_that_does_not_match() -> None:
 
 def test_a_target_of_another_form() -> None:
     net = compiled()
-    with pytest.raises(altprop.CompileError, match="loss cross_entropy does not fit output and target of shapes"):
+    with pytest.raises(altprop.CompileError, match="loss cross_entropy does not fit an output of shape"):
         net.backward(X, torch.zeros(4, 5))
 
 

@@ -60,6 +60,58 @@ def averaging() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None), nn.Linear(3, 3))
 
 
+class Listed(nn.Module):
+    """Takes numbers out of a tensor, by a function of the caller's."""
+
+    def __init__(self, take: Callable[[torch.Tensor], float]) -> None:
+        super().__init__()
+        self.layer, self.take = nn.Linear(4, 3), take
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * self.take(x)
+
+
+class Labels(nn.Module):
+    """Returns classes, not their scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).argmax(1)
+
+
+class Selected(nn.Module):
+    """Reads what a mask selects, by an operator whose derivative torch writes for one batch alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.tanh(self.first(x))
+        return self.second(torch.masked_select(z, z > 0).sum() * z)
+
+
+def unset() -> nn.Module:
+    """A layer that was never initialised."""
+    model = nn.Linear(4, 3)
+    nn.init.constant_(model.bias, float("nan"))
+    return model
+
+
+class Spectrum(nn.Module):
+    """Computes complex numbers from what is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(4, 6), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.fft.rfft(self.layer(x)).abs())
+
+
 ROWS = (torch.ones(4, 4),)
 WORDS = (torch.ones(4, 3, dtype=torch.int64),)
 REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], str]] = {
@@ -68,6 +120,32 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], str]
     "checkpoint": (lambda: Checkpointed(True), ROWS, r"use use_reentrant=False"),
     "sparse": (lambda: embedding(sparse=True), WORDS, r'module "0" \(Embedding\) has sparse gradients'),
     "max_norm": (lambda: embedding(max_norm=1.0), WORDS, r'module "0" \(Embedding\) rescales its own weight'),
+    "tolist": (
+        lambda: Listed(lambda x: x[:, 0].tolist()[0]),
+        ROWS,
+        r"Python number at .*test_refusals.*tolist\(\).*keep it a tensor",
+    ),
+    "item": (lambda: Listed(lambda x: x.sum().item()), ROWS, r"Python number at .*item\(\).*keep it a tensor"),
+    "integers": (Labels, ROWS, r"the model returns int64, and no loss has a gradient there"),
+    "selected": (
+        Selected,
+        ROWS,
+        r'region "first" has an operator whose derivative torch writes for a batch of 4 alone',
+    ),
+    "unset": (unset, ROWS, r"parameter bias holds NaN or infinity"),
+    "infinite": (
+        lambda: nn.Linear(4, 3).apply(lambda m: nn.init.constant_(m.weight, -float("inf"))),
+        ROWS,
+        r"weight holds",
+    ),
+    "complex_input": (
+        lambda: nn.Linear(4, 3),
+        (ROWS[0].to(torch.complex64),),
+        r"an input is complex: use real tensors",
+    ),
+    "complex_parameter": (lambda: nn.Linear(4, 3, dtype=torch.complex64), ROWS, r"weight is complex: use real tensors"),
+    "complex_inside": (Spectrum, ROWS, r"computes complex numbers .* keep the real and the imaginary part"),
+    "one_sample": (lambda: nn.Linear(4, 3), (ROWS[0][:1],), r"have a batch of 1, .* give a batch of two or more"),
     "momentum": (averaging, ROWS, r'module "1" \(BatchNorm1d\) averages over all batches .* give a momentum'),
 }
 
@@ -75,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], str]
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_in_one_sentence(name: str) -> None:
     build, inputs, message = REFUSED[name]
-    with pytest.raises(altprop.CaptureError, match=message):
+    with pytest.raises(altprop.CompileError, match=message):
         altprop.compile(build(), "bp", example_inputs=inputs)
     assert not altprop.examine(build(), inputs).ok
 

@@ -104,8 +104,8 @@ def _refuse_randomness(nodes: Iterable[fx.Node]) -> None:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags and node.target not in _WITHOUT_MASK:
             raise RuleError(
-                f"{node.name} draws random numbers in the forward, so it cannot be run again: use dropout, or "
-                "another rule."
+                f"{node.name} draws random numbers in the forward, so it cannot be run again: use dropout, not in "
+                "place, or another rule."
             )
 
 

@@ -121,8 +121,18 @@ class _Linearizer:
         written = next((node for node in made.graph.nodes if writes(node)), None)
         if written is not None:
             raise CompileError(f'region "{self.region.name}": its derivative writes in place ({written.name}).')
+        self._refuse_fixed_batch()
         free_strides_of_attention(made.graph)
         return made
+
+    def _refuse_fixed_batch(self) -> None:
+        """Tracing a derivative may bind the batch to that of the example; what comes out runs on no other."""
+        batch = self.captured.batch
+        if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:
+            raise CompileError(
+                f'region "{self.region.name}" has an operator whose derivative torch writes for a batch of {batch} '
+                "alone, such as masked_select: use torch.where, or indexing by a mask."
+            )
 
     def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:
         def like(node: fx.Node) -> torch.Tensor:

@@ -31,6 +31,7 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
     """
     captured = builder.captured
     names = [name for name in captured.outputs if name and _floating(captured, name)]
+    _refuse_misfit(captured, loss, names, target)
     leaves, spec = pytree.tree_flatten(target)
     module = _trace(captured, loss, names, leaves, spec)
     placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
@@ -76,10 +77,33 @@ def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[A
         raise
     except Exception as error:  # a loss is user code
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        shapes = ", ".join(str(tuple(fake.shape)) for fake in fakes)
+        shapes = ", ".join(_shape(captured, fake) for fake in fakes)
         raise CompileError(
             f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}"
         ) from error
+
+
+def _refuse_misfit(captured: CapturedGraph, loss: Loss, names: list[str], target: Any) -> None:
+    """Refuses a target that a loss by name does not take.
+
+    Raises:
+        CompileError: names both shapes, and what is wanted.
+    """
+    output = captured.value(names[0])
+    problem = loss.misfit(output, target)
+    if problem:
+        form = f" of shape {_shape(captured, target)} and {target.dtype}" if isinstance(target, torch.Tensor) else ""
+        raise CompileError(
+            f"the loss {loss.name} does not fit an output of shape {_shape(captured, output)} and a target{form}: "
+            f"the target {problem}."
+        )
+
+
+def _shape(captured: CapturedGraph, value: torch.Tensor) -> str:
+    """A shape in which the batch is called N."""
+    batch = str(captured.batch) if isinstance(captured.batch, torch.SymInt) else ""
+    sizes = [str(size) if isinstance(size, int) else str(size).replace(batch, "N") for size in value.shape]
+    return f"({', '.join(sizes)})"
 
 
 def _structure(captured: CapturedGraph, names: list[str], outputs: list[torch.Tensor]) -> Any:

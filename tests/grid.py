@@ -1,0 +1,182 @@
+"""The grid of models and rules: what each cell must hold, and where its outcome is kept.
+
+Everyday tests run some cells; `make coverage` runs all, keeps each outcome in the file that `ALTPROP_COVERAGE` names,
+and goes on from there when it is run again.
+"""
+
+import contextlib
+import copy
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from test_oracle import (
+    BATCH,
+    ROUNDS_OTHERWISE,
+    SEED,
+    assert_same_output,
+    check_against_autograd,
+    compile_case,
+    forbidden,
+    gradients,
+    moved_by_autograd,
+)
+from zoo import LARGE, SMALL, Case
+from zoo_architectures import ARCHITECTURES
+from zoo_operators import OPERATORS
+
+import altprop
+from altprop.compiler import pipeline
+from altprop.ir.captured import CapturedGraph
+
+HEADINGS = {
+    "Architectures": (*ARCHITECTURES.values(), *LARGE),
+    "Operators and structure": OPERATORS,
+    "Small models": SMALL,
+}
+CASES = {case.name: case for cases in HEADINGS.values() for case in cases}
+RULES = tuple(sorted(altprop.rules.available(), key=lambda rule: rule != "bp"))
+FAINT = 1e-12
+"""Updates below this are rounding."""
+AMPLIFIED = (1e3, 1e6, 1e9)
+FAILS = "**fails**"
+SAVED = os.environ.get("ALTPROP_COVERAGE", "")
+
+
+def load(path: str = SAVED) -> dict[str, str]:
+    """Outcomes so far, by `"model rule"`."""
+    found: dict[str, str] = json.loads(Path(path).read_text()) if path and Path(path).exists() else {}
+    return found
+
+
+def missing() -> Iterator[tuple[str, str]]:
+    """The cells without an outcome, and those that failed, model by model."""
+    known = load()
+    return ((name, rule) for name in CASES for rule in RULES if known.get(f"{name} {rule}", FAILS).startswith(FAILS))
+
+
+def save(name: str, rule: str, outcome: str) -> None:
+    """Keeps the outcome of a cell."""
+    path = Path(SAVED)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**load(), f"{name} {rule}": outcome}, indent=0, sort_keys=True) + "\n")
+
+
+def run_cell(name: str, rule: str) -> str:
+    """Runs a cell and returns its outcome: "yes", what of it is frozen or fades, or the sentence of a refusal.
+
+    Raises:
+        Exception: the cell does not hold.
+    """
+    try:
+        if rule == "bp":
+            check_plain(CASES[name])
+            check_against_autograd(CASES[name])
+            return "yes"
+        return check_rule(CASES[name], rule)
+    except altprop.CompileError as error:
+        return f"refused: {error}"
+
+
+def check_plain(case: Case) -> None:
+    """What is of no rule: the model is examined, and a checkpoint of the plain model loads."""
+    model, other = case.model(), case.model(seed=1)
+    inputs = case.inputs(BATCH)
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+    report = altprop.examine(model, args, kwargs)
+    found = [finding for finding in report.findings if finding.level == "error" and "never reads" not in finding.what]
+    assert not found, report
+    net = compile_case(case, model, "bp")
+    net.model.load_state_dict(other.state_dict())
+    assert_same_forward(case, net, other)
+
+
+def assert_same_forward(case: Case, net: altprop.LocalNet, plain: torch.nn.Module) -> None:
+    torch.manual_seed(SEED)
+    expected = case.call(plain, case.inputs(BATCH))
+    torch.manual_seed(SEED)
+    assert_same_output(case.call(net, case.inputs(BATCH)), expected, ROUNDS_OTHERWISE.get(case.name, 0.0))
+
+
+def check_rule(case: Case, rule: str) -> str:
+    """One step by a rule moves every parameter that autograd would move, unless the plan freezes it.
+
+    The forward has the bits of the model's, autograd is forbidden, and a batch of another size is trained on too. Along
+    a deep chain an error may fade until an update is as small as rounding; the outcome says so.
+    """
+    with captured_once(case.name):
+        return step_by(case, case.model(), rule)
+
+
+def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
+    """As `check_rule`, of a given model."""
+    net = compile_case(case, model, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    # With a callable loss the program is made when the target's form is known, at the first call.
+    net.backward(case.inputs(BATCH), case.target(BATCH))
+    if "forward" in net.graph.programs:
+        assert_same_forward(case, copy.deepcopy(net), case.model())
+    net.zero_grad(set_to_none=True)
+    patched = mock.patch.multiple(torch.autograd, backward=forbidden, grad=forbidden)
+    with patched, torch.no_grad(), mock.patch.object(torch.Tensor, "backward", forbidden):
+        net.backward(case.inputs(BATCH), case.target(BATCH))
+        sizes = {key: 0.0 if grad is None else float(grad.abs().max()) for key, grad in gradients(model).items()}
+        before = {key: value.detach().clone() for key, value in model.named_parameters()}
+        loss = net.step(case.inputs(BATCH), case.target(BATCH))
+        other = net.backward(case.inputs(BATCH + 3), case.target(BATCH + 3))
+    assert torch.isfinite(loss)
+    assert torch.isfinite(other)
+    frozen = {row.parameter for row in net.explain().rows if row.how == "frozen"}
+    wanted = moved(case.name) - frozen
+    assert wanted
+    still = {key for key in wanted if torch.equal(before[key], dict(model.named_parameters())[key])}
+    assert not {key for key in still if sizes[key] > FAINT}
+    faint = {key for key in wanted if not sizes[key] > FAINT}
+    assert not faint or faint_alone(case, rule, faint)
+    fades = f"fades in {len(faint)} of {len(wanted)}" if faint else ""
+    return ", ".join(filter(None, (fades, "" if wanted == moved(case.name) else "frozen in part"))) or "yes"
+
+
+def faint_alone(case: Case, rule: str, parameters: set[str]) -> bool:
+    """Whether updates that are as small as rounding are so because the error is: a stronger one reaches them."""
+    net = compile_case(case, case.model(), rule)
+    reached: set[str] = set()
+    for factor in AMPLIFIED:
+        net.zero_grad(set_to_none=True)
+        torch.manual_seed(SEED)
+        (case.loss_of(case.call(net, case.inputs(BATCH)), case.target(BATCH)) * factor).backward()
+        found = gradients(net.model)
+        reached |= {key for key in parameters if (grad := found[key]) is not None and float(grad.abs().max()) > FAINT}
+    return reached == parameters
+
+
+@functools.cache
+def moved(name: str) -> frozenset[str]:
+    """Parameters that autograd moves."""
+    return frozenset(moved_by_autograd(CASES[name]))
+
+
+@contextlib.contextmanager
+def captured_once(name: str) -> Iterator[None]:
+    """Captures a model for the first rule of its row alone, which is half of the time that a cell takes."""
+    capture, known = pipeline.capture, captures(name)
+
+    def once(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CapturedGraph:
+        leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+        form = repr([tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves])
+        if form not in known:
+            known[form] = capture(model, args, kwargs)
+        return known[form]
+
+    with mock.patch.object(pipeline, "capture", once):
+        yield
+
+
+@functools.lru_cache(maxsize=2)
+def captures(name: str) -> dict[str, CapturedGraph]:
+    """What was captured of a model, by the form of its inputs."""
+    return {}
