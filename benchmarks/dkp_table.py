@@ -129,20 +129,22 @@ def keep(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(runs: list[dict[str, Any]], data: str) -> str:
-    """Returns the runs on one data set as Markdown, in the paper's order."""
+    """Returns the runs on one data set as Markdown, in the paper's order, with the places of both."""
     lines = [
         f"{data}: test accuracy in per cent, best of the paper first",
         "",
-        "| row | epochs | seeds | ours | highest less lowest | paper, 50 epochs |",
-        "|---|---|---|---|---|---|",
+        "| row | epochs | seeds | ours | highest less lowest | paper, 50 epochs | place, ours | place, paper |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row, paper in sorted(PAPER[data].items(), key=lambda item: -item[1]):
-        own = [one for one in runs if one["data"] == data and one["row"] == row]
-        if own:
-            tests = [one["test"] for one in own]
-            epochs = min(one["epochs"] for one in own)
-            cells = (epochs, len(own), f"{statistics.mean(tests):.2f}", f"{max(tests) - min(tests):.2f}")
-            lines.append(f"| {row} | {' | '.join(map(str, cells))} | {paper:.2f} |")
+    chosen = {row: [one for one in runs if one["data"] == data and one["row"] == row] for row in PAPER[data]}
+    means = {row: statistics.mean(one["test"] for one in own) for row, own in chosen.items() if own}
+    ours, papers = (sorted(means, key=lambda row: -by[row]) for by in (means, PAPER[data]))
+    for row in papers:
+        tests = [one["test"] for one in chosen[row]]
+        epochs = min(one["epochs"] for one in chosen[row])
+        cells = (epochs, len(tests), f"{means[row]:.2f}", f"{max(tests) - min(tests):.2f}", f"{PAPER[data][row]:.2f}")
+        places = (ours.index(row) + 1, papers.index(row) + 1)
+        lines.append(f"| {row} | {' | '.join(map(str, (*cells, *places)))} |")
     return "\n".join(lines)
 
 
