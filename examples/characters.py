@@ -12,6 +12,7 @@ learns ten times as fast as they do. With one rate for all, the loss stays behin
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,15 +80,17 @@ def train(text: Characters, model: str, rule: str, chosen: Settings) -> float:
     """Trains once; returns the mean loss on fixed windows of the validation text, in nats."""
     torch.manual_seed(0)
     made = MODELS[model](len(text.alphabet), chosen.length)
+    example = torch.zeros(32, chosen.length, dtype=torch.int64)
     if rule == CONTROL:
         made.requires_grad_(False)
         made.head.requires_grad_(True)
-    example = torch.zeros(32, chosen.length, dtype=torch.int64)
-    net = altprop.compile(made, "bp" if rule == CONTROL else rule, example_inputs=(example,), regions=chosen.regions)
+        net = altprop.compile(made, "bp", example_inputs=(example,))
+    else:
+        net = altprop.compile(made, rule, example_inputs=(example,), regions=chosen.regions)
     optimizer = torch.optim.AdamW(groups_of(net, chosen), weight_decay=0.0)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
     generator = torch.Generator().manual_seed(1)
-    for _ in track(range(chosen.steps), f"{model} by {rule}", transient=True):
+    for _ in track(range(chosen.steps), f"{model} by {rule}", transient=True, disable=not sys.stdout.isatty()):
         optimizer.zero_grad()
         net.backward(*text.batch(32, chosen.length, generator))
         optimizer.step()

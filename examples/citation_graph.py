@@ -9,6 +9,7 @@ on the validation is best.
 
 import os
 import statistics
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -96,9 +97,8 @@ def main(
         raise typer.Exit(1) from error
     means = {}
     for one in (rule, "bp"):
-        found = [
-            train(graph, one, seed, epochs, lr, dropout, decay) for seed in track(range(seeds), one, transient=True)
-        ]
+        numbers = track(range(seeds), one, transient=True, disable=not sys.stdout.isatty())
+        found = [train(graph, one, seed, epochs, lr, dropout, decay) for seed in numbers]
         means[one] = statistics.fmean(found)
         spread = statistics.stdev(found) if seeds > 1 else 0.0
         print(

@@ -6,17 +6,16 @@ from typing import Annotated
 import typer
 
 from altprop.command import options
-from altprop.command.example import compile_example, make_example
+from altprop.command.choice import Choice, with_choice
 from altprop.command.screen import CommandError, note, results
 
 PICTURES = (".svg", ".png", ".pdf", ".dot", ".html", ".graphml")
 
 
+@with_choice()
 def inspect(
-    model: options.Model,
-    rule: options.Rule = None,
+    choice: Choice,
     plan: options.Plan = None,
-    regions: options.Regions = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Draw the error pathways: {', '.join(PICTURES)}.")
     ] = None,
@@ -24,15 +23,6 @@ def inspect(
     after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after one pass; '?' lists the passes.")
     ] = None,
-    input_shape: options.InputShape = None,
-    input_type: options.InputType = "float32",
-    data: options.Data = None,
-    batch: options.Batch = 8,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    model_option: options.ModelOption = None,
-    seed: options.Seed = None,
-    debug: options.Debug = False,
 ) -> None:
     """Print the wired error-pathway graph of a model, and how each of its parameters learns.
 
@@ -40,18 +30,7 @@ def inspect(
     """
     if draw is not None and draw.suffix not in PICTURES:
         raise CommandError(f"{draw}: a drawing ends in one of {', '.join(PICTURES)}")
-    example = make_example(
-        model,
-        shapes=input_shape,
-        data=data,
-        batch=batch,
-        dtype=input_type,
-        hidden=hidden,
-        activation=activation,
-        options=model_option,
-        seed=seed,
-    )
-    net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
+    net = choice.compile(plan)
     if after is not None:
         results.print(_after(net.history, after))
         return

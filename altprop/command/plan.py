@@ -6,22 +6,20 @@ from typing import Annotated
 
 import typer
 
-from altprop.command import options
-from altprop.command.example import compile_example, make_example
+from altprop.command.choice import Choice, with_choice
 from altprop.command.screen import CommandError, note, results
 from altprop.ir.plan import WiringPlan
 
 FORMS = (".json", ".graphml", ".txt")
 
 
+@with_choice()
 def plan(
-    model: options.Model,
-    rule: options.Rule = None,
+    choice: Choice,
     wiring: Annotated[
         str | None,
         typer.Option("--plan", help="Plan to start from: chain, direct, blocks.", show_default="the rule's own"),
     ] = None,
-    regions: options.Regions = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help=f"Write the plan: {', '.join(FORMS)}."),
@@ -30,15 +28,6 @@ def plan(
         Path | None,
         typer.Option(metavar="FILE", help="Check that a plan's file fits the model, and compile it."),
     ] = None,
-    input_shape: options.InputShape = None,
-    input_type: options.InputType = "float32",
-    data: options.Data = None,
-    batch: options.Batch = 8,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    model_option: options.ModelOption = None,
-    seed: options.Seed = None,
-    debug: options.Debug = False,
 ) -> None:
     """Write the wiring plan of a model, to be read and edited; or check one with --check.
 
@@ -50,20 +39,9 @@ def plan(
         raise CommandError(f"{output}: a plan's file ends in one of {', '.join(FORMS)}")
     # A file that is wrong by itself is said to be so before any model is built.
     loaded = None if check is None else WiringPlan.load(check)
-    example = make_example(
-        model,
-        shapes=input_shape,
-        data=data,
-        batch=batch,
-        dtype=input_type,
-        hidden=hidden,
-        activation=activation,
-        options=model_option,
-        seed=seed,
-    )
-    net = compile_example(example, rule=rule, plan=loaded or wiring, regions=regions, seed=seed)
+    net = choice.compile(loaded or wiring)
     if check is not None:
-        results.print(f"{check} fits {model}: {_size(net.plan)}")
+        results.print(f"{check} fits {choice.model}: {_size(net.plan)}")
     elif output is not None:
         net.plan.save(output)
         note(f"{output}: {_size(net.plan)}")
