@@ -406,10 +406,22 @@ def torchvision_vit() -> nn.Module:
     return made
 
 
+def hugging(kind: str, config: str, **options: Any) -> Callable[[], nn.Module]:
+    """A model of transformers from its configuration."""
+
+    def build() -> nn.Module:
+        transformers = pytest.importorskip("transformers")
+        made: nn.Module = getattr(transformers, kind)(getattr(transformers, config)(**options))
+        return made
+
+    return build
+
+
 def gpt2(attention: str, **options: Any) -> nn.Module:
     """A tiny GPT-2 with its language head; embedding and head are tied."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
+    return hugging(
+        "GPT2LMHeadModel",
+        "GPT2Config",
         vocab_size=VOCABULARY,
         n_positions=8,
         n_embd=8,
@@ -420,15 +432,14 @@ def gpt2(attention: str, **options: Any) -> nn.Module:
         use_cache=False,
         attn_implementation=attention,
         **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **options},
-    )
-    made: nn.Module = transformers.GPT2LMHeadModel(config)
-    return made
+    )()
 
 
 def bert(attention: str) -> nn.Module:
     """A tiny BERT that classifies."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
+    return hugging(
+        "BertForSequenceClassification",
+        "BertConfig",
         vocab_size=VOCABULARY,
         hidden_size=8,
         num_hidden_layers=1,
@@ -440,15 +451,14 @@ def bert(attention: str) -> nn.Module:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         attn_implementation=attention,
-    )
-    made: nn.Module = transformers.BertForSequenceClassification(config)
-    return made
+    )()
 
 
 def vit(attention: str) -> nn.Module:
     """A tiny ViT that classifies."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
+    return hugging(
+        "ViTForImageClassification",
+        "ViTConfig",
         image_size=8,
         patch_size=4,
         num_channels=2,
@@ -460,9 +470,7 @@ def vit(attention: str) -> nn.Module:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         attn_implementation=attention,
-    )
-    made: nn.Module = transformers.ViTForImageClassification(config)
-    return made
+    )()
 
 
 def masked_words(batch: int) -> dict[str, torch.Tensor]:
@@ -472,7 +480,7 @@ def masked_words(batch: int) -> dict[str, torch.Tensor]:
     return {"input_ids": integers(VOCABULARY, batch, LENGTH), "attention_mask": mask}
 
 
-def _logits(output: Any) -> torch.Tensor:
+def logits(output: Any) -> torch.Tensor:
     found: torch.Tensor = output.logits
     return found
 
@@ -527,13 +535,13 @@ LARGE = (
     ),
     Case("convnext", convnext, images(3, 16), labels()),
     Case("torchvision_vit", torchvision_vit, images(3, 16), labels()),
-    Case("gpt2_eager", lambda: gpt2("eager"), masked_words, TOKEN_LABELS, logits=_logits),
-    Case("gpt2_sdpa", lambda: gpt2("sdpa"), masked_words, TOKEN_LABELS, logits=_logits),
-    Case("gpt2_dropout", lambda: gpt2("sdpa", resid_pdrop=0.2, attn_pdrop=0.1), words(), TOKEN_LABELS, logits=_logits),
-    Case("bert_eager", lambda: bert("eager"), masked_words, labels(), logits=_logits),
-    Case("bert_sdpa", lambda: bert("sdpa"), masked_words, labels(), logits=_logits),
-    Case("vit_eager", lambda: vit("eager"), images(2, 8), labels(), logits=_logits),
-    Case("vit_sdpa", lambda: vit("sdpa"), images(2, 8), labels(), logits=_logits),
+    Case("gpt2_eager", lambda: gpt2("eager"), masked_words, TOKEN_LABELS, logits=logits),
+    Case("gpt2_sdpa", lambda: gpt2("sdpa"), masked_words, TOKEN_LABELS, logits=logits),
+    Case("gpt2_dropout", lambda: gpt2("sdpa", resid_pdrop=0.2, attn_pdrop=0.1), words(), TOKEN_LABELS, logits=logits),
+    Case("bert_eager", lambda: bert("eager"), masked_words, labels(), logits=logits),
+    Case("bert_sdpa", lambda: bert("sdpa"), masked_words, labels(), logits=logits),
+    Case("vit_eager", lambda: vit("eager"), images(2, 8), labels(), logits=logits),
+    Case("vit_sdpa", lambda: vit("sdpa"), images(2, 8), labels(), logits=logits),
 )
 
 ZOO = {case.name: case for case in (*SMALL, *LARGE)}

@@ -3,14 +3,27 @@
 Those of `zoo.LARGE` are among them. `docs/write_coverage.py` runs every rule on all of them.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from zoo import CLASSES, LENGTH, VOCABULARY, Case, floats, images, integers, labels, rows, torchvision_model, words
+from zoo import (
+    CLASSES,
+    LENGTH,
+    VOCABULARY,
+    Case,
+    floats,
+    hugging,
+    images,
+    integers,
+    labels,
+    logits,
+    rows,
+    torchvision_model,
+    words,
+)
 
 TOKENS = labels(LENGTH, classes=VOCABULARY)
 
@@ -208,17 +221,6 @@ class Translator(nn.Module):
         return self.head(self.body(self.embed(source), self.embed(target), tgt_mask=mask))
 
 
-def hugging(kind: str, config: str, **options: Any) -> Callable[[], nn.Module]:
-    """A model of transformers from its configuration."""
-
-    def build() -> nn.Module:
-        transformers = pytest.importorskip("transformers")
-        made: nn.Module = getattr(transformers, kind)(getattr(transformers, config)(**options))
-        return made
-
-    return build
-
-
 llama = hugging(
     "LlamaForCausalLM",
     "LlamaConfig",
@@ -279,12 +281,6 @@ wav2vec2 = hugging(
     activation_dropout=0.0,
     feat_proj_dropout=0.0,
 )
-
-
-def logits(output: Any) -> torch.Tensor:
-    """Scores out of what a model of transformers returns."""
-    found: torch.Tensor = output.logits
-    return found
 
 
 def two_texts(batch: int) -> dict[str, torch.Tensor]:
