@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 from test_oracle import (
     BATCH,
+    NORMS_IN_FLOAT32,
     ROUNDS_OTHERWISE,
     SEED,
     assert_same_output,
@@ -68,7 +69,7 @@ def save(name: str, rule: str, outcome: str) -> None:
 
 
 def run_cell(name: str, rule: str) -> str:
-    """Runs a cell and returns its outcome: "yes", what of it is frozen or fades, or the sentence of a refusal.
+    """Runs a cell and returns its outcome: "yes", what holds instead, or the sentence of a refusal.
 
     Raises:
         Exception: the cell does not hold.
@@ -77,7 +78,7 @@ def run_cell(name: str, rule: str) -> str:
         if rule == "bp":
             check_plain(CASES[name])
             check_against_autograd(CASES[name])
-            return "yes"
+            return f"to {NORMS_IN_FLOAT32[name]}" if name in NORMS_IN_FLOAT32 else "yes"
         return check_rule(CASES[name], rule)
     except altprop.CompileError as error:
         return f"refused: {error}"

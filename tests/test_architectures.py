@@ -24,7 +24,7 @@ EVERYDAY += [("translator", "bp"), ("densenet", "dfa"), ("mobilenet_v3", "reclra
 @pytest.mark.skipif(bool(SAVED), reason="all cells are run")
 @pytest.mark.parametrize(("name", "rule"), EVERYDAY)
 def test_some_cells(name: str, rule: str) -> None:
-    assert run_cell(name, rule).partition(":")[0] in ("yes", "frozen in part")
+    assert run_cell(name, rule).partition(":")[0] in ("yes", "frozen in part", "to 1e-07")
 
 
 @pytest.mark.skipif(bool(SAVED), reason="is part of the cells of bp")

@@ -1,6 +1,6 @@
 """Real architectures at tiny widths, with random weights: torchvision, transformers, graph networks and others.
 
-Those of `zoo.LARGE` are among them. `docs/write_coverage.py` runs every rule on all of them.
+Those of `zoo.LARGE` are among them. `make coverage` runs every rule on all of them.
 """
 
 from typing import Any
