@@ -13,7 +13,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 from altprop.passes.cut.blocks import find_recurrent
 from altprop.passes.cut.operators import is_mixing, is_nonlinear
-from altprop.passes.cut.roles import find_roles
+from altprop.passes.cut.roles import Roles, find_roles
 from altprop.passes.cut_regions import CutRegions
 from altprop.rules.feedback import shares_positions
 
@@ -67,17 +67,17 @@ def _children(captured: CapturedGraph) -> tuple[str, ...]:
 def _problems(captured: CapturedGraph, regions: Sequence[Region], wanted: Wanted) -> Iterator[str]:
     outputs = [region for region in regions if region.is_output]
     whole = set(find_recurrent(captured))
+    roles = find_roles(captured)
     for region in regions:
         shared = any(shares_positions(output.error_shape, region.shape) for output in outputs)
         if region.shape[:1] != ("N",) and not shared:
             yield f"{region.name} has an activity of shape {region.shape}, not the batch first"
-        elif wanted in ("layer", "operator") and region.name not in whole and is_stacked(captured, region):
+        elif wanted in ("layer", "operator") and region.name not in whole and is_stacked(captured, region, roles):
             yield f"{region.name} holds one layer behind another ({_some(region.parameters)})"
 
 
-def is_stacked(captured: CapturedGraph, region: Region) -> bool:
+def is_stacked(captured: CapturedGraph, region: Region, roles: Roles) -> bool:
     """Whether a layer of the region reads what an activation made of another layer of it."""
-    roles = find_roles(captured)
     layered: set[str] = set()
     activated: set[str] = set()
     for name in region.nodes:

@@ -2,12 +2,18 @@
 
 import csv
 import importlib.util
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
+
+from altprop.data import DataSet, Split
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -93,3 +99,52 @@ def test_characters(data_dir: Path) -> None:
     assert "entropy of single characters 3.3" in shown
     assert "lstm by dfa: validation loss" in shown
     assert "lstm by output layer alone" in shown
+
+
+@pytest.fixture(scope="module")
+def cifar10() -> Any:
+    """The example's module."""
+    spec = importlib.util.spec_from_file_location("cifar10_example", EXAMPLES / "cifar10.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def noise(samples: int) -> Split:
+    """Images of noise."""
+    generator = torch.Generator().manual_seed(samples)
+    images = torch.randint(256, (samples, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(samples) % 10)
+
+
+def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = cifar10.Task(DataSet("noise", noise(40), noise(10), noise(20)), 1, 16, 0)
+    out, labels = tmp_path / "runs.json", [cifar10.CONTROL, "dfa", "ddtp(top='gradient')"]
+    console = Console(record=True, width=200, file=io.StringIO())
+    runs = cifar10.run_all(task, labels, out, {}, console)
+    assert list(runs) == labels == list(json.loads(out.read_text()))
+    assert runs["dfa"]["settings"]["rule"] == "dfa(kind='channel')"
+    assert len(runs["dfa"]["loss"]) == 3
+    monkeypatch.setattr(cifar10, "train", lambda *given: pytest.fail("trained again"))
+    again = cifar10.run_all(task, labels, out, {}, console)
+    assert again == runs
+    cifar10.show(again, console)
+    cifar10.plot(again, tmp_path / "runs.svg")
+    shown = console.export_text()
+    assert "not better than the control:" in shown
+    assert "ddtp(top='gradient') does not compile: ddtp: every region has an inverse" in shown
+    assert "<svg" in (tmp_path / "runs.svg").read_text()
+
+
+def test_cifar10_splits_rules_outside_brackets(cifar10: Any) -> None:
+    assert cifar10.split_rules("dfa(scale=0.5, kind='channel'),bp") == ["dfa(scale=0.5, kind='channel')", "bp"]
+
+
+def test_cifar10_without_files(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "cifar10.py"), "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cifar10: data_batch_1 is missing; fetch" in done.stdout
