@@ -136,13 +136,13 @@ def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
     assert wanted
     still = {key for key in wanted if torch.equal(before[key], dict(model.named_parameters())[key])}
     assert not {key for key in still if sizes[key] > FAINT}
-    faint = {key for key in wanted if not sizes[key] > FAINT}
+    faint = {key: sizes[key] for key in wanted if not sizes[key] > FAINT}
     assert not faint or faint_alone(case, rule, faint)
     fades = f"fades in {len(faint)} of {len(wanted)}" if faint else ""
     return ", ".join(filter(None, (fades, "" if wanted == moved(case.name) else "frozen in part"))) or "yes"
 
 
-def faint_alone(case: Case, rule: str, parameters: set[str]) -> bool:
+def faint_alone(case: Case, rule: str, faint: Mapping[str, float]) -> bool:
     """Whether updates that are as small as rounding are so because the error is: a stronger one reaches them."""
     net = compile_case(case, case.model(), rule)
     reached: set[str] = set()
@@ -151,8 +151,8 @@ def faint_alone(case: Case, rule: str, parameters: set[str]) -> bool:
         torch.manual_seed(SEED)
         (case.loss_of(case.call(net, case.inputs(BATCH)), case.target(BATCH)) * factor).backward()
         found = gradients(net.model)
-        reached |= {key for key in parameters if (grad := found[key]) is not None and float(grad.abs().max()) > FAINT}
-    return reached == parameters
+        reached |= {k for k, size in faint.items() if (grad := found[k]) is not None and float(grad.abs().max()) > size}
+    return reached == set(faint)
 
 
 @functools.cache
