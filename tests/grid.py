@@ -44,7 +44,7 @@ CASES = {case.name: case for cases in HEADINGS.values() for case in cases}
 RULES = tuple(sorted(altprop.rules.available(), key=lambda rule: rule != "bp"))
 FAINT = 1e-12
 """Updates below this are rounding."""
-AMPLIFIED = (1e3, 1e6, 1e9)
+AMPLIFIED = (1e3, 1e6, 1e9, 1e12)
 FAILS = "**fails**"
 SAVED = os.environ.get("ALTPROP_COVERAGE", "")
 
