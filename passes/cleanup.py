@@ -7,6 +7,7 @@ the fusions, the joined projections and the choice of layout and kernels changes
 import dataclasses
 from typing import ClassVar
 
+import torch
 from torch import fx
 
 from altprop.ir.graph import ErrorGraph
@@ -53,7 +54,6 @@ class Cleanup(Pass):
         for name, program in graph.programs.items():
             copied = _copy(program)
             count += self._clean(copied, name)
-            copied.graph.recompile()
             programs[name] = _drop_unread(copied)
         return graph.replace(programs=programs), count, "simplifications"
 
@@ -83,11 +83,14 @@ def _recompute(program: Program) -> int:
 
 
 def _copy(program: Program) -> Program:
-    copied = fx.Graph()
-    here: dict[fx.Node, fx.Node] = {}
-    returned = copied.graph_copy(program.graph.graph, here)
-    copied.output(returned)
-    return program.replace(graph=fx.GraphModule(program.graph, copied))
+    """Copies a program; its code is written when it is clean."""
+    module = fx.GraphModule(torch.nn.Module(), fx.Graph())
+    returned = module.graph.graph_copy(program.graph.graph, {})
+    module.graph.output(returned)
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            setattr(module, str(node.target), getattr(program.graph, str(node.target)))
+    return program.replace(graph=module)
 
 
 def _drop_unread(program: Program) -> Program:
