@@ -60,7 +60,7 @@ def test_held_memory_changes_no_bit(rule: str, monkeypatch: pytest.MonkeyPatch) 
         assert torch.equal(value, held.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("name", ["residual", "branches", "conv_variety", "encoder_layer", "gpt2_eager", "lstm"])
+@pytest.mark.parametrize("name", ["branches", "conv_variety", "encoder_layer"])
 def test_values_in_one_slot_live_one_after_another(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold, "_LEAST_BYTES", 1)
     case = ZOO[name]
@@ -92,7 +92,7 @@ def test_a_value_is_freed_right_before_its_place_is_taken() -> None:
         assert not alive[index], "a value of the last step stood beside the one that takes its place"
 
 
-@pytest.mark.parametrize("rule", ["dfa", "reclra", "drtp"])
+@pytest.mark.parametrize("rule", ["reclra", "drtp"])
 def test_slots_take_no_more_than_a_step_needs(rule: str) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))

@@ -88,7 +88,7 @@ def test_results_keep_the_layout_of_the_model(name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("rule", ["bp", "drtp", "reclra"])
-@pytest.mark.parametrize("name", ["conv_bn_dropout", "conv_variety"])
+@pytest.mark.parametrize("name", ["conv_bn_dropout"])
 def test_model_that_is_channels_last(name: str, rule: str) -> None:
     case = ZOO[name]
     model = case.model().to(memory_format=torch.channels_last)
