@@ -23,7 +23,7 @@ from torch import fx
 from altprop.ir.aliases import aliases, is_view
 from altprop.ir.program import Program
 
-_LEAST_BYTES = 2**16  # smaller values come from the allocator's own lists
+_LEAST_BYTES = 2**18  # the C library keeps smaller values by itself
 
 Function = Callable[..., Sequence[Any]]
 _Form = tuple[str, torch.dtype]

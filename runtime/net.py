@@ -1,5 +1,6 @@
 """`LocalNet`: a compiled model that a user trains."""
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +94,7 @@ class LocalNet(nn.Module):
         moved = [slot for slot in update.outputs if slot.kind in ("gradient", "feedback_gradient")]
         tensors = [self._moved(slot) for slot in moved]
         blamed = blame_the_batch(variant, f"forward{turn}", call)
-        with torch.autocast(call.device_type, enabled=False), blamed:
+        with _uncast(call.device_type), blamed:
             values = LocalFunction.apply(forward, update, self._given(variant, call), moved, *tensors)
         return variant.structure(values)
 
@@ -113,7 +114,7 @@ class LocalNet(nn.Module):
         name = f"backward{self._turn(variant)}"
         executor = variant.executor(name)
         given = self._given(variant, call, target)
-        with torch.autocast(call.device_type, enabled=False), blame_the_batch(variant, name, call):
+        with _uncast(call.device_type), blame_the_batch(variant, name, call):
             made = executor.run(given)
         loss: torch.Tensor | None = None
         for slot, value in zip(executor.outputs, made, strict=True):
@@ -149,7 +150,7 @@ class LocalNet(nn.Module):
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
             )
         name = f"step{variant.turn(self.feedback.seed, number_of_step)}"
-        with torch.autocast(call.device_type, enabled=False), blame_the_batch(variant, name, call):
+        with _uncast(call.device_type), blame_the_batch(variant, name, call):
             (loss,) = variant.executor(name).run(given)
         result: torch.Tensor = loss
         return result
@@ -170,7 +171,7 @@ class LocalNet(nn.Module):
         if self.optimizer is not None:
             given |= {Slot("scalar", name): number for name, number in self.optimizer.scalars(1).items()}
         executor = variant.executor("backward" if self.optimizer is None else "step")
-        with torch.autocast(call.device_type, enabled=False), torch.no_grad():
+        with _uncast(call.device_type), torch.no_grad():
             return count_held(executor.program, executor.arguments(given))
 
     def measure(self, inputs: Any, target: Any) -> Measurement:
@@ -440,6 +441,13 @@ class LocalNet(nn.Module):
         self._modules_of_model = list(self.model.modules())
         if example is not None:
             self.capture(*example.args, **example.kwargs)
+
+
+def _uncast(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """Ends autocast where there is one: its casts are in the programs."""
+    if not torch.is_autocast_enabled(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def _accumulate(parameter: nn.Parameter, gradient: torch.Tensor) -> None:

@@ -47,7 +47,7 @@ def algorithm_1(net: Network, feedback: dict[int, Array], turns: list[bool], los
     return net
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID[::5])
+@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
 def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
@@ -59,7 +59,8 @@ def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> No
         net.step(*make_data(loss))
     final = to_network(model, activation)
     pairs = [*zip(final.weights, expected.weights, strict=True), *zip(final.biases, expected.biases, strict=True)]
-    assert max(np.abs(one - other).max() for one, other in pairs) <= BOUND
+    # Under a sum the weights grow, and rounding with them.
+    assert max(np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs) <= BOUND
 
 
 @pytest.mark.parametrize("way", ["program", "bridge"])
