@@ -216,7 +216,7 @@ def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -
             reuse=not compiled,
             kernels=options.backend != "onnxruntime",
             opaque=compiled,
-            channels_last=compiled and torch.backends.mkldnn.is_available(),
+            channels_last=options.backend != "onnxruntime",
         ),
     ]
 

@@ -15,7 +15,7 @@ from altprop.ir.program import Program
 from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
-from altprop.passes.flat.layout import is_laid_out, lay_channels_last
+from altprop.passes.flat.layout import is_laid_out, lay_channels_last, layout_pays
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.recompute import recompute_activities
@@ -24,13 +24,16 @@ from altprop.passes.flat.simplify import separate_results, simplify
 
 # Programs that write gradients into tensors that are there: the step, and its pieces where it is cut into tasks.
 _MOVES = ("step", "STEP ", "U+ ")
+# Programs between which the caller computes the loss, on a forward with the model's own bits.
+_CALLERS = ("forward", "update")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleanup(Pass):
     """Attributes:
     fuse: whether an update may run into its buffer in one operator.
-    channels_last: whether convolutions are to be laid out so, which rounds otherwise; a model that is so stays so.
+    channels_last: whether oneDNN's convolutions are to be laid out so, which rounds otherwise; a model that is so stays
+        so.
     join: whether projections of one error may be joined into one product, which may round otherwise.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
@@ -60,8 +63,9 @@ class Cleanup(Pass):
     def _clean(self, program: Program, name: str) -> int:
         graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
-        if self.channels_last or is_laid_out(graph):
-            count += lay_channels_last(program, convolutions=self.channels_last)
+        lay = self.channels_last and (self.opaque or name not in _CALLERS) and layout_pays(graph)
+        if lay or is_laid_out(graph):
+            count += lay_channels_last(program, convolutions=lay)
         if self.join:
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():

@@ -9,8 +9,11 @@ from torch import nn
 from zoo import ZOO, Case
 
 import altprop
+from altprop.ir.aliases import has_gaps
 from altprop.ir.program import Program
-from altprop.runtime import executor
+from altprop.passes import cleanup
+from altprop.passes.flat import layout
+from altprop.runtime.executor import Bindings
 
 aten = torch.ops.aten
 CASES = ("conv_bn_dropout", "conv_variety", "conv_transposed", "conv1d", "conv3d", "dense_prediction")
@@ -20,17 +23,15 @@ JOINS += (aten.sub.out,)
 KINDS = ("dense", "channel", "unified", "sparse", "binary")
 
 
-def uncompiled(program: Program, backend: str) -> Any:
-    """Stands for `executor.compiled`: the program that inductor would get, run as it stands."""
-    return program.graph.forward
+def lay_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lays out what is compiled from now on, in float64 too, which is not oneDNN's."""
+    monkeypatch.setattr(cleanup, "layout_pays", lambda graph: bool(layout._convolutions(graph)))
 
 
-def make(case: Case, rule: str, backend: str = "eager", **options: Any) -> altprop.LocalNet:
+def make(case: Case, rule: str, **options: Any) -> altprop.LocalNet:
     options.setdefault("optimizer", altprop.optim.SGD(lr=0.1, momentum=0.9))
     torch.manual_seed(0)
-    return altprop.compile(
-        case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, backend=backend, seed=0, **options
-    )
+    return altprop.compile(case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, seed=0, **options)
 
 
 def train(net: altprop.LocalNet, case: Case, steps: int = 2) -> list[torch.Tensor]:
@@ -63,28 +64,71 @@ def meetings(program: Program, inputs: list[Any]) -> list[tuple[torch.Tensor, to
 @pytest.mark.parametrize("rule", ["bp", "reclra"])
 @pytest.mark.parametrize("name", CASES)
 def test_laid_out_program_trains_alike(name: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "compiled", uncompiled)
     case = ZOO[name]
-    assert_same_training(make(case, rule, "inductor"), make(case, rule), case)
+    plain = make(case, rule)
+    lay_out(monkeypatch)
+    laid = make(case, rule)
+    assert ("channels_last" in str(laid.graph.programs["step"])) is (name != "conv1d")
+    assert "channels_last" not in str(plain.graph.programs["step"])
+    assert_same_training(laid, plain, case)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_laid_out_program_trains_alike_with_feedback(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "compiled", uncompiled)
     case = ZOO["conv_bn_dropout"]
     rule = f'dfa(kind="{kind}")'
-    assert_same_training(make(case, rule, "inductor"), make(case, rule), case)
+    plain = make(case, rule)
+    lay_out(monkeypatch)
+    assert_same_training(make(case, rule), plain, case)
 
 
 @pytest.mark.parametrize("name", ["conv_bn_dropout", "dense_prediction"])
 def test_results_keep_the_layout_of_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "compiled", uncompiled)
+    lay_out(monkeypatch)
     case = ZOO[name]
-    net = make(case, "dfa", "inductor", optimizer=None)
-    output = net(*case.inputs(4))
-    assert output.is_contiguous()
-    case.loss_of(output, case.target(4)).backward()
+    net = make(case, "dfa", optimizer=None)
+    assert "channels_last" in str(net.graph.programs["backward"])
+    net.backward(case.inputs(4), case.target(4))
     assert all(p.grad is None or p.grad.is_contiguous() for p in net.model.parameters())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_traced_values_have_the_strides_of_the_real_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that writes in place reads them."""
+    lay_out(monkeypatch)
+    case = ZOO[name]
+    net = make(case, "reclra")
+    program = net.graph.programs["step"]
+    wrong = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            value, traced = super().run_node(n), n.meta.get("val")
+            if isinstance(value, torch.Tensor) and isinstance(traced, torch.Tensor) and not has_gaps(n):
+                strides = zip(value.shape, value.stride(), map(int, traced.stride()), strict=True)
+                fits = value.dim() < 4 or all(size == 1 or real == seen for size, real, seen in strides)
+                wrong.extend([] if fits else [n.format_node()])
+            return value
+
+    bindings = Bindings(net.model, net.feedback, net.state, net.graph.captured.constants)
+    given = {"input": case.inputs(4)[0], "target": case.target(4), "scalar": 0.1}
+    args = [given[slot.kind] if slot.kind in given else bindings.get(slot) for slot in program.inputs]
+    with torch.no_grad():
+        Watch(program.graph).run(*args)
+    assert not wrong
+
+
+def test_large_filters_are_not_laid_out() -> None:
+    """They would be turned over at every step."""
+    x = torch.randn(4, 64, 4, 4)
+    for size, expected in ((4, False), (64, True)):
+        net = altprop.compile(
+            nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * size * size, 5)),
+            "dfa",
+            example_inputs=(x if size == 4 else torch.randn(8, 64, size, size),),
+        )
+        assert ("channels_last" in str(net.graph.programs["backward"])) is expected
+        assert "channels_last" not in str(net.graph.programs["forward"])
 
 
 @pytest.mark.parametrize("rule", ["bp", "drtp", "reclra"])

@@ -1,5 +1,8 @@
 """Lays images out channels last, as oneDNN's convolutions want them.
 
+On the CPU a convolution in float32 or bfloat16 is oneDNN's, which is faster so, and so are the norms and the pooling
+between convolutions. Programs that hold both forward and updates are laid out whole, whatever the model's own layout.
+
 Two things decide whether that pays. The convolutions' own operands must come so, or each of them reorders its input.
 And the messages must come so: `e B` has the columns of B, and with an image's channels first it lies across the grain
 of every operator of its region. So the columns of B, which are few, are put channels last, and the message, which is
@@ -13,17 +16,40 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from altprop.ir.program import Program
 
 aten = torch.ops.aten
 
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
+_ONEDNN_TYPES = (torch.float32, torch.bfloat16)
+_LEAST_SHARE = 8  # of an image's elements over a filter's
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _LAST = {4: [0, 2, 3, 1], 5: [0, 2, 3, 4, 1]}
 _FIRST = {4: [0, 3, 1, 2], 5: [0, 4, 1, 2, 3]}
 # Operands of convolutions that are images, filters among them, by their places.
 _OPERANDS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
+
+
+def layout_pays(graph: fx.Graph) -> bool:
+    """Whether a program's convolutions are oneDNN's and read images that are large beside their filters.
+
+    Filters, and what moves them, keep the layout of the model, and are reordered at every step.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    forward = [node for node in _convolutions(graph) if node.target is aten.convolution.default]
+    images, filters = ([node.args[place].meta["val"] for node in forward] for place in (0, 1))
+    if any(image.device.type != "cpu" or image.dtype not in _ONEDNN_TYPES for image in images):
+        return False
+    return sum(map(_count, images)) > _LEAST_SHARE * sum(map(_count, filters))
+
+
+def _count(value: torch.Tensor) -> int:
+    """Number of elements, with the example's batch."""
+    count = value.numel()
+    return count if isinstance(count, int) else int(count.node.hint or 0)
 
 
 def is_laid_out(graph: fx.Graph) -> bool:
@@ -52,7 +78,29 @@ def lay_channels_last(program: Program, *, convolutions: bool) -> int:
     for node in graph.nodes:
         if node.target is aten.view.default and _dimensions(node.args[0]) > 2:
             node.target = aten.reshape.default  # an image that is channels last cannot be flattened by a view
+    _trace_strides(graph)
     return count
+
+
+def _trace_strides(graph: fx.Graph) -> None:
+    """Makes the traced values anew behind those whose strides changed, for passes that ask for strides."""
+    moved: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_function" or "val" not in node.meta:
+            continue
+        sources = node.all_input_nodes
+        added = node.target is aten.contiguous.default
+        if (added or not moved.isdisjoint(sources)) and all("val" in source.meta for source in sources):
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
+            value = node.target(*args, **kwargs)
+            if added or _strides(value) != _strides(node.meta["val"]):
+                moved.add(node)
+            node.meta["val"] = value
+
+
+def _strides(value: Any) -> list[str]:
+    tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return [str(tensor.stride()) for tensor in tensors]
 
 
 def _convolutions(graph: fx.Graph) -> list[fx.Node]:
