@@ -15,7 +15,7 @@ from altprop.ir.program import Program
 from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
-from altprop.passes.flat.layout import is_laid_out, lay_channels_last, layout_pays
+from altprop.passes.flat.layout import choose_layout
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.recompute import recompute_activities
@@ -35,6 +35,7 @@ class Cleanup(Pass):
     channels_last: whether oneDNN's convolutions are to be laid out so, which rounds otherwise; a model that is so stays
         so.
     join: whether projections of one error may be joined into one product, which may round otherwise.
+    laid_out: whether the layout was chosen before.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
     reuse: whether results may overwrite arguments that nothing reads any more.
@@ -49,6 +50,7 @@ class Cleanup(Pass):
     opaque: bool = False
     join: bool = True
     channels_last: bool = False
+    laid_out: bool = False
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Rewrites `programs`."""
@@ -63,9 +65,10 @@ class Cleanup(Pass):
     def _clean(self, program: Program, name: str) -> int:
         graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
-        lay = self.channels_last and (self.opaque or name not in _CALLERS) and layout_pays(graph)
-        if lay or is_laid_out(graph):
-            count += lay_channels_last(program, convolutions=lay)
+        if not self.laid_out:
+            may_move = self.channels_last and (self.opaque or name not in _CALLERS)
+            seen = [node for slot, node in program.results.items() if slot.kind != "residual"]
+            count += choose_layout(graph, may_move=may_move, seen=seen)
         if self.join:
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():

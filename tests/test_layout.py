@@ -11,7 +11,6 @@ from zoo import ZOO, Case
 import altprop
 from altprop.ir.aliases import has_gaps
 from altprop.ir.program import Program
-from altprop.passes import cleanup
 from altprop.passes.flat import layout
 from altprop.runtime.executor import Bindings
 
@@ -25,7 +24,7 @@ KINDS = ("dense", "channel", "unified", "sparse", "binary")
 
 def lay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lays out what is compiled from now on, in float64 too, which is not oneDNN's."""
-    monkeypatch.setattr(cleanup, "layout_pays", lambda graph: bool(layout._convolutions(graph)))
+    monkeypatch.setattr(layout, "layout_pays", lambda graph: bool(layout._convolutions(graph)))
 
 
 def make(case: Case, rule: str, **options: Any) -> altprop.LocalNet:

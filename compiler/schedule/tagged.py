@@ -18,6 +18,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
 from altprop.passes.flat.builder import FlatBuilder, aten
+from altprop.passes.flat.layout import choose_layout
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.target import add_targets
@@ -56,6 +57,7 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
+        self._lay_out()
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
@@ -100,6 +102,23 @@ class TaggedBuilder(FlatBuilder):
             self.tags[kept] = tag
             for user in others:
                 user.replace_input_with(buffer, kept)
+
+    def _lay_out(self) -> None:
+        """Chooses the layout as the flat program does; what turns a value over belongs to the task that reads it."""
+        keys = [key for update in self.source.updates.values() for key in update.results]
+        results = self.graph.output(tuple(self.values[key] for key in keys))
+        choose_layout(self.graph, may_move=True)
+        self.values.update(zip(keys, results.args[0], strict=True))  # type: ignore[arg-type]
+        self.graph.erase_node(results)
+        for node in reversed(self.graph.nodes):
+            if node.op == "call_function" and node not in self.tags:
+                self.tags[node] = self.tags[next(iter(node.users), None) or self._source(node)]
+
+    def _source(self, node: fx.Node) -> fx.Node:
+        """The operator of a task that a value was made by, before it was turned over."""
+        while node not in self.tags:
+            (node,) = node.all_input_nodes
+        return node
 
     def _fix_sizes(self, scale: fx.Node | None, sizes: Sizes) -> float | None:
         """Fixes all sizes; returns the reduction's factor, which is a number then."""

@@ -12,13 +12,12 @@ The order of terms in a message and in B's update stays; convolutions and sums o
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
-
-from altprop.ir.program import Program
 
 aten = torch.ops.aten
 
@@ -57,16 +56,23 @@ def is_laid_out(graph: fx.Graph) -> bool:
     return any(_is_channels_last(node.args[0].meta["val"]) for node in _convolutions(graph))
 
 
-def lay_channels_last(program: Program, *, convolutions: bool) -> int:
-    """Rewrites products that make or read images, and convolutions if asked. Returns how many.
+def choose_layout(graph: fx.Graph, *, may_move: bool, seen: Iterable[fx.Node] = ()) -> int:
+    """Lays a program out as pays, or as the model is. Returns how many operators were rewritten.
 
     Args:
-        program: the program; what it returns to the caller keeps its layout.
-        convolutions: whether the convolutions' operands are to be laid out too. False where the model is so already.
+        graph: its operators.
+        may_move: whether convolutions of a model that is not channels last may be laid out so.
+        seen: results that the caller sees, which then keep the layout that they were traced with.
     """
-    graph = program.graph.graph
-    if not _convolutions(graph):
-        return 0
+    if not (may_move and layout_pays(graph)):
+        return _lay_channels_last(graph, convolutions=False) if is_laid_out(graph) else 0
+    dense = [node for node in seen if _dimensions(node) in _FORMATS and node.meta["val"].is_contiguous()]
+    count = _lay_channels_last(graph, convolutions=True)
+    return count + sum(_restore(graph, node) for node in dense)
+
+
+def _lay_channels_last(graph: fx.Graph, *, convolutions: bool) -> int:
+    """Rewrites products that make or read images, and convolutions if asked. Returns how many."""
     count = 0
     for node in list(graph.nodes):
         if node.target is aten.mm.default and (shape := _image_of(node)) is not None:
@@ -74,7 +80,6 @@ def lay_channels_last(program: Program, *, convolutions: bool) -> int:
             count += 1
     if convolutions:
         count += _lay_convolutions(graph)
-        _restore_results(program)
     for node in graph.nodes:
         if node.target is aten.view.default and _dimensions(node.args[0]) > 2:
             node.target = aten.reshape.default  # an image that is channels last cannot be flattened by a view
@@ -85,17 +90,18 @@ def lay_channels_last(program: Program, *, convolutions: bool) -> int:
 def _trace_strides(graph: fx.Graph) -> None:
     """Makes the traced values anew behind those whose strides changed, for passes that ask for strides."""
     moved: set[fx.Node] = set()
+    values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
-        if node.op != "call_function" or "val" not in node.meta:
-            continue
-        sources = node.all_input_nodes
+        values[node] = old = node.meta.get("val", 1.0)  # a placeholder without a value is a learning rate
         added = node.target is aten.contiguous.default
-        if (added or not moved.isdisjoint(sources)) and all("val" in source.meta for source in sources):
-            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
-            value = node.target(*args, **kwargs)
-            if added or _strides(value) != _strides(node.meta["val"]):
+        if node.op != "call_function" or ("val" in node.meta and not added and moved.isdisjoint(node.all_input_nodes)):
+            continue
+        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        values[node] = node.target(*args, **kwargs)
+        if "val" in node.meta:
+            node.meta["val"] = values[node]
+            if added or _strides(values[node]) != _strides(old):
                 moved.add(node)
-            node.meta["val"] = value
 
 
 def _strides(value: Any) -> list[str]:
@@ -196,17 +202,14 @@ def _lay_convolutions(graph: fx.Graph) -> int:
     return count
 
 
-def _restore_results(program: Program) -> None:
-    """Gives the values that a caller sees, all but residuals, the layout that they were traced with."""
-    graph = program.graph.graph
-    output = next(node for node in graph.nodes if node.op == "output")
-    results = []
-    for slot, node in program.results.items():
-        if slot.kind != "residual" and _dimensions(node) in _FORMATS and node.meta["val"].is_contiguous():
-            with graph.inserting_before(output):
-                node = _call(graph, aten.clone.default, node, memory_format=torch.contiguous_format)
-        results.append(node)
-    output.args = (tuple(results),)
+def _restore(graph: fx.Graph, node: fx.Node) -> bool:
+    """Returns a result with its channels first again."""
+    if not _is_channels_last(node.meta["val"]):
+        return False
+    output = next(one for one in graph.nodes if one.op == "output")
+    with graph.inserting_before(output):
+        output.replace_input_with(node, _call(graph, aten.clone.default, node, memory_format=torch.contiguous_format))
+    return True
 
 
 def _call(graph: fx.Graph, target: Any, source: fx.Node, *args: Any, **kwargs: Any) -> fx.Node:
