@@ -17,6 +17,7 @@ from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
@@ -153,7 +154,9 @@ def _alternate(
 def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) -> ErrorGraph:
     programs = {f"{name}{SUFFIX}": program for name, program in other.programs.items()}
     return graph.replace(
-        programs={**graph.programs, **programs}, feedback={**other.feedback, **graph.feedback}, alternation=turns
+        programs={**graph.programs, **programs},
+        feedback={**other.feedback, **graph.feedback},
+        alternation=dataclasses.replace(turns, exact=frozenset(exact_targets(other))),
     )
 
 

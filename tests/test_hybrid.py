@@ -101,6 +101,13 @@ def test_a_resumed_net_takes_the_same_turns(optimizer: altprop.optim.Optimizer) 
     assert any(name.startswith("state.alternate_") for name in one.state_dict())
 
 
+def test_explain_says_how_often_backpropagation_moves_a_parameter() -> None:
+    rows = compile_mlp(make_mlp("tanh", True), RULE, "mse").explain().rows
+    assert [row.how for row in rows] == [*["local-vjp, backprop in 40% of steps"] * 6, *["local-vjp"] * 2]
+    rows = compile_mlp(make_mlp("tanh", True), {"0": RULE, "*": "dfa"}, "mse").explain().rows
+    assert [row.how for row in rows] == [*["local-vjp, backprop in 40% of steps"] * 2, *["local-vjp"] * 6]
+
+
 def test_chance_keeps_the_share() -> None:
     turns = [Alternation(0.3).is_alternate(0, step) for step in range(4000)]
     assert abs(sum(turns) / 4000 - 0.3) < 0.03
