@@ -1,12 +1,14 @@
 """How direct feedback aligns with the way to the output: DFA beside direct Kolen-Pollack learning, on MNIST.
 
 The experiment of section 2.5 of the direct Kolen-Pollack paper: five fully connected layers, batch norm and relu after
-each hidden one, and the angle between `z_i B_i^T` and the output's pre-activation, as training goes on.
+each hidden one, and the angle between `z_i B_i^T` and the output's pre-activation, as training goes on. Once all learn,
+once hidden weights are held and only the output layer and the feedback learn: what the feedback does is seen alone.
 
 python benchmarks/alignment.py --data-dir DIR     # writes benchmarks/results/alignment.json and docs/alignment.svg
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ RULES = {
     "DFA": "dfa(distribution='kaiming_uniform')",
     "DKP": "dkp(distribution='kaiming_uniform', weight_decay=1e-6)",
 }
+WAYS = {"all learns": False, "hidden weights held": True}
 WIDTH, BATCH = 256, 64
 
 
@@ -38,12 +41,14 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(WIDTH, 10))
 
 
-def follow(label: str, sets: DataSet, steps: int, every: int, rates: dict[str, float]) -> dict[str, Any]:
-    """Trains by a rule; returns the angles, one list a connection."""
+def follow(label: str, sets: DataSet, steps: int, every: int, rates: dict[str, float], held: bool) -> dict[str, Any]:
+    """Trains by a rule, with all weights or those of the output alone; returns the angles, one list a connection."""
     torch.manual_seed(0)
-    optimizer = altprop.optim.SGD(momentum=0.9, nesterov=True, **rates)
     example = sets.inputs(sets.train.images[:2])
-    net = altprop.compile(network(), rule=RULES[label], example_inputs=(example,), optimizer=optimizer)
+    net = altprop.compile(network(), rule=RULES[label], example_inputs=(example,))
+    groups = net.param_groups(**rates)
+    groups[0]["params"] = list(net.model[-1].parameters()) if held else groups[0]["params"]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
     watched = (sets.inputs(sets.validation.images[:500]), sets.validation.labels[:500])
     batches = endless(BatchSampler(sets, BATCH, seed=0))
     found: dict[str, Any] = {"step": [], "angles": {name: [] for name in net.feedback}}
@@ -52,7 +57,9 @@ def follow(label: str, sets: DataSet, steps: int, every: int, rates: dict[str, f
             found["step"].append(step)
             for name, row in net.measure(*watched).connections.items():
                 found["angles"][name].append(round(row.angle, 2))
-        net.step(*next(batches))
+        optimizer.zero_grad()
+        net.backward(*next(batches))
+        optimizer.step()
     return found
 
 
@@ -62,16 +69,21 @@ def endless(sampler: BatchSampler) -> Any:
         yield from sampler.epoch()
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Draws one panel a rule."""
-    figure, panels = plt.subplots(1, len(found), figsize=(9, 3.4), sharey=True, layout="constrained")
-    for panel, (label, one) in zip(panels, found.items(), strict=True):
-        for layer, (_, angles) in enumerate(sorted(one["angles"].items(), key=_target), start=1):
-            panel.plot(one["step"], angles, label=f"layer {layer}")
-        panel.set(title=label, xlabel="step", ylim=(0, 110))
-        panel.axhline(90, color="0.7", linewidth=0.8, zorder=0)
-    panels[0].set_ylabel("angle to the output's pre-activation, degrees")
-    panels[-1].legend(frameon=False)
+def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draws one row a way of training, one panel a rule."""
+    figure, grid = plt.subplots(
+        len(found), len(RULES), figsize=(9, 6.2), sharex=True, sharey=True, layout="constrained"
+    )
+    for panels, (way, rules) in zip(grid, found.items(), strict=True):
+        for panel, (label, one) in zip(panels, rules.items(), strict=True):
+            for layer, (_, angles) in enumerate(sorted(one["angles"].items(), key=_target), start=1):
+                panel.plot(one["step"], angles, label=f"layer {layer}")
+            panel.set(title=f"{label}, {way}", ylim=(0, 120))
+            panel.axhline(90, color="0.7", linewidth=0.8, zorder=0)
+    for panel in grid[-1]:
+        panel.set_xlabel("step")
+    grid[0][-1].legend(frameon=False)
+    figure.supylabel("angle to the output's pre-activation, degrees", fontsize="medium")
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -91,11 +103,15 @@ def main() -> None:
     args = parser.parse_args()
     rates = {"lr": args.lr, "feedback_lr": args.feedback_lr}
     sets = load("mnist", args.data_dir)
-    found = {label: follow(label, sets, args.steps, args.every, rates) for label in RULES}
-    for label, one in found.items():
-        ends = {name: (angles[0], angles[-1]) for name, angles in one["angles"].items()}
-        print(label, ", ".join(f"{name}: {first:.0f} -> {last:.0f}" for name, (first, last) in ends.items()))
-    timing.save(ROOT / "benchmarks" / "results" / "alignment.json", {"rates": rates, "batch": BATCH, "rules": found})
+    found = {
+        way: {label: follow(label, sets, args.steps, args.every, rates, held) for label in RULES}
+        for way, held in WAYS.items()
+    }
+    for way, label in itertools.product(WAYS, RULES):
+        ends = {name: (angles[0], angles[-1]) for name, angles in found[way][label]["angles"].items()}
+        moved = ", ".join(f"{name}: {first:.0f} -> {last:.0f}" for name, (first, last) in ends.items())
+        print(f"{label}, {way}: {moved}")
+    timing.save(ROOT / "benchmarks" / "results" / "alignment.json", {"rates": rates, "batch": BATCH, "ways": found})
     plot(found, ROOT / "docs" / "alignment.svg")
 
 

@@ -4,20 +4,29 @@ Each run is resumed where it stopped, and asked for more epochs it goes on, so t
 
 python benchmarks/dkp_table.py --data-dir DIR --epochs 5                          # Fashion-MNIST, every row, one seed
 python benchmarks/dkp_table.py --data-dir DIR --data cifar10 --row dkp --row dfa --epochs 50 --seeds 3
+python benchmarks/dkp_table.py --data-dir DIR --data fashion-mnist --data cifar10 --device cuda --jobs 7 --minutes 9
 """
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
+import os
 import statistics
+import time
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import on_device
 import timing
+import torch
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from altprop.command.progress import ProgressReporter
+import altprop
 from altprop.models import ConvNet
-from altprop.training import RunConfig, train
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "dkp_table.json"
@@ -29,12 +38,10 @@ SETTINGS: dict[str, Any] = {
     "momentum": 0.9,
     "nesterov": True,
     "lr": 1e-2,
-    "lr_schedule": "constant",
     "weight_decay": 1e-6,
     "feedback_lr": 1e-4,
     "feedback_lr_decay": 0.85,
     "batch_size": 64,
-    "tensorboard": False,
 }
 DIRECT = "(distribution='kaiming_uniform')"
 ROWS = {
@@ -75,61 +82,98 @@ PAPER = {
 }
 
 
-def gray() -> nn.Module:
-    """The network for Fashion-MNIST, with its convolutions frozen."""
-    return head_only(ConvNet((1, 28, 28)))
+@dataclass(frozen=True)
+class Job:
+    """One run: a row of the table on a data set, from one seed, and where and how long it trains."""
 
+    data: str
+    row: str
+    seed: int
+    epochs: int
+    device: str
+    backend: str
+    threads: int
+    until: float
+    data_dir: Path | None
+    runs: Path
 
-def colour() -> nn.Module:
-    """The network for CIFAR-10, with its convolutions frozen."""
-    return head_only(ConvNet((3, 32, 32)))
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.runs / f"{self.data}-{self.row.replace(', ', '-').replace(' ', '-')}-{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """What the run writes after every epoch."""
+        return self.folder / "result.json"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run's rates and sizes."""
+        return SETTINGS | OWN.get(self.row, {})
 
 
 def head_only(model: nn.Module) -> nn.Module:
     """Freezes all but the fully connected layers."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("fc"))
+        parameter.requires_grad_(name.startswith(("fc", "norm3")))
     return model
 
 
-def config_of(row: str, data: str, epochs: int, seed: int, folder: Path | None) -> RunConfig:
-    """The configuration of one run."""
-    model = "convnet"
-    if row == "bp, head only":
-        model = f"{__file__}:{'gray' if data == 'fashion-mnist' else 'colour'}"
-    given = {"rule": ROWS[row], "data": data, "model": model, "epochs": epochs, "seed": seed}
-    given |= SETTINGS | OWN.get(row, {})
-    return RunConfig(**given, data_dir=str(folder) if folder else None)
+def compiled(job: Job, shape: tuple[int, ...], example: torch.Tensor) -> nn.Module:
+    """The row's network, compiled."""
+    torch.manual_seed(job.seed)
+    model = ConvNet(shape).to(example.device)
+    model = head_only(model) if job.row == "bp, head only" else model
+    settings = job.settings
+    sgd = {key: settings[key] for key in ("lr", "momentum", "nesterov", "weight_decay", "feedback_lr")}
+    return altprop.compile(
+        model,
+        rule=ROWS[job.row],
+        example_inputs=(example,),
+        optimizer=altprop.optim.SGD(**sgd),
+        backend=job.backend,
+        seed=job.seed,
+    )
 
 
-def run(config: RunConfig, row: str, runs: Path) -> dict[str, Any]:
-    """Trains, or goes on with, one run; returns its accuracies in per cent."""
-    folder = runs / f"{config.data}-{row.replace(', ', '-').replace(' ', '-')}-{config.seed}"
-    with ProgressReporter(f"{row} on {config.data}, seed {config.seed}", lines=False) as reporter:
-        result = train(config, folder, resume=folder.exists(), reporter=reporter)
-    validation = [round(100 * epoch["validation_accuracy"], 2) for epoch in result.history]
-    return {
-        "data": config.data,
-        "row": row,
-        "rule": config.rule_text,
-        "settings": SETTINGS | OWN.get(row, {}),
-        "seed": config.seed,
-        "epochs": len(result.history),
-        "test": round(100 * result.test.accuracy, 2),
-        "validation": validation,
-        "seconds": round(result.seconds, 1),
-    }
+def run(job: Job) -> str:
+    """Trains, or goes on with, one run; leaves its results in its folder, and says them in a line."""
+    torch.set_num_threads(job.threads)
+    torch.backends.cudnn.benchmark = True
+    device, settings = torch.device(job.device), job.settings
+    data = on_device.load_whole(job.data, job.data_dir, device)
+    net = compiled(job, data.shape, data.inputs(data.train.images[: settings["batch_size"]]))
+    training = on_device.Training(net, data, settings["batch_size"], job.seed, job.folder)
+
+    def set_rates(epoch: int) -> None:
+        net.optimizer.feedback_lr = settings["feedback_lr"] * settings["feedback_lr_decay"] ** epoch
+
+    about = {"data": job.data, "row": job.row, "rule": ROWS[job.row], "seed": job.seed, "settings": settings}
+    about |= {"samples": len(data.train), "backend": job.backend, "machine": on_device.machine_of(device)}
+    title = f"{job.row} on {job.data}, seed {job.seed}"
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task(title, total=job.epochs, completed=len(training.losses))
+        for _ in training.epochs(job.epochs, set_rates, job.until):
+            progress.advance(task)
+            on_device.write(job.result, about | training.results(train=False))
+    found = about | training.results(train=True)
+    on_device.write(job.result, found)
+    return f"{title}: {found['epochs']} epochs, test {found['test']}, train {found['train']}, {found['seconds']} s"
 
 
-def keep(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Puts a run into the file of results in the place of an earlier, shorter one."""
-    before = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
-    same = [one for one in before if all(one[key] == found[key] for key in ("data", "row", "seed"))]
-    if same and same[0]["epochs"] > found["epochs"]:
-        return before
-    runs = [one for one in before if one not in same] + [found]
-    timing.save(RESULTS, {"machine": timing.machine(), "runs": runs})
-    return runs
+def keep(path: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Puts runs into the file of results, each in the place of an earlier one that is not longer."""
+    before = json.loads(path.read_text("utf-8"))["runs"] if path.exists() else []
+    kept = {(one["data"], one["row"], one["seed"]): one for one in before}
+    for one in runs:
+        key = (one["data"], one["row"], one["seed"])
+        if one["epochs"] and (key not in kept or kept[key]["epochs"] <= one["epochs"]):
+            kept[key] = one
+    merged = [kept[key] for key in sorted(kept)]
+    timing.save(path, {"runs": merged})
+    return merged
 
 
 def table(runs: list[dict[str, Any]], data: str) -> str:
@@ -149,26 +193,71 @@ def table(runs: list[dict[str, Any]], data: str) -> str:
         cells = (epochs, len(tests), f"{means[row]:.2f}", f"{max(tests) - min(tests):.2f}", f"{PAPER[data][row]:.2f}")
         places = (ours.index(row) + 1, papers.index(row) + 1)
         lines.append(f"| {row} | {' | '.join(map(str, (*cells, *places)))} |")
-    return "\n".join(lines)
+    pairs = list(combinations(papers, 2))
+    alike = sum(means[first] > means[second] for first, second in pairs)
+    return "\n".join([*lines, "", f"{alike} of {len(pairs)} pairs of rows stand in the paper's order."])
+
+
+def done(job: Job) -> bool:
+    """Whether an earlier call left nothing to do."""
+    return job.result.exists() and json.loads(job.result.read_text("utf-8"))["epochs"] >= job.epochs
+
+
+def train_all(jobs: list[Job], at_once: int, results: Path) -> None:
+    """Runs the jobs, in this process or several at once; prints a line when one is done, keeps results meanwhile."""
+    runs = jobs[0].runs
+    if at_once == 1:
+        for job in jobs:
+            print(run(job), flush=True)
+            keep(results, on_device.gather(runs))
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(at_once, mp_context=spawn) as pool:
+        left = {pool.submit(run, job) for job in jobs}
+        while left:
+            ended, left = concurrent.futures.wait(left, timeout=20, return_when=concurrent.futures.FIRST_COMPLETED)
+            for one in ended:
+                print(one.result(), flush=True)
+            keep(results, on_device.gather(runs))
+
+
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
+    parser.add_argument("--data", action="append", choices=list(PAPER), help="Fashion-MNIST alone, unless given")
+    parser.add_argument("--row", action="append", choices=list(ROWS), help="only this one; may be given again")
+    parser.add_argument("--epochs", type=int, default=50, help="in all, those of earlier runs included")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backend", default="eager")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each in a process of its own")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no epoch begins after these")
+    parser.add_argument("--runs", type=Path, default=ROOT / "results" / "dkp_table", help="where the runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of results; another leaves docs alone")
+    parser.add_argument("--table", action="store_true", help="train nothing, only gather what the runs have written")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Reads the command line, trains, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
-    parser.add_argument("--data", choices=list(PAPER), default="fashion-mnist")
-    parser.add_argument("--row", action="append", choices=list(ROWS), help="only this one; may be given again")
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=ROOT / "results" / "dkp_table", help="where the runs are kept")
-    args = parser.parse_args()
-    runs: list[dict[str, Any]] = []
-    for seed in range(args.seeds):
-        for row in args.row or ROWS:
-            runs = keep(run(config_of(row, args.data, args.epochs, seed, args.data_dir), row, args.runs))
+    """Trains, prints and writes."""
+    args = arguments()
+    until = time.time() + 60 * args.minutes
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    jobs = [
+        Job(data, row, seed, args.epochs, args.device, args.backend, threads, until, args.data_dir, args.runs)
+        for seed in range(args.seeds)
+        for data in args.data or ["fashion-mnist"]
+        for row in args.row or ROWS
+    ]
+    jobs = [] if args.table else [job for job in jobs if not done(job)]
+    if jobs:
+        train_all(jobs, args.jobs, args.results)
+    runs = keep(args.results, on_device.gather(args.runs))
     tables = [table(runs, data) for data in PAPER if any(one["data"] == data for one in runs)]
     print("\n\n".join(tables))
-    timing.replace_section(ROOT / "docs" / "rules.md", "two convolutions", "\n\n".join(tables))
+    if args.results == RESULTS:
+        timing.replace_section(ROOT / "docs" / "rules.md", "two convolutions", "\n\n".join(tables))
 
 
 if __name__ == "__main__":

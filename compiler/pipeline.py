@@ -17,6 +17,7 @@ from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
@@ -34,7 +35,6 @@ from altprop.passes.flatten import Flatten
 from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
 from altprop.rules.base import Rule
-from altprop.rules.bp import Backprop
 from altprop.rules.registry import get
 from altprop.rules.wiring import Network, make_plan
 
@@ -144,7 +144,7 @@ def _alternate(
         text = plan.region(region.name).rule
         return alternates[region.name][0] if region.name in alternates else rules.get(text) or get(text)
 
-    other = make_plan(Network.of(cut.regions), rule_of, None, Backprop())
+    other = make_plan(Network.of(cut.regions), rule_of, None)
     graph = cut
     for one in _passes(options, other, target, Momenta(own=OTHER)):
         graph = runner.run(one, graph, SUFFIX)
@@ -154,7 +154,9 @@ def _alternate(
 def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) -> ErrorGraph:
     programs = {f"{name}{SUFFIX}": program for name, program in other.programs.items()}
     return graph.replace(
-        programs={**graph.programs, **programs}, feedback={**other.feedback, **graph.feedback}, alternation=turns
+        programs={**graph.programs, **programs},
+        feedback={**other.feedback, **graph.feedback},
+        alternation=dataclasses.replace(turns, exact=frozenset(exact_targets(other))),
     )
 
 
@@ -181,12 +183,11 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, 
         return graph, options.plan
     network = Network.of(graph.regions)
     if options.plan != "auto":
-        return graph, make_plan(network, options.rule_of, options.plan, Backprop())
+        return graph, make_plan(network, options.rule_of, options.plan)
     search = search_wirings(
         graph.captured,
         network,
         options.rule_of,
-        Backprop(),
         devices=options.devices,
         batch=batch,
         machine=options.machine,

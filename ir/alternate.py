@@ -21,10 +21,12 @@ class Alternation:
         probability: of a step by the alternate program.
         share: of its own momentum in what a step of the net's own program moves parameters by; the rest is that of
             the alternate one.
+        exact: regions that the alternate program moves by backpropagation; the compiler fills it in.
     """
 
     probability: float
     share: float = 1.0
+    exact: frozenset[str] = frozenset()
 
     def is_alternate(self, seed: int, step: int) -> bool:
         """Whether a step follows the alternate rules.

@@ -12,7 +12,7 @@ HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter: `how` is "local-vjp", "backprop" or "frozen"."""
+    """One parameter: `how` is "local-vjp", "backprop" or "frozen", or says that the first two take turns."""
 
     parameter: str
     region: str
@@ -80,7 +80,10 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
     outputs = [r.name for r in graph.regions if r.name in ordered and r.is_output]
     signals = [f"loss at {output}" for output in outputs]
     signals += [graph.neurons[c.target].sends.format("error of " + c.source) for c in incoming]
-    exact = any(c.feedback.kind == "transpose" for c in incoming)
+    exact = not exact_targets(graph).isdisjoint(ordered)
+    turns = graph.alternation
+    shared = turns is not None and turns.probability > 0 and not turns.exact.isdisjoint(ordered)
+    local = f"local-vjp, backprop in {turns.probability:.0%} of steps" if turns and shared else "local-vjp"
     rules = dict.fromkeys(graph.plan.region(region).rule for region in ordered)
     return Row(
         parameter=name,
@@ -88,5 +91,10 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
         rule=" + ".join(rules),
         connection=", ".join(f"{c.name} ({c.feedback.kind})" for c in incoming) or "-",
         signal=", ".join(dict.fromkeys(signals)),
-        how="backprop" if exact else "local-vjp",
+        how="backprop" if exact else local,
     )
+
+
+def exact_targets(graph: ErrorGraph) -> set[str]:
+    """Names of the regions that hear over the exact transpose of what reads them."""
+    return {c.target for c in graph.connections if c.feedback.kind == "transpose"}

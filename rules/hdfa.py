@@ -5,8 +5,9 @@
                                                         W <- W - lr (gamma v_dfa + (1 - gamma) v_bp)
 
 `alpha` is the momentum of the optimizer inside the program, `g` the gradient or its estimate. (The survey prints the
-momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it.) Without an optimizer in the program, `.grad`
-holds what the step's own rule says, and the two momenta are the user's affair.
+momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it. As printed: `SGD(lr * alpha, momentum=1)`.)
+Without an optimizer in the program, `.grad` holds what the step's own rule says, and the two momenta are the user's
+affair.
 """
 
 import dataclasses

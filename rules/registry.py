@@ -1,5 +1,7 @@
 """Finding rules by name."""
 
+import dataclasses
+
 from altprop.rules.base import RULES, Rule, parse_rule
 from altprop.rules.frozen import Frozen
 
@@ -16,6 +18,17 @@ def get(rule: str | Rule) -> Rule:
 
 
 def available() -> dict[str, str]:
-    """Returns the rules by name, with one line on each: what it does, and its recipe in brackets."""
-    listed = [name for name in sorted(RULES) if RULES[name].listed]
-    return {name: f"{RULES[name].summary} [{RULES[name].recipe}]" for name in listed}
+    """Returns the rules by name, with one line on each: what it does, and in brackets its recipe.
+
+    That is the optimizer, rates and schedule, and what its feedback is drawn from, with the scale.
+    """
+    listed = [RULES[name] for name in sorted(RULES) if RULES[name].listed]
+    return {rule.name: f"{rule.summary} [{rule.recipe}{_drawn(rule)}]" for rule in listed}
+
+
+def _drawn(rule: type[Rule]) -> str:
+    """What a rule's options say about how feedback begins; empty where it has none of these."""
+    usual = {field.name: field.default for field in dataclasses.fields(rule)}
+    if not {"distribution", "scale"} <= usual.keys():
+        return ""
+    return f"; feedback {usual['distribution']}, scale={usual['scale']:g}"

@@ -23,6 +23,7 @@ from altprop.ir.errors import PlanError
 from altprop.ir.plan import Connection, RegionPlan, WiringPlan
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
+from altprop.rules.bp import Backprop
 from altprop.rules.frozen import Frozen
 from altprop.rules.network import Network
 from altprop.rules.recursion import Grouping, group_regions, recursive_sources
@@ -30,14 +31,13 @@ from altprop.rules.recursion import Grouping, group_regions, recursive_sources
 __all__ = ["PLANS", "Network", "make_plan"]
 
 
-def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | None, output_rule: Rule) -> WiringPlan:
-    """Computes a named plan.
+def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | None) -> WiringPlan:
+    """Computes a named plan. Output regions follow the exact rule, unless theirs asks for more.
 
     Args:
         network: the regions and their forward edges.
         rule_of: the rule of each region.
         plan: name of a plan, with options in brackets, or None for each rule's own.
-        output_rule: rule of the regions whose error is the loss's gradient.
 
     Raises:
         PlanError: unknown plan, or one that the rule cannot follow.
@@ -48,7 +48,7 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
         rule = rule_of(region)
         wiring = _wiring(rule.plan if plan is None else plan, network)
         inner, found = wiring(network, region, rule)
-        chosen = rule.output_rule(output_rule) if region.is_output else inner
+        chosen = rule.output_rule(Backprop()) if region.is_output else inner
         alone = chosen is not None and chosen.learns_alone
         regions.append(RegionPlan(region.name, _text(chosen, region), error_neurons=not alone))
         connections += [] if alone or _is_frozen(chosen) else found

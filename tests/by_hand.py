@@ -121,7 +121,11 @@ def by_program(net: altprop.LocalNet, loss: str) -> None:
 
 def by_bridge(net: altprop.LocalNet, loss: str) -> None:
     net.zero_grad()
-    x, target = make_data(loss)
+    by_own_loop(net, *make_data(loss), loss)
+
+
+def by_own_loop(net: altprop.LocalNet, x: torch.Tensor, target: torch.Tensor, loss: str) -> None:
+    """What a user's training loop does."""
     function = {"cross_entropy": nn.CrossEntropyLoss(), "mse": nn.MSELoss()}.get(loss, LOSSES[loss][0])
     function(net(x), target).backward()
 

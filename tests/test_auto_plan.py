@@ -12,7 +12,6 @@ from torch import nn
 import altprop
 from altprop import CompileError, Machine, PlanError
 from altprop.compiler.schedule.wirings import search_wirings
-from altprop.rules.bp import Backprop
 from altprop.rules.registry import get
 from altprop.rules.wiring import Network
 
@@ -64,7 +63,7 @@ def test_more_devices_are_never_slower() -> None:
     network = Network.of(network_of.regions)
     times = [
         search_wirings(
-            network_of.captured, network, lambda region: get("reclra"), Backprop(), devices=count, batch=256
+            network_of.captured, network, lambda region: get("reclra"), devices=count, batch=256
         ).best.seconds
         for count in (1, 2, 4, 8)
     ]
@@ -81,7 +80,6 @@ def test_memory_limits_the_choice() -> None:
             graph.captured,
             network,
             lambda region: get("reclra"),
-            Backprop(),
             devices=2,
             batch=256,
             machine=Machine(memory=memory),

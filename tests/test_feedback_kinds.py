@@ -17,6 +17,7 @@ from by_hand import (
     by_bridge,
     by_program,
     compile_mlp,
+    feedback_of,
     found_updates,
     make_data,
     make_mlp,
@@ -136,6 +137,26 @@ def test_learned_sparse_and_low_rank() -> None:
         assert right.grad is not None
         assert np.abs(left.grad.numpy() - whole @ right.detach().numpy().T).max() <= BOUND
         assert np.abs(right.grad.numpy() - left.detach().numpy().T @ whole).max() <= BOUND
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_position(activation: str, bias: bool) -> None:
+    """One matrix at every position: to the textbook each position is a sample."""
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    generator = torch.Generator().manual_seed(5)
+    x, target = (torch.randn(3, 4, size, generator=generator, dtype=torch.float64) for size in (WIDTHS[0], CLASSES))
+    net = altprop.compile(model, "dkp(kind='position', weight_decay=0.2)", example_inputs=(x,), loss="mse")
+    assert {c.feedback.kind for c in net.plan.connections} == {"position"}
+    rows = x.flatten(0, 1).numpy()
+    for reduction, scale in (("mean", 1 / len(rows)), ("sum", 1.0)):
+        net.zero_grad()
+        nn.functional.mse_loss(net(x), target, reduction=reduction).backward()
+        output = network.forward(rows)[1][-1]
+        top = textbook.square_error(output, target.flatten(0, 1).numpy(), reduction == "mean")
+        expected = textbook.direct_kolen_pollack(network, rows, top, feedback_of(net, DIRECT), scale, 0.2)
+        assert_equal(found_updates(net, DIRECT), expected)
 
 
 @pytest.mark.parametrize(

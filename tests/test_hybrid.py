@@ -30,8 +30,16 @@ def exact(net: Network, x: Array, top: Array, scale: float) -> Updates:
     return textbook.feedback_alignment(net, x, top, {i: net.weights[i + 1] for i in DIRECT}, scale)
 
 
-def algorithm_1(net: Network, feedback: dict[int, Array], turns: list[bool], loss: str) -> Network:
-    """Steps of Algorithm 1 with the momentum of SGD; `turns` says which are backpropagation's."""
+# What of a momentum is kept, how much of a gradient goes into it, and the rate.
+BY_SGD = (MOMENTUM, 1.0, LR)
+AS_PRINTED = (1.0, MOMENTUM, LR)
+
+
+def algorithm_1(
+    net: Network, feedback: dict[int, Array], turns: list[bool], loss: str, form: tuple[float, float, float]
+) -> Network:
+    """Steps of Algorithm 1; `turns` says which are backpropagation's."""
+    keep, gain, rate = form
     x, target = make_data(loss)
     velocity: dict[bool, dict[str, Array]] = {True: {}, False: {}}
     for by_bp in turns:
@@ -40,27 +48,39 @@ def algorithm_1(net: Network, feedback: dict[int, Array], turns: list[bool], los
             net, x.numpy(), top, feedback, scale
         )  # fmt: skip
         for name, g in found.items():
-            v = velocity[by_bp][name] = MOMENTUM * velocity[by_bp].get(name, 0.0) + g
+            v = velocity[by_bp][name] = keep * velocity[by_bp].get(name, 0.0) + gain * g
             u = v if by_bp else GAMMA * v + (1 - GAMMA) * velocity[True].get(name, 0.0)
             place = net.weights if name[0] == "W" else net.biases
-            place[int(name[1])] = place[int(name[1])] - LR * u
+            place[int(name[1])] = place[int(name[1])] - rate * u
     return net
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
-def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
+def check_algorithm_1(
+    activation: str, bias: bool, loss: str, optimizer: altprop.optim.SGD, form: tuple[float, float, float]
+) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
-    net = compile_mlp(model, RULE, loss, optimizer=altprop.optim.SGD(lr=LR, momentum=MOMENTUM), seed=3)
+    net = compile_mlp(model, RULE, loss, optimizer=optimizer, seed=3)
     turns = [Alternation(P).is_alternate(3, step) for step in range(1, 9)]
     assert 1 < sum(turns) < 7
-    expected = algorithm_1(network, feedback_of(net, DIRECT), turns, loss)
+    expected = algorithm_1(network, feedback_of(net, DIRECT), turns, loss, form)
     for _ in turns:
         net.step(*make_data(loss))
     final = to_network(model, activation)
     pairs = [*zip(final.weights, expected.weights, strict=True), *zip(final.biases, expected.biases, strict=True)]
     # Under a sum the weights grow, and rounding with them.
     assert max(np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs) <= BOUND
+
+
+@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
+def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
+    check_algorithm_1(activation, bias, loss, altprop.optim.SGD(lr=LR, momentum=MOMENTUM), BY_SGD)
+
+
+def test_algorithm_1_as_it_is_printed() -> None:
+    """`v <- v + alpha g`, which forgets nothing: SGD with a momentum of 1 and alpha in its rate."""
+    optimizer = altprop.optim.SGD(lr=LR * MOMENTUM, momentum=1.0)
+    check_algorithm_1("tanh", True, "cross_entropy", optimizer, AS_PRINTED)
 
 
 @pytest.mark.parametrize("way", ["program", "bridge"])
@@ -99,6 +119,13 @@ def test_a_resumed_net_takes_the_same_turns(optimizer: altprop.optim.Optimizer) 
             net.step(*make_data("cross_entropy"))
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
     assert any(name.startswith("state.alternate_") for name in one.state_dict())
+
+
+def test_explain_says_how_often_backpropagation_moves_a_parameter() -> None:
+    rows = compile_mlp(make_mlp("tanh", True), RULE, "mse").explain().rows
+    assert [row.how for row in rows] == [*["local-vjp, backprop in 40% of steps"] * 6, *["local-vjp"] * 2]
+    rows = compile_mlp(make_mlp("tanh", True), {"0": RULE, "*": "dfa"}, "mse").explain().rows
+    assert [row.how for row in rows] == [*["local-vjp, backprop in 40% of steps"] * 2, *["local-vjp"] * 6]
 
 
 def test_chance_keeps_the_share() -> None:

@@ -149,6 +149,29 @@ def test_direct_kolen_pollack_aligns_closer_than_direct_feedback():
     assert after["dkp"][first] < after["dfa"][first] + 2
 
 
+def test_with_hidden_weights_held_kolen_pollacks_angle_falls_and_direct_feedbacks_does_not():
+    """What falls under DFA is the doing of weights that align with fixed matrices; under DKP the matrices align."""
+    data = load("digits")
+    watched = (data.inputs(data.validation.images), data.validation.labels)
+    for rule, least, most in (("dfa", 75, 110), ("dkp", 0, 65)):
+        torch.manual_seed(0)
+        example, kind = data.inputs(data.train.images[:2]), f"{rule}(distribution='kaiming_uniform')"
+        net = altprop.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,))
+        before = angles(net, watched)
+        assert min(before.values()) > 85
+        learning = [*net.model[-1].parameters(), *(p for p in net.feedback_parameters() if p.requires_grad)]
+        optimizer = torch.optim.SGD(learning, lr=0.01, momentum=0.9)
+        sampler = BatchSampler(data, 64, seed=0)
+        for _ in range(4):
+            for images, labels in sampler.epoch():
+                optimizer.zero_grad()
+                net.backward(images, labels)
+                optimizer.step()
+        after = angles(net, watched)
+        assert least < min(after.values())
+        assert max(after.values()) < most
+
+
 def angles(net: altprop.LocalNet, watched: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
     return {name: row.angle for name, row in net.measure(*watched).connections.items()}
 

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,44 @@ def test_kinds_by_connection_are_saved_and_loaded(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for other in grads[1:] for a, b in zip(grads[0], other, strict=True))
     learned = [name for name, p in net.feedback.items() if p.requires_grad]
     assert learned == [f"{name_of(3)}->{name_of(2)}:left", f"{name_of(3)}->{name_of(2)}"]
+
+
+WIRED: dict[str, tuple[Any, str | None]] = {
+    "Han and Yoo": ({"0": "bp", "*": "dfa(kind='sparse', options={'nonzeros': 2})"}, None),
+    "Crafton": ({"0": "frozen", "*": "dfa"}, None),
+    "dfa_head": ("dfa_head(features='frozen')", None),
+    "modular": ("modular(scale=0.5)", "modules(gap=2)"),
+    "backprop inside": ("reclra(inner='backprop', beta=0.3)", "blocks(gap=2)"),
+    "hebbian inside": ("reclra(inner='hebbian')", "blocks(gap=2)"),
+    "rec-LRA inside": ("reclra(kappa={'0': 0.5}, mixed=0.2)", "recursive(depth=2, gap=2)"),
+    "turns": ("hdfa(p=0.5, gamma=0.3)", None),
+    "many": ({"0": "local_loss(beta=0.5)", "2": "drtp", "4": "dkp(weight_decay=0.1)", "*": "bp"}, None),
+    "inverses": ("dtp(step=0.5, top='inverse')", None),
+    "mirror": ({"0": "wm(noise=0.5)", "*": "lra_e(gamma=0.5)"}, None),
+}
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_mixed_rules_are_saved_loaded_and_explained(name: str, tmp_path: Path) -> None:
+    """The plan's file alone says what the rules and the plan's name said."""
+    rule, plan = WIRED[name]
+    optimizer = altprop.optim.SGD(lr=0.1, momentum=0.5)
+    nets = [compile_mlp(make_mlp("tanh", True), rule, "cross_entropy", plan=plan, optimizer=optimizer)]
+    for suffix in (".json", ".graphml", ".txt"):
+        nets[0].plan.save(tmp_path / f"plan{suffix}")
+        loaded = altprop.WiringPlan.load(tmp_path / f"plan{suffix}")
+        assert loaded == nets[0].plan
+    nets.append(compile_mlp(make_mlp("tanh", True), "bp", "cross_entropy", plan=loaded, optimizer=optimizer))
+    for net in nets:
+        for _ in range(3):
+            net.step(*make_data("cross_entropy"))
+    assert str(nets[0].explain()) == str(nets[1].explain())
+    own = dict(nets[0].named_parameters())
+    assert own.keys() == dict(nets[1].named_parameters()).keys()
+    assert all(torch.equal(value, own[name]) for name, value in nets[1].named_parameters())
+    rows = nets[0].explain().rows
+    assert {row.rule for row in rows} == {region.rule for region in nets[0].plan.regions}
+    assert all(f"{c.name} ({c.feedback.kind})" in str(nets[0].explain()) for c in nets[0].plan.connections)
 
 
 ORDER = dict.fromkeys(DIRECT, len(WIDTHS) - 2)

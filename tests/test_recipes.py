@@ -16,8 +16,16 @@ def test_a_run_takes_the_recipe_of_its_rule(name: str) -> None:
     for key, value in recipe.settings().items():
         assert getattr(config, key) == value
     assert build_optimizer(config).lr == recipe.lr
-    assert f"[{recipe}]" in altprop.rules.available()[name]
+    assert f"[{recipe}" in altprop.rules.available()[name]
     assert str(recipe).startswith(f"{recipe.optimizer}, lr={recipe.lr:g}")
+
+
+def test_recipes_say_what_feedback_is_drawn_from() -> None:
+    lines = altprop.rules.available()
+    assert lines["dkp"].endswith("[adamw, lr=0.003, cosine; feedback normal, scale=1]")
+    assert lines["sdfa"].endswith("; feedback balanced, scale=1]")
+    assert lines["usf"].endswith("; feedback xavier_normal, scale=1]")
+    assert "; feedback" not in lines["bp"] + lines["local_loss"] + lines["dtp"]
 
 
 def test_what_the_user_sets_wins() -> None:

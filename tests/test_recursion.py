@@ -8,7 +8,6 @@ from test_wiring import region, residual, row, wired
 
 from altprop import PlanError
 from altprop.rules import get
-from altprop.rules.bp import Backprop
 from altprop.rules.network import Network
 from altprop.rules.wiring import make_plan
 
@@ -67,7 +66,7 @@ def test_inner_rules_of_a_recursion() -> None:
     rules = {}
     for inner in ("reclra", "backprop", "hebbian"):
         rule = get(f"reclra(inner='{inner}')")
-        plan = make_plan(row(7), lambda _, rule=rule: rule, "recursive(depth=2, gap=3)", Backprop())
+        plan = make_plan(row(7), lambda _, rule=rule: rule, "recursive(depth=2, gap=3)")
         rules[inner] = {r.name: r.rule.partition("(")[0] for r in plan.regions}
         plan.check([str(n) for n in range(1, 8)], ["7"])
         links = {c.name for c in plan.connections}
@@ -100,7 +99,7 @@ def test_wrong_recursions_are_refused(plan: str, message: str) -> None:
 def test_modules() -> None:
     """Inside a module its last region is heard; the last one hears exactly from what reads it."""
     rule = get("modular")
-    plan = make_plan(row(7), lambda _: rule, "modules(gap=2)", Backprop())
+    plan = make_plan(row(7), lambda _: rule, "modules(gap=2)")
     found: dict[str, Any] = {c.name: c.feedback.kind for c in plan.connections}
     assert found == {"2->1": "dense", "3->2": "transpose", "4->3": "dense", "5->4": "transpose", "6->5": "dense",
                      "7->6": "transpose"}  # fmt: skip
@@ -111,7 +110,7 @@ def test_modules() -> None:
 def test_head(features: str) -> None:
     images = [dataclasses.replace(r, shape=("N", 5, 2, 2)) for r in row(5).regions[:2]]
     rule = get(f"dfa_head(features='{features}')")
-    plan = make_plan(Network.of([*images, *row(5).regions[2:]]), lambda _: rule, None, Backprop())
+    plan = make_plan(Network.of([*images, *row(5).regions[2:]]), lambda _: rule, None)
     exact = {"2->1": "transpose", "3->2": "transpose"} if features == "bp" else {}
     assert {c.name: c.feedback.kind for c in plan.connections} == {"5->3": "dense", "5->4": "dense", **exact}
     assert [r.rule for r in plan.regions] == [features, features, str(rule), str(rule), "bp"]

@@ -159,10 +159,11 @@ def gradients(net: altprop.LocalNet, x: torch.Tensor, y: torch.Tensor) -> dict[s
     return {name: p.grad.clone() for name, p in net.model.named_parameters() if p.grad is not None}
 
 
-def test_targets_come_down_the_chain_of_inverses() -> None:
+@pytest.mark.parametrize("rule", ["dtp", "tp"])
+def test_targets_come_down_the_chain_of_inverses(rule: str) -> None:
     """An inverse moves what is at and below its region, and nothing above; so does the target of the output."""
     x, y = make_data("cross_entropy")
-    net = compile_mlp(make_mlp("tanh", True), "dtp(top='inverse')", "cross_entropy")
+    net = compile_mlp(make_mlp("tanh", True), f"{rule}(top='inverse')", "cross_entropy")
     before = gradients(net, x, y)
     with torch.no_grad():
         net.feedback["2:inverse.weight"].add_(0.5)

@@ -28,7 +28,7 @@ import altprop
 
 # Other tests take these from here.
 __all__ = ["LOSSES", "WIDTHS", "name_of"]
-LEARNING = ("transpose", "hebbian", "error", "fixed")
+LEARNING = ("transpose", "hebbian", "error", "discrepancy", "fixed")
 
 
 @pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
@@ -94,8 +94,10 @@ def test_rec_lra(plan: str, activation: str, bias: bool, loss: str) -> None:
 @pytest.mark.parametrize("learning", LEARNING)
 @pytest.mark.parametrize("plan", ["direct", "chain"])
 def test_rec_lra_feedback_learning(plan: str, learning: str) -> None:
-    how = Alignment(DIRECT if plan == "direct" else CHAIN, 0.2, 0.4, learning)
-    rule = f"reclra(beta=0.2, gamma=0.4, feedback_learning='{learning}')"
+    # The discrepancy's derivative has beta in it twice: with a small one nothing of it is left down the chain.
+    beta = 0.9 if learning == "discrepancy" else 0.2
+    how = Alignment(DIRECT if plan == "direct" else CHAIN, beta, 0.4, learning)
+    rule = f"reclra(beta={beta}, gamma=0.4, feedback_learning='{learning}')"
     check_rec_lra(how, rule, plan, "tanh", True, "cross_entropy")
 
 

@@ -11,9 +11,11 @@ from by_hand import (
     CHAIN,
     DIRECT,
     GRID,
+    LOSSES,
     RUNS,
     WIDTHS,
     assert_equal,
+    by_bridge,
     compile_mlp,
     feedback_of,
     found_updates,
@@ -84,6 +86,27 @@ def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
     for run in RUNS.values():
         run(net, loss)
         assert_equal(found_updates(net, source), expected)
+
+
+def exact(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale: float) -> Updates:
+    return textbook.feedback_alignment(net, x, top, {i: net.weights[i + 1] for i in CHAIN}, scale)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize(
+    ("rule", "by_hand"), [("bp", exact), ("dfa_head", textbook.direct_feedback_alignment)], ids=["bp", "dfa_head"]
+)
+def test_rule_in_a_loop_of_ones_own(rule: str, by_hand: ByHand, activation: str, bias: bool) -> None:
+    """One net meets all losses: a rule that takes the loss's gradient is compiled for any."""
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    net = compile_mlp(model, rule, "mse")
+    for loss in LOSSES:
+        x, target = make_data(loss)
+        top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+        by_bridge(net, loss)
+        assert_equal(found_updates(net, DIRECT), by_hand(network, x.numpy(), top, feedback_of(net, DIRECT), scale))
 
 
 def noise_into(net: altprop.LocalNet, layer: int) -> Array:

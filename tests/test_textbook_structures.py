@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import textbook
 import torch
+from by_hand import BATCH, LOSSES, WIDTHS, by_own_loop, make_data, top_error
 from textbook import Array, Updates
 from torch import nn
 
@@ -65,17 +66,34 @@ class ConvolutionsByHand:
             "out.weight": top.T @ flat,
             "out.bias": top.sum(0),
         }
+        for region, z in (("one", z1), ("two", z2)):
+            if rule in LEARNED:
+                factor = z if rule == "dkp" else self.message(region, top, z.shape)
+                found[f"out->{region}"] = np.einsum("nk,nc->kc", top, factor.sum((2, 3)))
         return {name: value / len(x) for name, value in found.items()}
 
-    def error(self, region: str, h: Array, z: Array, top: Array, rule: str) -> Array:
+    def message(self, region: str, top: Array, shape: tuple[int, ...]) -> Array:
+        """`e B`; a matrix of channels alone says the same at every place."""
         matrix = self.feedback[f"out->{region}"]
-        d = (top @ matrix.reshape(len(matrix), -1)).reshape(h.shape)
-        if rule == "dfa":
+        if matrix.ndim == 2:
+            return np.broadcast_to((top @ matrix)[:, :, None, None], shape)
+        return (top @ matrix.reshape(len(matrix), -1)).reshape(shape)
+
+    def error(self, region: str, h: Array, z: Array, top: Array, rule: str) -> Array:
+        d = self.message(region, top, h.shape)
+        if rule in ("dfa", "dkp"):
             return (1.0 - z**2) * d
         return z - np.tanh(h - BETA * d)
 
 
-@pytest.mark.parametrize("rule", ["dfa", "reclra"])
+LEARNED = {
+    "dkp": "dkp(kind='channel')",
+    "hebbian": f"reclra(beta={BETA}, kind='channel', feedback_learning='hebbian')",
+}
+"""Feedback by channel that learns."""
+
+
+@pytest.mark.parametrize("rule", ["dfa", "reclra", *LEARNED])
 def test_convolutions(rule: str) -> None:
     torch.manual_seed(0)
     model = Convolutions().double()
@@ -83,15 +101,84 @@ def test_convolutions(rule: str) -> None:
         model.norm.weight.uniform_(0.5, 1.5)
         model.norm.bias.uniform_(-0.5, 0.5)
     x, labels = torch.randn(4, 2, 8, 8, dtype=torch.float64), torch.randint(5, (4,))
-    text = rule if rule == "dfa" else f"reclra(beta={BETA}, feedback_learning='fixed')"
-    net = altprop.compile(model, text, plan="direct", example_inputs=(x,))
+    text = LEARNED | {"dfa": "dfa", "reclra": f"reclra(beta={BETA}, feedback_learning='fixed')"}
+    net = altprop.compile(model, text[rule], plan="direct", example_inputs=(x,))
     expected = ConvolutionsByHand(net).updates(x.numpy(), labels.numpy(), rule)
     net.backward(x, labels)
-    for name, parameter in model.named_parameters():
-        if name != "two.bias":
-            close(parameter.grad, expected[name], name)
+    moved = {name: p.grad for name, p in (*model.named_parameters(), *net.feedback.items()) if p.requires_grad}
     # A bias in front of batch norm has no effect, so its product is zero.
-    assert float(model.two.bias.grad.abs().max()) < BOUND  # type: ignore[union-attr]
+    assert float(moved.pop("two.bias").abs().max()) < BOUND  # type: ignore[union-attr]
+    assert set(moved) == set(expected)
+    for name, wanted in expected.items():
+        close(moved[name], wanted, name)
+
+
+class Head(nn.Module):
+    """Two convolutions, three fully connected layers."""
+
+    def __init__(self, activation: type[nn.Module], bias: bool) -> None:
+        super().__init__()
+        self.phi = activation()
+        self.one = nn.Conv2d(2, 3, 3, bias=bias)
+        self.two = nn.Conv2d(3, 4, 2, bias=bias)
+        self.fc1 = nn.Linear(36, 9, bias=bias)
+        self.fc2 = nn.Linear(9, 7, bias=bias)
+        self.out = nn.Linear(7, WIDTHS[-1], bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.phi(self.two(self.phi(self.one(x)))).flatten(1)
+        return self.out(self.phi(self.fc2(self.phi(self.fc1(z)))))
+
+
+def head_by_hand(model: Head, feedback: dict[str, Array], x: Array, loss: str, target: torch.Tensor) -> Updates:
+    """DFA on the fully connected layers; the first one's local error goes on exactly into the convolutions."""
+    name = "tanh" if isinstance(model.phi, nn.Tanh) else "relu"
+    p = {key: value.detach().numpy() for key, value in model.named_parameters()}
+    zs, hs = [x], []
+    for layer in ("one", "two", "fc1", "fc2", "out"):
+        weight = p[f"{layer}.weight"]
+        bias = p.get(f"{layer}.bias", np.zeros(len(weight)))
+        if weight.ndim == 4:
+            h = textbook.convolve(zs[-1], weight, 1, 0) + bias[:, None, None]
+        else:
+            h = zs[-1].reshape(len(x), -1) @ weight.T + bias
+        hs.append(h)
+        zs.append(h if layer == "out" else textbook.phi(name, h))
+    top, scale = top_error(loss, zs[-1], target)
+    e = {"out": top}
+    for layer, h in (("fc2", hs[3]), ("fc1", hs[2])):
+        e[layer] = textbook.phi_prime(name, h) * (top @ feedback[f"out->{layer}"])
+    e["two"] = textbook.phi_prime(name, hs[1]) * (e["fc1"] @ p["fc1.weight"]).reshape(hs[1].shape)
+    below = textbook.transposed_convolution(e["two"], p["two.weight"], 1, hs[0].shape[2])
+    e["one"] = textbook.phi_prime(name, hs[0]) * below
+    found: Updates = {}
+    for z, layer in zip(zs, ("one", "two", "fc1", "fc2", "out"), strict=False):
+        shape = p[f"{layer}.weight"].shape
+        places = tuple(d for d in range(e[layer].ndim) if d != 1)
+        found[f"{layer}.bias"] = scale * e[layer].sum(places)
+        flat = z.reshape(len(x), -1)
+        moved = textbook.correlate(z, e[layer], shape, 1, 0) if len(shape) == 4 else e[layer].T @ flat
+        found[f"{layer}.weight"] = scale * moved
+    return {key: value for key, value in found.items() if key in p}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_direct_feedback_on_the_head_alone(activation: type[nn.Module], bias: bool) -> None:
+    torch.manual_seed(0)
+    model = Head(activation, bias).double()
+    x = torch.randn(BATCH, 2, 6, 6, dtype=torch.float64)
+    net = altprop.compile(model, "dfa_head", example_inputs=(x,), loss="mse")
+    assert sorted(net.feedback) == ["out->fc1", "out->fc2"]
+    feedback = {name: value.detach().numpy() for name, value in net.feedback.items()}
+    for loss in LOSSES:
+        target = make_data(loss)[1]
+        net.zero_grad()
+        by_own_loop(net, x, target, loss)
+        expected = head_by_hand(model, feedback, x.numpy(), loss, target)
+        assert set(expected) == {name for name, _ in model.named_parameters()}
+        for name, wanted in expected.items():
+            close(model.get_parameter(name).grad, wanted, name)
 
 
 class ResidualNet(nn.Module):

@@ -14,7 +14,7 @@ import altprop
 from altprop import Connection, Feedback, PlanError, RegionPlan, WiringPlan
 from altprop.ir.region import Region, forward_edges
 from altprop.ir.verify import verify
-from altprop.rules import Backprop, Rule, get
+from altprop.rules import Rule, get
 from altprop.rules.wiring import Network, make_plan
 
 
@@ -46,7 +46,7 @@ def row(count: int) -> Network:
 
 def wired(network: Network, plan: str | None, rule: str = "reclra") -> dict[str, list[str]]:
     """For each region the sources that it hears from."""
-    made = make_plan(network, lambda _: get(rule), plan, Backprop())
+    made = make_plan(network, lambda _: get(rule), plan)
     return {r.name: [c.source for c in made.incoming(r.name)] for r in network.regions}
 
 
@@ -120,7 +120,7 @@ def test_each_rule_has_its_own_plan() -> None:
 
 def test_inner_rule_of_blocks() -> None:
     rule = get("reclra(inner='backprop')")
-    plan = make_plan(residual(), lambda _: rule, "blocks", Backprop())
+    plan = make_plan(residual(), lambda _: rule, "blocks")
     assert {r.name: r.rule for r in plan.regions} == {
         "stem": str(rule),
         "a.1": "bp",
@@ -143,7 +143,7 @@ def test_several_outputs_reach_what_leads_to_them() -> None:
 
 def test_a_rule_for_each_region() -> None:
     rules = {"1": get("dfa"), "2": get("reclra(beta=0.3)"), "3": get("fa"), "4": get("bp")}
-    plan = make_plan(row(4), lambda r: rules[r.name], None, Backprop())
+    plan = make_plan(row(4), lambda r: rules[r.name], None)
     assert [r.rule for r in plan.regions] == ["dfa", "reclra(beta=0.3)", "fa", "bp"]
     assert {c.name: c.feedback.kind for c in plan.connections} == {
         "4->1": "dense",
@@ -155,7 +155,7 @@ def test_a_rule_for_each_region() -> None:
 def test_a_region_without_parameters_is_frozen() -> None:
     network = row(3)
     bare = dataclasses.replace(network.regions[0], parameters=())
-    plan = make_plan(Network.of([bare, *network.regions[1:]]), lambda _: get("dfa"), None, Backprop())
+    plan = make_plan(Network.of([bare, *network.regions[1:]]), lambda _: get("dfa"), None)
     assert plan.region("1").rule == "frozen"
 
 
@@ -177,7 +177,7 @@ def test_rules_along_edges_cannot_be_direct() -> None:
 
 def test_errors_are_sent_when_they_are_complete() -> None:
     for plan in ("chain", "direct", "blocks"):
-        made = make_plan(residual(), lambda _: get("reclra"), plan, Backprop())
+        made = make_plan(residual(), lambda _: get("reclra"), plan)
         place = {name: index for index, name in enumerate(made.order())}
         assert all(place[c.source] < place[c.target] for c in made.connections)
         targets = [place[c.target] for c in made.connections]
@@ -195,10 +195,10 @@ def test_every_region_hears_from_the_output_in_every_plan(count: int, data: st.D
         regions.append(region(str(n), reads, data.draw(st.sampled_from(["", "a", "b"])), output=n == count - 1))
     network = Network.of(regions)
     for plan, rule in (("chain", "reclra"), ("direct", "dfa"), ("blocks", "reclra"), (None, "fa"), ("chain", "bp")):
-        made = make_plan(network, lambda _, rule=rule: get(rule), plan, Backprop())
+        made = make_plan(network, lambda _, rule=rule: get(rule), plan)
         made.check([r.name for r in regions], [regions[-1].name])
         assert len({c.name for c in made.connections}) == len(made.connections)
-    exact = make_plan(network, lambda _: get("bp"), None, Backprop())
+    exact = make_plan(network, lambda _: get("bp"), None)
     assert {(c.target, c.source) for c in exact.connections} == set(forward_edges(network.regions).edges)
 
 
@@ -250,5 +250,5 @@ def test_a_rule_may_choose_the_feedback() -> None:
         def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
             return Feedback("channel" if adjacent else "dense", {"scale": 2.0})
 
-    plan = make_plan(row(3), lambda _: Loud(), "direct", Backprop())
+    plan = make_plan(row(3), lambda _: Loud(), "direct")
     assert {c.name: c.feedback.kind for c in plan.connections} == {"3->1": "dense", "3->2": "channel"}

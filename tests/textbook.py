@@ -30,8 +30,8 @@ def phi_prime(name: str, h: Array) -> Array:
     """Its derivative."""
     if name == "tanh":
         return 1.0 - np.tanh(h) ** 2
-    assert name == "relu"
-    return (h > 0.0).astype(h.dtype)
+    assert name in ("relu", "sign")
+    return (h > 0.0).astype(h.dtype) if name == "relu" else np.zeros_like(h)
 
 
 def softmax_error(output: Array, labels: Array) -> Array:
@@ -137,7 +137,9 @@ def rec_lra(net: Network, x: Array, top: Array, feedback: dict[int, Array], scal
             continue
         d = above @ feedback[i]
         errors[i] = zs[i] - phi(net.activation, hs[i] - how.beta * d)
-        factor = {"transpose": zs[i], "hebbian": d, "error": -errors[i], "fixed": None}[how.learning]
+        own = how.beta * phi_prime(net.activation, hs[i] - how.beta * d) * errors[i]
+        factors = {"transpose": zs[i], "hebbian": d, "error": -errors[i], "discrepancy": own, "fixed": None}
+        factor = factors[how.learning]
         if factor is not None:
             moved[f"E{i}"] = scale * how.gamma * above.T @ factor
     return moved | net.products(x, zs, [errors[i] for i in range(net.last + 1)], scale)

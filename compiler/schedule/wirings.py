@@ -78,7 +78,6 @@ def search_wirings(
     captured: CapturedGraph,
     network: Network,
     rule_of: Callable[[Region], Rule],
-    output_rule: Rule,
     *,
     devices: int,
     batch: int,
@@ -90,7 +89,6 @@ def search_wirings(
         captured: the forward graph.
         network: its regions.
         rule_of: the rule of each region.
-        output_rule: rule of the regions whose error is the loss's gradient.
         devices: number of devices.
         batch: samples of a step.
         machine: numbers of the devices and links; its `memory` is the limit of feedback on one device.
@@ -99,7 +97,7 @@ def search_wirings(
         PlanError: no wiring fits.
     """
     sizes = _Sizes(captured, network, batch, machine or Machine())
-    found = [_weigh(text, network, rule_of, output_rule, sizes, devices) for text in candidates(network)]
+    found = [_weigh(text, network, rule_of, sizes, devices) for text in candidates(network)]
     found.sort(key=lambda one: (bool(one.problem), one.seconds, one.memory, len(one.waves)))
     if found[0].problem:
         raise PlanError('plan="auto": no wiring fits: ' + "; ".join(f"{f.text}: {f.problem}" for f in found))
@@ -154,12 +152,11 @@ def _weigh(
     text: str,
     network: Network,
     rule_of: Callable[[Region], Rule],
-    output_rule: Rule,
     sizes: _Sizes,
     devices: int,
 ) -> Weighed:
     try:
-        plan = make_plan(network, rule_of, text, output_rule)
+        plan = make_plan(network, rule_of, text)
     except PlanError as error:
         return Weighed(text, problem=str(error).rstrip("."))
     run = _Run(plan, sizes, devices)

@@ -1,15 +1,25 @@
-"""Feedback kinds: what may stand on a connection. One file a family; `DIRECT` and `EDGE` are the tables."""
+"""Feedback kinds: what may stand on a connection. One file a direct kind, and one for those along forward edges.
+
+`DIRECT` and `EDGE` are the tables.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
-from altprop.rules.feedback.compact import Binary, LowRank, Sparse, Unified
+from altprop.rules.feedback.bare import Bare
+from altprop.rules.feedback.binary import Binary
+from altprop.rules.feedback.channel import Channel
 from altprop.rules.feedback.convolution import Convolution
-from altprop.rules.feedback.dense import Bare, Channel, Dense, Position, Product, shares_positions
+from altprop.rules.feedback.dense import Dense
 from altprop.rules.feedback.edge import EdgeKind, Forward, Sign, SignBatch, SignFixed
 from altprop.rules.feedback.kind import DISTRIBUTIONS, DirectKind, Part, Place, width
+from altprop.rules.feedback.low_rank import LowRank
+from altprop.rules.feedback.position import Position, shares_positions
+from altprop.rules.feedback.product import Product
+from altprop.rules.feedback.sparse import Sparse
+from altprop.rules.feedback.unified import Unified
 
 BARE = Bare.name
 """The kind without a parameter and without a message of its own."""

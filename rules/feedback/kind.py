@@ -129,6 +129,16 @@ def units(shape: Shape) -> int:
     return math.prod(int(size) for size in shape[1:])
 
 
+def sizes(place: Place, kind: str) -> tuple[int, int]:
+    """Returns units of the error and units of the activity.
+
+    Raises:
+        PlanError: the activity has no batch in front.
+    """
+    need_batch(place.target.shape, kind)
+    return units(place.source.error_shape), units(place.target.shape)
+
+
 def flat(tensor: torch.Tensor) -> torch.Tensor:
     """Returns (samples, units)."""
     return tensor if tensor.dim() == 2 else tensor.reshape(tensor.shape[0], -1)
