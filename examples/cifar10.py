@@ -32,7 +32,6 @@ from altprop.training.build import build_net, check_device
 from altprop.training.logs import write_json
 
 CONTROL = "output layer alone"
-_INVERSES = {"optimizer": "adam", "lr": 1e-3, "feedback_lr": 2e-3}
 # What differs from a rule's recipe, by rule, and why.
 SETTINGS: dict[str, dict[str, Any]] = {
     # One layer on fixed features wants a higher rate than twenty that learn together.
@@ -44,9 +43,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # At a beta of 0.1 errors fade from layer to layer, and of twenty layers the first would get none that counts; error
     # synapses of the weights' own shape learn what a convolution does, where those by position see its middle alone.
     "lra_e": {"rule": "lra_e(beta=0.5, kind='forward')"},
-    # An inverse of the first stage would hold 16,384 x 16,384 numbers: the last stage alone learns.
-    "dtp": {"rule": {"stage3*": "dtp", "fc": "dtp", "*": "frozen"}, **_INVERSES},
-    "tp": {"rule": {"stage3*": "tp", "fc": "tp", "*": "frozen"}, **_INVERSES},
+    # A matrix between two maps of the first stage would hold 16,384 x 16,384 numbers.
+    **{name: {"rule": f"{name}(inverse='convolution')"} for name in ("dtp", "tp")},
 }
 POINTS = 16
 """Points of the training curve in every epoch."""
