@@ -42,8 +42,7 @@ tables: $(READY)  ## measure the tables of the documentation
 	$(BIN)/python benchmarks/small_task.py
 
 coverage: $(READY)  ## run every rule on every model and write docs/coverage.md; an hour or more, and it can be resumed
-	-OMP_NUM_THREADS=1 ALTPROP_COVERAGE=benchmarks/results/coverage.json \
-		$(BIN)/python -m pytest -q --timeout 600 --tb=line tests/test_architectures.py
+	$(BIN)/python tests/run_grid.py --jobs $(JOBS)
 	$(BIN)/python docs/write_coverage.py
 
 lint: $(READY)  ## style and format

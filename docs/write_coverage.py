@@ -1,8 +1,9 @@
 """Writes `docs/coverage.md` from the outcomes that the grid of tests has kept: `make coverage`."""
 
-import json
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import altprop
 
@@ -11,8 +12,8 @@ sys.path.insert(0, str(DOCS.parent / "tests"))
 
 HEAD = """# What compiles
 
-Written by `make coverage`, which runs every rule on every model (`tests/test_architectures.py`) and keeps what came out
-in `benchmarks/results/coverage.json`; run again, it goes on where it stopped, and begins anew if that file is removed.
+Written by `make coverage`, which runs every rule on every model (`tests/run_grid.py`) and keeps what came out
+in `benchmarks/results/coverage.jsonl`; run again, it goes on where it stopped, and begins anew if that file is removed.
 `make test` runs `bp` on all operators and small models, and of the rest one model or more for every rule.
 
 Under `bp`, *yes* means: the model is examined first; a checkpoint of the plain model loads; the forward has its bits
@@ -24,28 +25,31 @@ moves each parameter that autograd would move; and a batch of another size runs.
 *frozen in part*: by its plan the rule trains some regions alone, and `net.explain()` says which. *fades in k of n*: on
 the way down a deep chain the error shrinks until k of the n parameters move by less than rounding; a stronger error
 reaches them. A number points to the sentence of a refusal under the tables. *not run*: no outcome is kept yet.
+
+Cells that have run, by version of torch: {versions}.
 """
 
 
-def table(outcomes: dict[str, str], headings: dict[str, list[str]], rules: list[str]) -> str:
+def table(records: dict[str, dict[str, Any]], headings: dict[str, list[str]], rules: list[str]) -> str:
     """The document.
 
     Args:
-        outcomes: by model and rule, with a space between.
+        records: what was kept of each cell, by model and rule with a space between.
         headings: the models of each table.
         rules: the columns.
     """
     notes: list[str] = []
 
     def cell(name: str, rule: str) -> str:
-        outcome = outcomes.get(f"{name} {rule}", "not run")
+        outcome = records.get(f"{name} {rule}", {"outcome": "not run"})["outcome"]
         if not outcome.startswith("refused: "):
             return outcome
         note = outcome.removeprefix("refused: ")
         notes.extend([note] if note not in notes else [])
         return f"({notes.index(note) + 1})"
 
-    lines = [HEAD]
+    count = Counter(record["torch"].partition("+")[0] for record in records.values())
+    lines = [HEAD.format(versions=", ".join(f"{number} under {version}" for version, number in sorted(count.items())))]
     for heading, names in headings.items():
         lines += [f"## {heading}", "", f"| model | {' | '.join(rules)} |", f"|{'---|' * (len(rules) + 1)}"]
         lines += [f"| {name} | {' | '.join(cell(name, rule) for rule in rules)} |" for name in names]
@@ -60,15 +64,17 @@ def main() -> None:
     from conftest import register_torchvision_operators
 
     register_torchvision_operators()
-    from grid import HEADINGS, RULES
+    from grid import FAILS, HEADINGS, RULES, records, tidy
 
-    outcomes = json.loads((DOCS.parent / "benchmarks" / "results" / "coverage.json").read_text())
+    kept = DOCS.parent / "benchmarks" / "results" / "coverage.jsonl"
+    tidy(kept)
+    found = records(kept)
     headings = {heading: [case.name for case in cases] for heading, cases in HEADINGS.items()}
     assert set(RULES) == set(altprop.rules.available())
-    (DOCS / "coverage.md").write_text(table(outcomes, headings, list(RULES)), "utf-8")
+    (DOCS / "coverage.md").write_text(table(found, headings, list(RULES)), "utf-8")
     total = len(RULES) * sum(map(len, headings.values()))
-    fails = sorted(key for key, outcome in outcomes.items() if outcome.startswith("**fails**"))
-    print(f"{len(outcomes)} of {total} cells have run; {len(fails)} fail: {', '.join(fails) or 'none'}")
+    fails = sorted(key for key, record in found.items() if record["outcome"].startswith(FAILS))
+    print(f"{len(found)} of {total} cells have run; {len(fails)} fail: {', '.join(fails) or 'none'}")
 
 
 if __name__ == "__main__":

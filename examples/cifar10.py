@@ -1,12 +1,14 @@
-"""ResNet-20 on CIFAR-10 by every rule, beside a control whose features stay as they were drawn.
+"""ResNet-20 on CIFAR-10 by every rule, each beside a control whose features stay as they were drawn.
 
     python examples/cifar10.py --data-dir data --threads 2
+    python examples/cifar10.py --data-dir data --device cuda
     python examples/cifar10.py --data-dir data --rules dfa,reclra --epochs 1 --train-size 9000
 
 All rules get the same initial weights and the same batches, each its own recipe (`altprop rules` lists them) unless
-`SETTINGS` says otherwise, and a learning rate that falls to zero along a cosine, step by step. The control trains the
-output layer alone, on features of random convolutions. Every finished run is written to the results file at once;
-a rule that it holds under the same settings is not trained again, so that a run can be broken off and taken up.
+`SETTINGS` says otherwise, and a learning rate that falls to zero along a cosine, step by step. A *control* trains the
+output layer alone, on features of random convolutions: every rule has one with its own optimizer, rates and decay, and
+there is one more at the rate that suits such a layer best. Every finished run is written to the results file at once;
+what it holds under the same settings is not trained again, so that a run can be broken off and taken up.
 """
 
 import dataclasses
@@ -25,12 +27,11 @@ from rich.table import Table
 import altprop
 from altprop.data import BatchSampler, DataError, DataSet, load
 from altprop.models import build
-from altprop.training import RunConfig, evaluate
-from altprop.training.build import build_net
+from altprop.training import RunConfig, TrainingError, evaluate
+from altprop.training.build import build_net, check_device
 from altprop.training.logs import write_json
 
 CONTROL = "output layer alone"
-_INVERSES = {"optimizer": "adam", "lr": 1e-3, "feedback_lr": 2e-3}
 # What differs from a rule's recipe, by rule, and why.
 SETTINGS: dict[str, dict[str, Any]] = {
     # One layer on fixed features wants a higher rate than twenty that learn together.
@@ -42,9 +43,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # At a beta of 0.1 errors fade from layer to layer, and of twenty layers the first would get none that counts; error
     # synapses of the weights' own shape learn what a convolution does, where those by position see its middle alone.
     "lra_e": {"rule": "lra_e(beta=0.5, kind='forward')"},
-    # An inverse of the first stage would hold 16,384 x 16,384 numbers: the last stage alone learns.
-    "dtp": {"rule": {"stage3*": "dtp", "fc": "dtp", "*": "frozen"}, **_INVERSES},
-    "tp": {"rule": {"stage3*": "tp", "fc": "tp", "*": "frozen"}, **_INVERSES},
+    # A matrix between two maps of the first stage would hold 16,384 x 16,384 numbers.
+    **{name: {"rule": f"{name}(inverse='convolution')"} for name in ("dtp", "tp")},
 }
 POINTS = 16
 """Points of the training curve in every epoch."""
@@ -59,9 +59,14 @@ class Task:
     batch_size: int
     seed: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the data are, and the model goes."""
+        return self.data.train.images.device
+
     def config(self, label: str, **more: Any) -> RunConfig:
         """The settings of a run: the rule's recipe, and what differs from it."""
-        rule = "bp" if label == CONTROL else label
+        rule = "bp" if label.startswith(CONTROL) else label
         own = {"rule": rule, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
         return RunConfig.model_validate(own | SETTINGS.get(label, {}) | more)
 
@@ -72,11 +77,19 @@ class Task:
         return {**config.model_dump(mode="json", include=kept, exclude_none=True), "samples": len(self.data.train)}
 
 
+def control_of(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """The control of a rule: its label, and the settings that it has of the rule."""
+    shared = ("optimizer", "lr", "momentum", "nesterov", "weight_decay", "lr_schedule")
+    own = {key: value for key in shared if (value := getattr(config, key)) not in (None, False)}
+    text = ", ".join(str(value) if key == "optimizer" else f"{key}={value}" for key, value in own.items())
+    return f"{CONTROL}, {text}", own
+
+
 def train(task: Task, label: str, config: RunConfig, progress: Progress) -> dict[str, Any]:
     """Train once; returns the settings, the curve of the training loss, and accuracies in percent."""
     torch.manual_seed(task.seed)
-    model = build("resnet20", task.data.shape, task.data.classes)
-    if label == CONTROL:
+    model = build("resnet20", task.data.shape, task.data.classes).to(task.device)
+    if label.startswith(CONTROL):
         model.requires_grad_(False)
         model.fc.requires_grad_(True)
     net = build_net(config, model, task.data.inputs(task.data.train.images[:2]))
@@ -85,12 +98,13 @@ def train(task: Task, label: str, config: RunConfig, progress: Progress) -> dict
     curve: list[float] = []
     validation: list[float] = []
     for epoch in range(task.epochs):
-        losses = []
+        losses: list[torch.Tensor] = []
         for step, (inputs, labels) in enumerate(sampler.epoch(), start=epoch * len(sampler)):
             set_rates(net, config, step / (task.epochs * len(sampler)))
-            losses.append(net.step(inputs, labels).item())
-            progress.update(bar, advance=1, state=f"loss {losses[-1]:.3f}")
-        curve += means(losses, POINTS)
+            losses.append(net.step(inputs, labels).clone())
+            if step % 20 == 0:  # reading a number waits for a GPU
+                progress.update(bar, completed=step, state=f"loss {losses[-1].item():.3f}")
+        curve += means([loss.item() for loss in losses], POINTS)
         validation.append(100 * evaluate(net, task.data, task.data.validation).accuracy)
         progress.update(bar, state=f"validation accuracy {validation[-1]:.1f} %")
     test = 100 * evaluate(net, task.data, task.data.test).accuracy
@@ -120,38 +134,49 @@ def run_all(task: Task, labels: list[str], out: Path, more: dict[str, Any], cons
         TextColumn("{task.fields[state]}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        for label in labels:
-            config = task.config(label, **more)
+
+        def run(label: str, config: RunConfig) -> None:
             if label in runs and runs[label].get("settings") == task.settings(config):
-                continue
+                return
             try:
                 runs[label] = train(task, label, config, progress)
             except altprop.CompileError as error:
                 runs[label] = {"settings": task.settings(config), "refused": str(error)}
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, runs)
+
+        for label in labels:
+            config = task.config(label, **more)
+            run(label, config)
+            if label != CONTROL and "test" in runs[label]:
+                runs[label]["control"], own = control_of(config)
+                run(runs[label]["control"], task.config(runs[label]["control"], **own))
+        write_json(out, runs)
     return runs
 
 
 def show(runs: dict[str, Any], console: Console) -> None:
-    """Print the table, best first, and the rules that stay behind the control."""
+    """Print the table, best first, and the rules that stay behind their controls."""
     table = Table(title="ResNet-20 on CIFAR-10, 10,000 test images")
-    for name in ("rule", "last loss", "validation", "test accuracy"):
+    for name in ("rule", "last loss", "validation", "test accuracy", "its control"):
         table.add_column(name, justify="left" if name == "rule" else "right")
     trained = {label: run for label, run in runs.items() if "test" in run}
+    best = max((run["test"] for label, run in trained.items() if label.startswith(CONTROL)), default=0.0)
     for label, run in sorted(trained.items(), key=lambda item: -item[1]["test"]):
-        style = "bold" if label == CONTROL else None
-        cells = (f"{run['loss'][-1]:.3f}", f"{run['validation'][-1]:.1f} %", f"{run['test']:.1f} %")
-        table.add_row(label, *cells, style=style)
+        if label.startswith(CONTROL) and label != CONTROL:
+            continue
+        control = f"{trained[run['control']]['test']:.1f} %" if "control" in run else ""
+        cells = (f"{run['loss'][-1]:.3f}", f"{run['validation'][-1]:.1f} %", f"{run['test']:.1f} %", control)
+        table.add_row(label, *cells, style="bold" if label == CONTROL else None)
     console.print(table)
     for label, run in runs.items():
         if "refused" in run:
             console.print(f"{label} does not compile: {run['refused']}", highlight=False, markup=False)
-    if CONTROL in trained:
-        behind = [
-            label for label, run in trained.items() if run["test"] <= trained[CONTROL]["test"] and label != CONTROL
-        ]
-        console.print(f"not better than the control: {', '.join(behind) or 'none'}", highlight=False)
+    rules = {label: run for label, run in trained.items() if "control" in run}
+    behind = [label for label, run in rules.items() if run["test"] <= trained[run["control"]]["test"]]
+    console.print(f"not better than their own control: {', '.join(behind) or 'none'}", highlight=False)
+    behind = [label for label, run in rules.items() if run["test"] <= best]
+    console.print(f"not better than the best control, {best:.1f} %: {', '.join(behind) or 'none'}", highlight=False)
 
 
 def plot(runs: dict[str, Any], path: Path) -> None:
@@ -159,7 +184,7 @@ def plot(runs: dict[str, Any], path: Path) -> None:
     # Slow to import, and only wanted here.
     from matplotlib.figure import Figure
 
-    trained = {label: run for label, run in runs.items() if "test" in run}
+    trained = {k: run for k, run in runs.items() if "test" in run and (k == CONTROL or not k.startswith(CONTROL))}
     ranked = sorted(trained, key=lambda label: trained[label]["test"])
     figure = Figure(figsize=(10, 0.25 * len(ranked) + 2.5), layout="constrained")
     curves, bars = figure.subplots(1, 2)
@@ -186,6 +211,7 @@ def main(
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, in the place of each rule's own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
     out: Annotated[Path, typer.Option(help="JSON file for the results.")] = Path("results/cifar10.json"),
 ) -> None:
     """Train ResNet-20 on CIFAR-10 by every rule, and compare with random features."""
@@ -193,12 +219,13 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     try:
-        task = Task(load("cifar10", data_dir, subset=train_size), epochs, batch_size, seed)
-    except DataError as error:
+        place = check_device(device)
+        data = load("cifar10", data_dir, subset=train_size).to(place)
+    except (DataError, TrainingError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     labels = [CONTROL, *(split_rules(rules) if rules else altprop.rules.available())]
-    runs = run_all(task, labels, out, {} if lr is None else {"lr": lr}, console)
+    runs = run_all(Task(data, epochs, batch_size, seed), labels, out, {} if lr is None else {"lr": lr}, console)
     show(runs, console)
     plot(runs, out.with_suffix(".svg"))
     console.print(f"written to {out} and {out.with_suffix('.svg')}", highlight=False)

@@ -116,7 +116,15 @@ def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     sequence = output.dim() == 3 and target.dim() == 2 and not target.is_floating_point()
     if sequence and target.shape[1] == output.shape[1]:
         return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
+    if target.shape == output.shape and target.is_floating_point():
+        return _soft_cross_entropy(output, target)
     return functional.cross_entropy(output, target)
+
+
+def _soft_cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """As torch's own for probabilities, which fixes the size of the batch when torch 2.11 or older traces it."""
+    dim = min(1, output.dim() - 1)
+    return -(functional.log_softmax(output, dim) * target).sum() / (output.numel() / output.shape[dim])
 
 
 Recover = Callable[[Loss, torch.Tensor, torch.Tensor], torch.Tensor]

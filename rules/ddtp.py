@@ -19,7 +19,8 @@ from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local
-from altprop.rules.dtp import DifferenceTargetPropagation, inverse_of, is_gradient, matrix, rows
+from altprop.rules.dtp import DifferenceTargetPropagation, is_gradient, matrix
+from altprop.rules.inverse import inverse_of, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DirectDifferenceTargetPropagation(DifferenceTargetPropagation):
         top: "inverse"; there is nothing else.
         step: how far the output's target goes along the negative gradient of the loss.
         sigma: standard deviation of the noise under which the inverses learn.
+        inverse: "dense"; there is nothing else.
     """
 
     name: ClassVar[str] = "ddtp"
@@ -38,11 +40,14 @@ class DirectDifferenceTargetPropagation(DifferenceTargetPropagation):
     plan: ClassVar[str] = "direct"
 
     top: str = "inverse"
+    inverse: str = "dense"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.top != "inverse":
             raise RuleError('ddtp: every region has an inverse from the output, so top is "inverse".')
+        if self.inverse != "dense":
+            raise RuleError("ddtp: inverses start at the output, and all are dense.")
         if self.sigma == 0:
             raise RuleError("ddtp: sigma=0; the inverses learn from noise, so it is above 0.")
 

@@ -7,8 +7,8 @@
 
 with the true forward `F_j` from region i to region j. With `top="inverse"` the targets start one region later, at the
 output, `z^_L = z_L - step e_L`, and no derivative crosses any border (as in Meulemans et al. 2020). A region descends
-along `1/2 |z_i - z^_i|^2`, which is half of the paper's. `V` and `b` are auxiliary parameters of region i, called
-"inverse.weight" and "inverse.bias".
+along `1/2 |z_i - z^_i|^2`, which is half of the paper's. `V` and `b` are auxiliary parameters of region i; between
+images whose matrix would not fit they are filters (`altprop.rules.inverse`).
 """
 
 import dataclasses
@@ -23,9 +23,8 @@ from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.feedback import BARE
+from altprop.rules.inverse import KINDS, apply_inverse, inverse_of
 from altprop.rules.recipe import Recipe
-
-_LARGEST = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,7 @@ class DifferenceTargetPropagation(Rule):
         top: where the first target is set: "gradient", at the regions that the output reads, by the exact gradient; or
             "inverse", at the output, from which an inverse leads on.
         sigma: standard deviation of the noise under which the inverses learn.
+        inverse: "dense", "convolution", or "auto": dense where it fits.
     """
 
     name: ClassVar[str] = "dtp"
@@ -51,10 +51,13 @@ class DifferenceTargetPropagation(Rule):
     step: float = 1.0
     sigma: float = 0.1
     top: str = "gradient"
+    inverse: str = "auto"
 
     def __post_init__(self) -> None:
         if self.top not in ("gradient", "inverse"):
             raise RuleError(f'{self.name}: top="{self.top}"; choose "gradient" or "inverse".')
+        if self.inverse not in KINDS:
+            raise RuleError(f'{self.name}: inverse="{self.inverse}"; choose {", ".join(KINDS)}.')
         if self.step <= 0 or self.sigma < 0:
             raise RuleError(f"{self.name}: step={self.step}, sigma={self.sigma}; a step is above 0, sigma 0 or more.")
 
@@ -69,7 +72,7 @@ class DifferenceTargetPropagation(Rule):
         Raises:
             RuleError: there is not one source, or the inverse would be too large.
         """
-        return inverse_of(self.name, region, sources, bias=True)
+        return inverse_of(self.name, region, sources, self.inverse)
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """How far the activity is from its target."""
@@ -77,7 +80,7 @@ class DifferenceTargetPropagation(Rule):
         if connection.connection.feedback.kind != BARE:
             return connection.project(connection.error) * self.step
         there: Any = connection
-        return self.inverse(local, there.activity) - self.inverse(local, self._target(connection))
+        return self.infer(local, there.activity) - self.infer(local, self._target(connection))
 
     def _target(self, connection: Incoming) -> torch.Tensor:
         """The target of the connection's source."""
@@ -85,9 +88,9 @@ class DifferenceTargetPropagation(Rule):
         distance = connection.error * self.step if is_gradient(connection) else connection.error
         return there.activity - distance
 
-    def inverse(self, local: Local, activity: torch.Tensor) -> torch.Tensor:
+    def infer(self, local: Local, activity: torch.Tensor) -> torch.Tensor:
         """What the region's inverse makes of an activity of its source."""
-        return _inverse(local, local.auxiliary, rows(activity))
+        return apply_inverse(local, local.auxiliary, activity)
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """The distance itself, which is what the region below asks for."""
@@ -103,53 +106,15 @@ class DifferenceTargetPropagation(Rule):
         """The reconstruction loss's gradient at the inverse, where there is one."""
         there: Any = incoming[0]
         wanted = torch.add(local.z, local.noise, alpha=self.sigma)
-        code = rows(there.forward(wanted))
+        code = there.forward(wanted)
 
-        def inverse(auxiliary: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            return _inverse(local, auxiliary, code)
+        def reconstruct(auxiliary: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return apply_inverse(local, auxiliary, code)
 
-        pair: Any = torch.func.vjp(inverse, dict(local.auxiliary))
+        pair: Any = torch.func.vjp(reconstruct, dict(local.auxiliary))
         made, pull = pair
         moved: dict[str, torch.Tensor] = pull(made - wanted)[0]
         return moved
-
-
-def _inverse(local: Local, auxiliary: Mapping[str, torch.Tensor], code: torch.Tensor) -> torch.Tensor:
-    flat = torch.addmm(auxiliary["inverse.bias"].flatten(), code, auxiliary["inverse.weight"].flatten(1))
-    return local.phi(flat.view(local.z.shape))
-
-
-def inverse_of(rule: str, region: Region, sources: Sequence[Region], *, bias: bool) -> dict[str, Auxiliary]:
-    """The auxiliary parameters of a linear map from the one source's units to a region's.
-
-    Raises:
-        RuleError: there is not one source, the activity has no batch in front, or the map would be too large.
-    """
-    if not sources:
-        return {}
-    where = f'{rule}: region "{region.name}"'
-    if len(sources) > 1:
-        names = ", ".join(source.name for source in sources)
-        raise RuleError(f"{where} hears from {names}, but takes its target from one region; leave one connection.")
-    (source,) = sources
-    if region.shape[0] != source.error_shape[0]:
-        raise RuleError(
-            f"{where} has an activity of shape {region.shape}, and {source.name}, its source, one of "
-            f"{source.error_shape}: an inverse needs the batch first in both. Use dfa."
-        )
-    if source.error_units * region.units > _LARGEST:
-        raise RuleError(
-            f"{where}: the inverse of {source.name} would hold {source.error_units} x {region.units} numbers. Use "
-            "ddtp, whose inverses start at the output, or dfa."
-        )
-    activity = [int(size) for size in region.shape[1:]]
-    found = {"inverse.weight": Auxiliary((source.error_units, *activity), "normal")}
-    return found | ({"inverse.bias": Auxiliary(tuple(activity), scale=0.0)} if bias else {})
-
-
-def rows(tensor: torch.Tensor) -> torch.Tensor:
-    """One row a sample."""
-    return tensor if tensor.dim() == 2 else tensor.reshape(tensor.shape[0], -1)
 
 
 def matrix(local: Local) -> torch.Tensor:

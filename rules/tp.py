@@ -37,4 +37,4 @@ class TargetPropagation(DifferenceTargetPropagation):
         (connection,) = incoming
         if connection.connection.feedback.kind != BARE:
             return super().signal(local, incoming)
-        return local.z - self.inverse(local, self._target(connection))
+        return local.z - self.infer(local, self._target(connection))

@@ -1,7 +1,7 @@
 """The grid of models and rules: what each cell must hold, and where its outcome is kept.
 
-Everyday tests run some cells; `make coverage` runs all, keeps each outcome in the file that `ALTPROP_COVERAGE` names,
-and goes on from there when it is run again.
+Everyday tests run some cells; `make coverage` runs all (`run_grid`), keeps every outcome as a line of a file, and goes
+on from there when it is run again.
 """
 
 import contextlib
@@ -9,7 +9,8 @@ import copy
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,26 +47,42 @@ FAINT = 1e-12
 """Updates below this are rounding."""
 AMPLIFIED = (1e3, 1e6, 1e9, 1e12)
 FAILS = "**fails**"
-SAVED = os.environ.get("ALTPROP_COVERAGE", "")
 
 
-def load(path: str = SAVED) -> dict[str, str]:
+def records(path: Path) -> dict[str, dict[str, Any]]:
+    """What was kept of each cell, by `"model rule"`: outcome, seconds, version of torch. A later line counts."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return {record["cell"]: record for record in map(json.loads, lines)}
+
+
+def load(path: Path) -> dict[str, str]:
     """Outcomes so far, by `"model rule"`."""
-    found: dict[str, str] = json.loads(Path(path).read_text()) if path and Path(path).exists() else {}
-    return found
+    return {cell: record["outcome"] for cell, record in records(path).items()}
 
 
-def missing() -> Iterator[tuple[str, str]]:
-    """The cells without an outcome, and those that failed, model by model."""
-    known = load()
-    return ((name, rule) for name in CASES for rule in RULES if known.get(f"{name} {rule}", FAILS).startswith(FAILS))
+def wanting(path: Path, failed: bool = True) -> list[tuple[str, str]]:
+    """The cells without an outcome, and if `failed` those that failed, model by model."""
+    known = {cell for cell, outcome in load(path).items() if not (failed and outcome.startswith(FAILS))}
+    return [(name, rule) for name in CASES for rule in RULES if f"{name} {rule}" not in known]
 
 
-def save(name: str, rule: str, outcome: str) -> None:
-    """Keeps the outcome of a cell."""
-    path = Path(SAVED)
+def save(path: Path, name: str, rule: str, outcome: str, seconds: float) -> None:
+    """Keeps the outcome of a cell; processes may do so at the same time, as a line is one write at the file's end."""
+    record = {"cell": f"{name} {rule}", "outcome": outcome, "seconds": round(seconds, 1), "torch": torch.__version__}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**load(), f"{name} {rule}": outcome}, indent=0, sort_keys=True) + "\n")
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, f"{json.dumps(record)}\n".encode())
+    finally:
+        os.close(handle)
+
+
+def tidy(path: Path, drop: Collection[tuple[str, str]] = ()) -> None:
+    """Sorts the file, a line a cell, without cells that are to be run again."""
+    dropped = {f"{name} {rule}" for name, rule in drop}
+    kept = [json.dumps(record) for cell, record in sorted(records(path).items()) if cell not in dropped]
+    if kept:
+        path.write_text("\n".join(kept) + "\n", "utf-8")
 
 
 def run_cell(name: str, rule: str) -> str:
@@ -76,12 +93,13 @@ def run_cell(name: str, rule: str) -> str:
     """
     try:
         if rule == "bp":
-            check_plain(CASES[name])
-            check_against_autograd(CASES[name])
+            with captured_once(name):
+                check_plain(CASES[name])
+                check_against_autograd(CASES[name])
             return f"to {NORMS_IN_FLOAT32[name]}" if name in NORMS_IN_FLOAT32 else "yes"
         return check_rule(CASES[name], rule)
     except altprop.CompileError as error:
-        return f"refused: {error}"
+        return f"refused: {re.sub('[^ ]*/site-packages/', '', str(error))}"
 
 
 def check_plain(case: Case) -> None:
@@ -168,13 +186,19 @@ def captured_once(name: str) -> Iterator[None]:
 
     def once(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CapturedGraph:
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-        form = repr([tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves])
+        form = repr(
+            [model.training, *(tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)]
+        )
         if form not in known:
             known[form] = capture(model, args, kwargs)
         return known[form]
 
-    with mock.patch.object(pipeline, "capture", once):
-        yield
+    try:
+        with mock.patch.object(pipeline, "capture", once):
+            yield
+    except BaseException:
+        known.clear()  # a rule that failed may have fixed a size of the batch
+        raise
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,9 +1,12 @@
 """Models and rules: some cells of the grid every day, all of them under `make coverage`; see `grid`."""
 
-import warnings
+import json
+import signal
+from pathlib import Path
 
 import pytest
-from grid import CASES, FAILS, RULES, SAVED, check_plain, missing, run_cell, save
+import run_grid
+from grid import CASES, FAILS, RULES, check_plain, load, run_cell, save, tidy, wanting
 
 # Together: convolutions and long skips, products of two paths, attention by edges, norms and mixing of positions.
 FEW = ("unet", "nerf", "gat", "mixer")
@@ -12,25 +15,43 @@ EVERYDAY = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule i
 EVERYDAY += [("densenet", "dfa"), ("mobilenet_v3", "reclra")]
 
 
-@pytest.mark.skipif(bool(SAVED), reason="all cells are run")
 @pytest.mark.parametrize(("name", "rule"), EVERYDAY)
 def test_some_cells(name: str, rule: str) -> None:
     assert run_cell(name, rule) in ("yes", "frozen in part")
 
 
-@pytest.mark.skipif(bool(SAVED), reason="is part of the cells of bp")
 def test_a_plain_checkpoint_loads() -> None:
     check_plain(CASES["llama"])
 
 
-@pytest.mark.skipif(not SAVED, reason="ALTPROP_COVERAGE names no file for the outcomes")
-@pytest.mark.parametrize(("name", "rule"), list(missing()) if SAVED else [])
-def test_every_cell(name: str, rule: str) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            outcome = run_cell(name, rule)
-    except Exception as error:
-        save(name, rule, f"{FAILS}: {type(error).__name__}")
-        raise
-    save(name, rule, outcome)
+def test_outcomes_are_kept_line_by_line(tmp_path: Path) -> None:
+    out = tmp_path / "coverage.jsonl"
+    save(out, "vgg", "fa", f"{FAILS}: AssertionError", 1.0)
+    save(out, "vgg", "bp", "yes", 2.04)
+    assert ("vgg", "fa") in wanting(out)
+    assert ("vgg", "fa") not in wanting(out, failed=False)
+    save(out, "vgg", "fa", "yes", 1.0)
+    tidy(out)
+    lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [(line["cell"], line["seconds"]) for line in lines] == [("vgg bp", 2.0), ("vgg fa", 1.0)]
+    assert len(wanting(out)) == len(CASES) * len(RULES) - 2
+    tidy(out, drop=[("vgg", "bp")])
+    assert load(out) == {"vgg fa": "yes"}
+
+
+def test_every_model_gets_the_first_rules_first() -> None:
+    shares = run_grid.shares(wanting(Path("none")), size=7)
+    assert [share.rules for share in shares[: len(CASES)]] == [run_grid.FIRST] * len(CASES)
+    assert {(share.name, rule) for share in shares for rule in share.rules} == {(n, r) for n in CASES for r in RULES}
+
+
+def test_a_share_goes_on_behind_a_cell_that_killed_its_process(tmp_path: Path) -> None:
+    out = tmp_path / "coverage.jsonl"
+    share = run_grid.Share("vgg", ("bp", "fa", "dfa"))
+    pool = run_grid.Pool([], out, limit=5)
+    save(out, "vgg", "bp", "yes", 1.0)
+    pool.ended(share, -signal.SIGALRM)
+    assert load(out)["vgg fa"] == f"{FAILS}: takes more than 5 s"
+    assert list(pool.waiting) == [run_grid.Share("vgg", ("dfa",))]
+    pool.ended(run_grid.Share("vgg", ("dfa",)), -signal.SIGSEGV)
+    assert load(out)["vgg dfa"] == f"{FAILS}: its process ended with -11"

@@ -125,8 +125,12 @@ def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: p
     out, labels = tmp_path / "runs.json", [cifar10.CONTROL, "dfa", "ddtp(top='gradient')"]
     console = Console(record=True, width=200, file=io.StringIO())
     runs = cifar10.run_all(task, labels, out, {}, console)
-    assert list(runs) == labels == list(json.loads(out.read_text()))
+    own = f"{cifar10.CONTROL}, adamw, lr=0.003, lr_schedule=cosine"
+    assert list(runs) == [*labels[:2], own, labels[2]] == list(json.loads(out.read_text()))
     assert runs["dfa"]["settings"]["rule"] == "dfa(kind='channel')"
+    assert runs["dfa"]["control"] == own
+    assert runs[own]["settings"]["lr"] == runs["dfa"]["settings"]["lr"] != runs[cifar10.CONTROL]["settings"]["lr"]
+    assert runs[own]["loss"][0] == runs["dfa"]["loss"][0] == runs[cifar10.CONTROL]["loss"][0]
     assert len(runs["dfa"]["loss"]) == 3
     monkeypatch.setattr(cifar10, "train", lambda *given: pytest.fail("trained again"))
     again = cifar10.run_all(task, labels, out, {}, console)
@@ -134,7 +138,8 @@ def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: p
     cifar10.show(again, console)
     cifar10.plot(again, tmp_path / "runs.svg")
     shown = console.export_text()
-    assert "not better than the control:" in shown
+    assert "not better than their own control:" in shown
+    assert "not better than the best control" in shown
     assert "ddtp(top='gradient') does not compile: ddtp: every region has an inverse" in shown
     assert "<svg" in (tmp_path / "runs.svg").read_text()
 
@@ -148,3 +153,10 @@ def test_cifar10_without_files(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cifar10: data_batch_1 is missing; fetch" in done.stdout
+
+
+def test_cifar10_without_the_device(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "cifar10.py"), "--data-dir", str(tmp_path), "--device", "cuda:99"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "device 'cuda:99' cannot be used here" in done.stdout

@@ -266,8 +266,8 @@ def test_clear_errors_where_it_does_not_apply() -> None:
     refuse(r"draws random numbers in the forward, so it cannot be run again", "ddtp", Rectified(), torch.randn(4, 4))
     wide = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
     model = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
-    message = r'dtp: region "0": the inverse of 2 would hold 16384 x 16384 numbers. Use ddtp'
-    refuse(message, "dtp", model, torch.randn(2, 1, 32, 32))
+    message = r"the inverse of 2 would hold 16384 x 16384 numbers. Use inverse=.convolution., or ddtp"
+    refuse(message, "dtp(inverse='dense')", model, torch.randn(2, 1, 32, 32))
     wrongs = {
         "dtp(step=0.0)": r"dtp: step=0.0, sigma=0.1; a step is above 0",
         "tp(sigma=-1.0)": r"tp: step=10.0, sigma=-1.0; .*sigma 0 or more",
