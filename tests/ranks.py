@@ -21,6 +21,7 @@ from altprop.runtime.parallel.residents import slot_of
 
 BATCH = 8
 TIMEOUT = {"hang": 4, "kill": 60}
+BACKENDS = {"nccl": "nccl"}
 
 
 def make(name: str, rule: str, lr: float = 0.1) -> altprop.LocalNet:
@@ -68,6 +69,34 @@ def scenario_train() -> dict[str, Any]:
     nothing = make("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
     found["nothing"] = message_of(lambda: nothing._given(None, None))
     return found
+
+
+def scenario_nccl() -> dict[str, Any]:
+    """One rank whose process group is NCCL's; it saves a checkpoint and loads it."""
+    return _on_devices(["cuda:0"], sys.argv[2])
+
+
+def scenario_gpu_and_cpu() -> dict[str, Any]:
+    """A rank on the CPU and one on the GPU, over gloo."""
+    return _on_devices(["cpu", "cuda:0"])
+
+
+def scenario_one_gpu() -> dict[str, Any]:
+    """Two ranks that share a GPU, over gloo."""
+    return _on_devices(["cuda:0", "cuda:0"])
+
+
+def _on_devices(names: list[str], folder: str | None = None) -> dict[str, Any]:
+    net = make("nine", "dfa")
+    runtime = net.schedule(devices=names, microbatches=2, batch=BATCH).runtime("distributed")
+    losses = []
+    for batch in batches("nine"):
+        loss = runtime.step(*batch)
+        losses.append(None if loss is None else float(loss))
+        if folder is not None:
+            runtime.save(folder)
+            runtime.resume(folder)
+    return {"losses": losses, "held": held(net, runtime.held), "place": runtime.place.type}
 
 
 def scenario_replicas() -> dict[str, Any]:
@@ -132,10 +161,10 @@ def main() -> None:
     """Runs one rank."""
     scenario, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
+    dist.init_process_group(BACKENDS.get(scenario, "gloo"), timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
     found = globals()[f"scenario_{scenario}"]()
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
-    if scenario in ("train", "replicas", "resume"):
+    if scenario not in TIMEOUT:
         dist.barrier()
         dist.destroy_process_group()
     else:

@@ -270,7 +270,10 @@ def test_plan_may_name_devices() -> None:
 BAD_CALLS: list[tuple[dict[str, object], str]] = [
     ({"devices": 2, "microbatches": 3, "batch": 4}, "a batch of 4 cannot be cut into 3 micro-batches"),
     ({"devices": 2, "microbatches": 0, "batch": 4}, "cannot be cut into 0 micro-batches"),
-    ({"devices": 0}, "at least one device"),
+    ({"devices": 0}, "devices=0: give one device's name, a number of devices, a list of names, or a DeviceMesh"),
+    ({"devices": []}, "devices=[]: give one device's name, a number of devices, a list of names, or a DeviceMesh"),
+    ({"devices": ["cpu", 1]}, "devices=['cpu', 1]: give one device's name"),
+    ({"devices": True}, "devices=True: give one device's name"),
     ({"devices": "cpu"}, 'devices="cpu": give a number of devices, or a list of names'),
     ({"devices": 2, "placement": {"fc1": 0}}, '"fc2" is missing'),
     ({"devices": 2, "placement": {"fc1": 0, "fc2": 2, "fc3": 0}}, 'region "fc2" is on device 2; there are 2'),
