@@ -15,6 +15,7 @@ import tiny
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 import altprop
 from altprop.runtime.parallel.residents import slot_of
@@ -24,12 +25,13 @@ TIMEOUT = {"hang": 4, "kill": 60}
 BACKENDS = {"nccl": "nccl"}
 
 
-def make(name: str, rule: str, lr: float = 0.1) -> altprop.LocalNet:
+def make(name: str, rule: str, lr: float = 0.1, devices: Any = None) -> altprop.LocalNet:
     """A compiled net; the same in every process."""
     torch.manual_seed(0)
     build, shape = tiny.MODELS[name]
     optimizer = altprop.optim.SGD(lr=lr, momentum=0.9)
-    return altprop.compile(build(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
+    inputs = (torch.zeros(shape),)
+    return altprop.compile(build(), rule=rule, example_inputs=inputs, optimizer=optimizer, devices=devices)
 
 
 def batches(name: str, count: int = 3, size: int = BATCH) -> list[tuple[Tensor, Tensor]]:
@@ -66,6 +68,8 @@ def scenario_train() -> dict[str, Any]:
     found["mismatch"] = message_of(lambda: odd.runtime("distributed"))
     three = make("nine", "dfa").schedule(devices=3, batch=BATCH)
     found["size"] = message_of(lambda: three.runtime("distributed"))
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stage",))
+    found["mesh"] = message_of(lambda: make("nine", "dfa").schedule(devices=mesh, batch=BATCH))
     nothing = make("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
     found["nothing"] = message_of(lambda: nothing._given(None, None))
     return found
@@ -101,8 +105,12 @@ def _on_devices(names: list[str], folder: str | None = None) -> dict[str, Any]:
 
 def scenario_replicas() -> dict[str, Any]:
     """Two replicas of two regions; each sees one half of the samples."""
-    net = make("nine", "dfa")
-    runtime = net.schedule(devices=2, batch=BATCH // 2).runtime("distributed")
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replica", "region"))
+    net = make("nine", "dfa", devices=mesh)
+    schedule = net.schedule(batch=BATCH // 2)
+    assert schedule.programs.devices == ("cpu", "cpu")
+    runtime = schedule.runtime("distributed")
+    assert runtime.mesh is mesh
     half = slice(0, BATCH // 2) if dist.get_rank() < 2 else slice(BATCH // 2, BATCH)
     for inputs, target in batches("nine"):
         runtime.step(inputs[half], target[half])

@@ -14,11 +14,13 @@ import pytest
 import tiny
 import torch
 from test_schedule_runtimes import BATCH, batches, compiled
+from torch import nn
+from torch.utils import _pytree as pytree
 
 import altprop
 from altprop import ScheduleError
 from altprop.ir.schedule import is_resident
-from altprop.runtime.parallel import lanes
+from altprop.runtime.parallel import foreign, lanes
 from altprop.runtime.parallel.residents import Residence
 
 ONE, OTHER = "cpu:0", "cpu"  # the make-believe GPUs; torch tells these names apart
@@ -228,6 +230,43 @@ def test_a_copy_follows_its_original() -> None:
     assert copied() is first
     original.mul_(2)
     assert torch.equal(copied(), original)
+
+
+def test_operators_that_a_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert foreign.has_kernel(torch.ops.aten.mm.default, cpu)
+    assert not foreign.has_kernel(torch.ops.aten._scaled_dot_product_efficient_attention.default, cpu)
+    monkeypatch.setattr(foreign, "has_kernel", lambda operator, device: "tanh" not in operator.name())
+    schedule = compiled("nine", "dfa").schedule(devices=2, batch=BATCH)
+    with pytest.raises(ScheduleError, match=r'"F fc1 mb 0" runs aten.tanh.*, which cpu does not have: move the model'):
+        schedule.runtime("streams")
+
+
+class Shifted(nn.Module):
+    """Adds a row of numbers that its forward makes out of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.tanh(self.first(x))
+        return self.second(z + torch.arange(6, device=x.device) * torch.full_like(z, 0.1))
+
+
+def test_pieces_follow_their_device() -> None:
+    """Operators that make tensors out of nothing do so on the kind of device that runs them; the digest is the same."""
+    optimizer = altprop.optim.SGD(lr=0.1)
+    net = altprop.compile(Shifted(), "dfa", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+    made = [net.schedule(devices=[name] * 2, batch=BATCH) for name in ("cpu", "cuda:1")]
+    named = [{str(d) for piece in s.lowered.pieces.values() for d in devices_in(piece.program.graph)} for s in made]
+    assert named == [{"cpu"}, {"cuda"}]
+    assert made[0].programs.digest == made[1].programs.digest
+
+
+def devices_in(module: torch.fx.GraphModule) -> list[torch.device]:
+    leaves = pytree.tree_leaves([(node.args, node.kwargs) for node in module.graph.nodes])
+    return [leaf for leaf in leaves if isinstance(leaf, torch.device)]
 
 
 @pytest.mark.parametrize(

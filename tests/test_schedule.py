@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import tiny
 import torch
+from torch import nn
 
 import altprop
 from altprop import Schedule, ScheduleError
@@ -222,6 +223,31 @@ def test_parameters_move_once_a_step(microbatches: int) -> None:
     kinds = [task.kind for _, task in schedule.tasks()]
     assert kinds.count("STEP") == 3
     assert kinds.count("U") == kinds.count("F") == 3 * microbatches
+
+
+def test_work_in_place_counts() -> None:
+    """Adding to a gradient, and moving a parameter, are work like any other."""
+    schedule = schedule_of("mlp", "dfa", 1, 2).programs
+    flops = {(task.kind, task.region, task.microbatch): task.flops for _, task in schedule.tasks()}
+    assert flops["U", "fc1", 0] >= 2 * 7 * 6 * 2
+    assert flops["U", "fc1", 1] >= flops["U", "fc1", 0]
+    assert flops["STEP", "fc1", None] >= 2 * (7 * 6 + 6)  # momentum and the parameter
+
+
+def test_a_shared_weight_makes_its_message_at_the_messages_source() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+            self.last.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.tanh(self.middle(torch.tanh(self.first(x)))))
+
+    optimizer = altprop.optim.SGD(lr=0.1)
+    net = altprop.compile(Tied(), "bp", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+    messages = {task.region for _, task in net.schedule(devices=3, batch=4).programs.tasks() if task.kind == "M"}
+    assert messages == {"last->middle", "middle->first"}
 
 
 # Placement
