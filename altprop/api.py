@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from altprop.compiler.export.door import export, make_session
 from altprop.compiler.feedback_size import refuse_too_large
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
+from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import LossFunction, get_loss
@@ -31,6 +33,7 @@ class _Compiler:
     """Compiles a model for the inputs of a call; what the net calls when it meets a new form of input."""
 
     options: Options
+    devices: Devices
 
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
@@ -38,8 +41,8 @@ class _Compiler:
         refuse_too_large(made.graph, model)
         return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
 
-    def schedule(self, net: LocalNet, devices: int | Sequence[str] | None, **wanted: Any) -> Schedule:
-        return make_schedule(net, self.options, self.options.devices if devices is None else devices, **wanted)
+    def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:
+        return make_schedule(net, self.options, self.devices if devices is None else devices, **wanted)
 
     def export(self, net: LocalNet, path: Path, **options: Any) -> Path:
         """Writes a program of a net as a file; see `LocalNet.export`."""
@@ -85,8 +88,10 @@ def compile(
             its own), "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`.
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
-        devices: None, one device that the model is on already, or a number or list of devices: what plan="auto"
-            plans for, and what `net.schedule()` places the net on unless it is told otherwise.
+        devices: None; one device that the model is on already; a number of devices like the model's; a list of
+            devices, `["cuda:0", "cuda:1"]`; or a `DeviceMesh` of processes with the dimensions `("replica", "region")`
+            or `("region",)`. It is what plan="auto" plans for, and what `net.schedule()` places the net on unless it is
+            told otherwise.
         backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone and on the CPU.
         seed: feedback is a function of the seed and the connection's name.
 
@@ -98,6 +103,7 @@ def compile(
     if backend not in BACKENDS:
         raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
     _check_device(model, devices)
+    wanted = read_devices(devices)
     options = Options(
         rules=_rules(rule),
         loss=get_loss(loss),
@@ -105,10 +111,10 @@ def compile(
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
         backend=backend,
-        devices=_count(devices),
+        devices=wanted.count,
     )
     kind = SessionNet if backend == "onnxruntime" else LocalNet
-    net = kind(model, _Compiler(options), optimizer=optimizer, backend=backend, seed=seed)
+    net = kind(model, _Compiler(options, wanted), optimizer=optimizer, backend=backend, seed=seed)
     net.training = model.training
     if example_inputs is not None or example_kwargs:
         net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))
@@ -129,20 +135,9 @@ def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
     return plan
 
 
-def _count(devices: Any) -> int:
-    """How many devices `devices=` stands for."""
-    if isinstance(devices, int) and not isinstance(devices, bool) and devices > 0:
-        return devices
-    if isinstance(devices, list | tuple) and devices:
-        return len(devices)
-    if devices is None or isinstance(devices, str):
-        return 1
-    raise CompileError(f"devices={devices!r}: give one device's name, a number of devices, or a list of names.")
-
-
 def _check_device(model: nn.Module, devices: Any) -> None:
-    if not isinstance(devices, str):
+    if not isinstance(devices, str | torch.device):
         return
     places = {str(p.device) for p in model.parameters()}
-    if places - {devices}:
+    if places - {str(devices)}:
         raise CompileError(f"the model is on {', '.join(sorted(places))}, not on {devices}: move it first.")

@@ -2,9 +2,12 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from altprop.compiler.pipeline import Options, fake_target
 from altprop.compiler.schedule.baselines import get_order
@@ -12,6 +15,8 @@ from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.lower import Lowering
 from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.verify import verify_schedule
+from altprop.devices import Devices, read_devices
+from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.machine import Machine
@@ -23,11 +28,13 @@ from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.distributed import DistributedRuntime
 from altprop.runtime.parallel.measure import measure_tasks
 from altprop.runtime.parallel.serial import SerialRuntime
+from altprop.runtime.parallel.streams import StreamsRuntime
 from altprop.runtime.parallel.threads import ThreadsRuntime
 
 RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "serial": SerialRuntime,
     "threads": ThreadsRuntime,
+    "streams": StreamsRuntime,
     "distributed": DistributedRuntime,
 }
 
@@ -46,10 +53,11 @@ class Schedule:
         costs: CostModel | None = None,
         lowered: Lowered | None = None,
         net: LocalNet | None = None,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         self.programs = programs
         self.costs = costs or CostModel()
-        self._lowered, self._net = lowered, net
+        self._lowered, self._net, self._mesh = lowered, net, mesh
 
     @staticmethod
     def parse(text: str, where: str = "schedule text") -> "Schedule":
@@ -74,7 +82,7 @@ class Schedule:
                 f"{other.programs.digest}: use the same model, rule, plan, batch and micro-batches."
             )
         lowered = dataclasses.replace(other._lowered, schedule=self.programs)
-        return Schedule(self.programs, other.costs, lowered, other._net)
+        return Schedule(self.programs, other.costs, lowered, other._net, other._mesh)
 
     def simulate(self, machine: Machine | CostModel | None = None) -> Timeline:
         """Predicts a step: time, busy and idle devices, bytes moved, peak memory, critical path.
@@ -107,7 +115,8 @@ class Schedule:
         """Returns what runs training steps by this schedule, on the net's own parameters.
 
         Args:
-            name: "serial"; "threads", one a device; or "distributed", one process a device, under torchrun.
+            name: "serial"; "threads", one a device; "streams", one a device on GPUs, all served by one thread; or
+                "distributed", one process a device, under torchrun.
             options: of the runtime: see the classes in `altprop.runtime.parallel`.
 
         Raises:
@@ -115,6 +124,8 @@ class Schedule:
         """
         if name not in RUNTIMES:
             raise ScheduleError(f'there is no runtime "{name}"; there are {", ".join(RUNTIMES)}.')
+        if name == "distributed" and self._mesh is not None:
+            options = {"mesh": self._mesh, **options}
         return RUNTIMES[name](self.lowered, self._bound().tensors(), **options)
 
     def measure(self, inputs: Any, target: Any, repeats: int = 5) -> CostModel:
@@ -154,7 +165,7 @@ class Schedule:
 def make_schedule(
     net: LocalNet,
     options: Options,
-    devices: int | Sequence[str],
+    devices: Any,
     *,
     microbatches: int = 1,
     batch: int | None = None,
@@ -164,17 +175,17 @@ def make_schedule(
     order: str = "list",
 ) -> Schedule:
     """Makes a schedule of a compiled net; see `LocalNet.schedule`."""
-    if isinstance(devices, str):
+    if isinstance(devices, str | torch.device):
         raise ScheduleError(f'devices="{devices}": give a number of devices, or a list of names.')
-    names = [_device_of(net)] * devices if isinstance(devices, int) else [str(name) for name in devices]
-    if not names:
-        raise ScheduleError("a schedule needs at least one device.")
+    wanted = devices if isinstance(devices, Devices) else read_devices(devices, ScheduleError)
+    names = wanted.named(_device_of(net))
     if isinstance(machine, str | Path):
         machine = Machine.load(machine)
     costs = machine if isinstance(machine, CostModel) else CostModel(machine or Machine())
-    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target)
+    kernels = all(device is None or device.type == "cpu" for device in map(device_called, names))
+    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, kernels=kernels)
     lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
-    return Schedule(lowered.schedule, costs, lowered, net)
+    return Schedule(lowered.schedule, costs, lowered, net, wanted.mesh)
 
 
 def _check_rules(graph: ErrorGraph) -> None:
@@ -190,13 +201,19 @@ def _check_rules(graph: ErrorGraph) -> None:
 
 
 def make_lowering(
-    net: LocalNet, options: Options, *, microbatches: int = 1, batch: int | None = None, target: Any = None
+    net: LocalNet,
+    options: Options,
+    *,
+    microbatches: int = 1,
+    batch: int | None = None,
+    target: Any = None,
+    kernels: bool = True,
 ) -> Lowering:
-    """Cuts a net into the pieces that schedules are made of."""
+    """Cuts a net into the pieces that schedules are made of; `kernels` are those of the CPU alone."""
     graph = net.graph
     _check_rules(graph)
     form = fake_target(graph.captured, options.loss, target)
-    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches)
+    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, kernels)
 
 
 def _device_of(net: LocalNet) -> str:

@@ -8,11 +8,13 @@ rule `bp`, cut into the same regions, in the known orders 1F1B and zero-bubble.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import compile_time
 import timing
 import torch
 from matplotlib.figure import Figure
@@ -23,9 +25,6 @@ import altprop
 
 ROOT = Path(__file__).parent.parent
 DEVICES = (4, 8, 64)
-# A dense matrix from 1000 classes to an image of 64 channels would have 3 GiB; one number a channel has 250 KiB.
-RECLRA = "reclra(kind='channel')"
-COLUMNS = (("bp", "1f1b"), ("bp", "zero-bubble"), (RECLRA, "list"))
 SAMPLES = 4
 
 
@@ -56,30 +55,62 @@ def resnet18() -> tuple[nn.Module, Callable[[int], Tensor]]:
     return nn.Sequential(*stem, *blocks, *head), lambda count: torch.zeros(count, 3, 224, 224)
 
 
-MODELS = {"resnet18": ("ResNet-18", resnet18)}
+def gpt2() -> tuple[nn.Module, Callable[[int], Tensor]]:
+    """GPT-2 small."""
+    model, example = compile_time.build("GPT-2 small, 128 tokens")
+    return model, lambda count: example[:1].expand(count, -1).contiguous()
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A model, and the rule that stands beside backpropagation.
+
+    Attributes:
+        title: its name in the table.
+        make: makes the model, and inputs of some samples.
+        rule: rec-LRA with feedback that such a model can have.
+    """
+
+    title: str
+    make: Callable[[], tuple[nn.Module, Callable[[int], Tensor]]]
+    rule: str
+
+    @property
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """Rule and order of each candidate."""
+        return {"1F1B": ("bp", "1f1b"), "zero-bubble": ("bp", "zero-bubble"), "rec-LRA": (self.rule, "list")}
+
+
+MODELS = {
+    # A dense matrix from 1000 classes to an image of 64 channels would have 3 GiB; one number a channel has 250 KiB.
+    "resnet18": Work("ResNet-18", resnet18, "reclra(kind='channel')"),
+    # One matrix of rank 16 for all positions: from 50 257 words to 768 channels it has 3 MiB, a full one 147 MiB.
+    "gpt2": Work("GPT-2 small, 128 tokens", gpt2, "reclra(kind='position', options={'rank': 16})"),
+}
 
 
 def predict(name: str, machine: altprop.Machine, progress: Progress) -> list[dict[str, Any]]:
     """Simulated samples a second, and idle share, for each number of devices and each order."""
     torch.manual_seed(0)
-    model, inputs = MODELS[name][1]()
+    work = MODELS[name]
+    model, inputs = work.make()
     rows: list[dict[str, Any]] = [{"devices": count, "microbatches": 2 * count} for count in DEVICES]
-    task = progress.add_task(name, total=len(rows) * len(COLUMNS))
+    task = progress.add_task(name, total=len(rows) * len(work.columns))
     nets = {
         rule: altprop.compile(
             model, rule=rule, example_inputs=(inputs(2),), optimizer=altprop.optim.SGD(lr=0.01, momentum=0.9)
         )
-        for rule in dict(COLUMNS)
+        for rule in ("bp", work.rule)
     }
     for row in rows:
         batch = SAMPLES * row["microbatches"]
-        for rule, order in COLUMNS:
+        for title, (rule, order) in work.columns.items():
             schedule = nets[rule].schedule(
                 devices=row["devices"], microbatches=row["microbatches"], batch=batch, machine=machine, order=order
             )
             timeline = schedule.simulate()
             idle = sum(timeline.idle) / (timeline.makespan * len(timeline.idle))
-            row[f"{rule} {order}"] = {
+            row[title] = {
                 "samples": batch / timeline.makespan,
                 "idle": idle,
                 "peak": max(timeline.peak),
@@ -91,19 +122,19 @@ def predict(name: str, machine: altprop.Machine, progress: Progress) -> list[dic
 
 def table(results: dict[str, Any]) -> str:
     """Returns the results as Markdown."""
-    names = {"bp 1f1b": "1F1B", "bp zero-bubble": "zero-bubble", f"{RECLRA} list": "rec-LRA"}
+    names = list(MODELS["resnet18"].columns)
     lines = [
         "Simulated samples a second (and the share of time that devices are idle):",
         "",
-        "| model | devices | micro-batches | " + " | ".join(names.values()) + " | rec-LRA over the better |",
+        "| model | devices | micro-batches | " + " | ".join(names) + " | rec-LRA over the better |",
         "|---|---|---|" + "---|" * (len(names) + 1),
     ]
     for name, rows in results["models"].items():
         for row in rows:
             cells = [f"{row[key]['samples']:.3g} ({100 * row[key]['idle']:.0f} %)" for key in names]
-            gain = row[f"{RECLRA} list"]["samples"] / max(row[k]["samples"] for k in names if k.startswith("bp"))
+            gain = row["rec-LRA"]["samples"] / max(row[name]["samples"] for name in names[:2])
             shown = " | ".join(cells)
-            lines.append(f"| {MODELS[name][0]} | {row['devices']} | {row['microbatches']} | {shown} | {gain:.2f} |")
+            lines.append(f"| {MODELS[name].title} | {row['devices']} | {row['microbatches']} | {shown} | {gain:.2f} |")
     return "\n".join(lines)
 
 
@@ -111,15 +142,14 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Draws throughput over devices."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots(1, len(results["models"]), squeeze=False)[0]
-    labels = {"bp 1f1b": "1F1B", "bp zero-bubble": "zero-bubble", f"{RECLRA} list": "rec-LRA"}
     for axis, (name, rows) in zip(axes, results["models"].items(), strict=True):
-        for key, label in labels.items():
-            axis.plot([row["devices"] for row in rows], [row[key]["samples"] for row in rows], marker="o", label=label)
+        for key in MODELS[name].columns:
+            axis.plot([row["devices"] for row in rows], [row[key]["samples"] for row in rows], marker="o", label=key)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_xticks(DEVICES, [str(count) for count in DEVICES])
         axis.set_xlabel("devices")
-        axis.set_title(MODELS[name][0])
+        axis.set_title(MODELS[name].title)
     axes[0].set_ylabel("samples a second, simulated")
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})

@@ -31,8 +31,8 @@ from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
 VERSION = 1
 
 _NAME = r'"(?:[^"\\]|\\.)*"|[^\s",()]+'
-_NUMBER = r"\d+"
-_SIZES = r"\((?:\d+(?:, \d+)*)?\)"
+_NUMBER = r"(?:0|[1-9]\d*)"
+_SIZES = rf"\((?:{_NUMBER}(?:, {_NUMBER})*)?\)"
 _NAMES = rf"(?:{_NAME})(?: (?:{_NAME}))*"
 _SPLIT = re.compile(_NAME)
 

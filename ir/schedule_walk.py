@@ -10,8 +10,12 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import Schedule, Task
 
 
-def walk(schedule: Schedule) -> Iterator[tuple[int, Task]]:
+def walk(schedule: Schedule, at_once: int | None = None) -> Iterator[tuple[int, Task]]:
     """Yields every task with its device, each behind those that it waits for.
+
+    Args:
+        schedule: the programs.
+        at_once: how many tasks that compute a device runs before the next has its turn; None means as many as it can.
 
     Raises:
         ScheduleError: the programs wait for each other; the message prints the cycle.
@@ -20,7 +24,7 @@ def walk(schedule: Schedule) -> Iterator[tuple[int, Task]]:
     while walker.unfinished():
         moved = False
         for device in range(len(schedule.programs)):
-            for task in walker.advance(device):
+            for task in walker.advance(device, at_once):
                 moved = True
                 yield device, task
         if not moved:
@@ -37,11 +41,15 @@ class _Walker:
     def unfinished(self) -> bool:
         return any(place < len(program) for place, program in zip(self.places, self.programs, strict=True))
 
-    def advance(self, device: int) -> Iterator[Task]:
-        """Yields the tasks of a device up to the first that has to wait."""
-        program = self.programs[device]
+    def advance(self, device: int, at_once: int | None) -> Iterator[Task]:
+        """Yields the tasks of a device up to the first that has to wait, or that comes after its turn."""
+        program, left = self.programs[device], at_once
         while self.places[device] < len(program) and self._missing(device) is None:
             task = program[self.places[device]]
+            if task.computes and left is not None:
+                if not left:
+                    return
+                left -= 1
             self.places[device] += 1
             if task.kind == "RECV":
                 assert task.peer is not None

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +297,13 @@ class LocalNet(nn.Module):
         timings: Timings = self._compiled().timings
         return timings
 
-    def schedule(self, devices: int | Sequence[str] | None = None, **options: Any) -> Any:
+    def schedule(self, devices: Any = None, **options: Any) -> Any:
         """Cuts the step into one program a device.
 
         Args:
-            devices: how many devices like the model's own, or their names; None means as many as `compile` was told.
+            devices: how many devices like the model's own; a list, such as `["cpu", "cuda:0"]` or
+                `["cuda:0", "cuda:0"]`, two streams of one GPU; a `DeviceMesh` with the dimensions
+                `("replica", "region")` or `("region",)`; None means what `compile` was told.
             options: `microbatches=`, a number that divides the batch; `batch=`, samples of a step, else those of the
                 example; `target=`, an example of the loss's target where it has no usual form; `placement=`, the
                 device of each region, by name, where stages of equal work are not wanted; `machine=`, an

@@ -15,20 +15,23 @@ import tiny
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 import altprop
 from altprop.runtime.parallel.residents import slot_of
 
 BATCH = 8
 TIMEOUT = {"hang": 4, "kill": 60}
+BACKENDS = {"nccl": "nccl"}
 
 
-def make(name: str, rule: str, lr: float = 0.1) -> altprop.LocalNet:
+def make(name: str, rule: str, lr: float = 0.1, devices: Any = None) -> altprop.LocalNet:
     """A compiled net; the same in every process."""
     torch.manual_seed(0)
     build, shape = tiny.MODELS[name]
     optimizer = altprop.optim.SGD(lr=lr, momentum=0.9)
-    return altprop.compile(build(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
+    inputs = (torch.zeros(shape),)
+    return altprop.compile(build(), rule=rule, example_inputs=inputs, optimizer=optimizer, devices=devices)
 
 
 def batches(name: str, count: int = 3, size: int = BATCH) -> list[tuple[Tensor, Tensor]]:
@@ -65,15 +68,49 @@ def scenario_train() -> dict[str, Any]:
     found["mismatch"] = message_of(lambda: odd.runtime("distributed"))
     three = make("nine", "dfa").schedule(devices=3, batch=BATCH)
     found["size"] = message_of(lambda: three.runtime("distributed"))
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stage",))
+    found["mesh"] = message_of(lambda: make("nine", "dfa").schedule(devices=mesh, batch=BATCH))
     nothing = make("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
     found["nothing"] = message_of(lambda: nothing._given(None, None))
     return found
 
 
+def scenario_nccl() -> dict[str, Any]:
+    """One rank whose process group is NCCL's; it saves a checkpoint and loads it."""
+    return _on_devices(["cuda:0"], sys.argv[2])
+
+
+def scenario_gpu_and_cpu() -> dict[str, Any]:
+    """A rank on the CPU and one on the GPU, over gloo."""
+    return _on_devices(["cpu", "cuda:0"])
+
+
+def scenario_one_gpu() -> dict[str, Any]:
+    """Two ranks that share a GPU, over gloo."""
+    return _on_devices(["cuda:0", "cuda:0"])
+
+
+def _on_devices(names: list[str], folder: str | None = None) -> dict[str, Any]:
+    net = make("nine", "dfa")
+    runtime = net.schedule(devices=names, microbatches=2, batch=BATCH).runtime("distributed")
+    losses = []
+    for batch in batches("nine"):
+        loss = runtime.step(*batch)
+        losses.append(None if loss is None else float(loss))
+        if folder is not None:
+            runtime.save(folder)
+            runtime.resume(folder)
+    return {"losses": losses, "held": held(net, runtime.held), "place": runtime.place.type}
+
+
 def scenario_replicas() -> dict[str, Any]:
     """Two replicas of two regions; each sees one half of the samples."""
-    net = make("nine", "dfa")
-    runtime = net.schedule(devices=2, batch=BATCH // 2).runtime("distributed")
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replica", "region"))
+    net = make("nine", "dfa", devices=mesh)
+    schedule = net.schedule(batch=BATCH // 2)
+    assert schedule.programs.devices == ("cpu", "cpu")
+    runtime = schedule.runtime("distributed")
+    assert runtime.mesh is mesh
     half = slice(0, BATCH // 2) if dist.get_rank() < 2 else slice(BATCH // 2, BATCH)
     for inputs, target in batches("nine"):
         runtime.step(inputs[half], target[half])
@@ -132,10 +169,10 @@ def main() -> None:
     """Runs one rank."""
     scenario, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
+    dist.init_process_group(BACKENDS.get(scenario, "gloo"), timeout=timedelta(seconds=TIMEOUT.get(scenario, 60)))
     found = globals()[f"scenario_{scenario}"]()
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
-    if scenario in ("train", "replicas", "resume"):
+    if scenario not in TIMEOUT:
         dist.barrier()
         dist.destroy_process_group()
     else:

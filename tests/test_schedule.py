@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import tiny
 import torch
+from torch import nn
 
 import altprop
 from altprop import Schedule, ScheduleError
@@ -224,6 +225,31 @@ def test_parameters_move_once_a_step(microbatches: int) -> None:
     assert kinds.count("U") == kinds.count("F") == 3 * microbatches
 
 
+def test_work_in_place_counts() -> None:
+    """Adding to a gradient, and moving a parameter, are work like any other."""
+    schedule = schedule_of("mlp", "dfa", 1, 2).programs
+    flops = {(task.kind, task.region, task.microbatch): task.flops for _, task in schedule.tasks()}
+    assert flops["U", "fc1", 0] >= 2 * 7 * 6 * 2
+    assert flops["U", "fc1", 1] >= flops["U", "fc1", 0]
+    assert flops["STEP", "fc1", None] >= 2 * (7 * 6 + 6)  # momentum and the parameter
+
+
+def test_a_shared_weight_makes_its_message_at_the_messages_source() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+            self.last.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.tanh(self.middle(torch.tanh(self.first(x)))))
+
+    optimizer = altprop.optim.SGD(lr=0.1)
+    net = altprop.compile(Tied(), "bp", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+    messages = {task.region for _, task in net.schedule(devices=3, batch=4).programs.tasks() if task.kind == "M"}
+    assert messages == {"last->middle", "middle->first"}
+
+
 # Placement
 
 
@@ -270,7 +296,10 @@ def test_plan_may_name_devices() -> None:
 BAD_CALLS: list[tuple[dict[str, object], str]] = [
     ({"devices": 2, "microbatches": 3, "batch": 4}, "a batch of 4 cannot be cut into 3 micro-batches"),
     ({"devices": 2, "microbatches": 0, "batch": 4}, "cannot be cut into 0 micro-batches"),
-    ({"devices": 0}, "at least one device"),
+    ({"devices": 0}, "devices=0: give one device's name, a number of devices, a list of names, or a DeviceMesh"),
+    ({"devices": []}, "devices=[]: give one device's name, a number of devices, a list of names, or a DeviceMesh"),
+    ({"devices": ["cpu", 1]}, "devices=['cpu', 1]: give one device's name"),
+    ({"devices": True}, "devices=True: give one device's name"),
     ({"devices": "cpu"}, 'devices="cpu": give a number of devices, or a list of names'),
     ({"devices": 2, "placement": {"fc1": 0}}, '"fc2" is missing'),
     ({"devices": 2, "placement": {"fc1": 0, "fc2": 2, "fc3": 0}}, 'region "fc2" is on device 2; there are 2'),

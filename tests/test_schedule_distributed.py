@@ -92,13 +92,21 @@ def test_ranks_that_do_not_fit_the_schedule(trained: list[dict[str, Any]]) -> No
     }
 
 
+def test_mesh_with_other_dimensions_is_refused(trained: list[dict[str, Any]]) -> None:
+    assert {found["mesh"] for found in trained} == {
+        'the mesh has the dimensions (\'stage\',): make one with mesh_dim_names ("region",) or ("replica", "region").'
+    }
+
+
 def test_ranks_say_what_they_read(trained: list[dict[str, Any]]) -> None:
     assert trained[0]["nothing"] == "rank 0 runs tasks that read inputs: pass it to step()."
     assert trained[1]["nothing"] == "rank 1 runs tasks that read a target: pass it to step()."
 
 
 def test_replicas_average_their_gradients(tmp_path: Path) -> None:
-    """Two replicas of half a batch each move the parameters as one of the whole batch does."""
+    """Two replicas of half a batch each, on a mesh that the net was compiled for, move parameters as one of the whole
+    batch does.
+    """
     found = torchrun("replicas", 4, tmp_path)
     _, net = serial("nine", "dfa", microbatches=1)
     for rank in found:
@@ -125,7 +133,7 @@ def test_rank_that_ends_or_hangs_ends_all(scenario: str, most: float, tmp_path: 
 
 
 def test_run_killed_again_and_again_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """Ranks are killed at random moments, two, then three; three go on from the last whole checkpoint."""
+    """Ranks are killed at random moments, two, then three; three go on from the last whole checkpoint, then one."""
     kept = tmp_path / "checkpoints"
     for world in (2, 3):
         before = latest(kept)
@@ -151,6 +159,10 @@ def test_run_killed_again_and_again_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert 0 < found["done"] < 12
         expected = ranks.held(net, found["held"])
         assert not [key for key, value in found["held"].items() if not torch.equal(value, expected[key])]
+    alone = ranks.make("nine", "reclra")
+    assert alone.schedule(devices=1, batch=ranks.BATCH).runtime().resume(kept) == 12
+    state = net.state_dict()
+    assert not [key for key, value in alone.state_dict().items() if not torch.equal(value, state[key])]
 
 
 def test_there_must_be_a_process_group() -> None:

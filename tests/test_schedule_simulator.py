@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.simulate import simulate
 from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.schedule import Task, ValueForm
+from altprop.ir.timeline import Timeline
 
 # A flop takes a second and a byte on the link half of one; nothing else takes time.
 CLOCK = CostModel(Machine(1.0, 1e30, 0.0, link_bandwidth=2.0, link_latency=1.0, transfer_overhead=0.0))
@@ -124,6 +126,48 @@ def test_local_updates_run_side_by_side() -> None:
         for rule in ("dfa", "bp")
     ]
     assert spans[0] < 0.92 * spans[1]
+
+
+class Even(CostModel):
+    """Forwards, messages and updates take a second each; nothing else takes time."""
+
+    def seconds(self, task: Task, device: int = 0) -> float:
+        return 0.0 if task.region.startswith("<") else {"F": 1.0, "U": 1.0, "M": 1.0}.get(task.kind, 0.0)
+
+    def transfer(self, size: int) -> float:
+        return 0.0
+
+
+def even_timeline(rule: str, microbatches: int, order: str = "list") -> Timeline:
+    """Nine layers on three devices, three on each."""
+    costs = Even(Machine(link_bandwidth=1e30, link_latency=0.0))
+    placement = {f"fc{layer + 1}": layer // 3 for layer in range(9)}
+    batch = 2 * microbatches
+    schedule = net_of("nine", rule).schedule(
+        devices=3, microbatches=microbatches, batch=batch, machine=costs, order=order, placement=placement
+    )
+    return schedule.simulate()
+
+
+@pytest.mark.parametrize("rule", ["drtp", "local_loss"])
+def test_unlocked_updates_pipeline_without_a_bubble(rule: str) -> None:
+    """Devices wait while the pipeline fills or empties, and never between."""
+    fill, each = 3.0, 6.0
+    timeline = even_timeline(rule, 6)
+    assert timeline.makespan == 6 * each + 2 * fill
+    assert timeline.idle == (2 * fill,) * 3
+    for device in range(3):
+        events = [event for event in timeline.events if event.device == device]
+        assert events[0].start == device * fill
+        assert all(one.end == other.start for one, other in pairwise(events))
+    assert even_timeline("bp", 6, "1f1b").idle[0] > 2.5 * 2 * fill
+
+
+@pytest.mark.parametrize(("rule", "end"), [("drtp", 6.0), ("local_loss", 6.0), ("dfa", 12.0), ("bp", 20.0)])
+def test_unlocked_updates_wait_for_nothing_behind_them(rule: str, end: float) -> None:
+    """The first device is done while the forward is under way; DFA waits for the loss, backpropagation for all."""
+    events = even_timeline(rule, 1).events
+    assert max(event.end for event in events if event.device == 0 and event.kind != "STEP") == end
 
 
 def test_gpipe_holds_more_than_one_f_one_b() -> None:

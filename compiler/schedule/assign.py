@@ -106,7 +106,9 @@ class _Private:
     def __init__(self, builder: TaggedBuilder, tags: Mapping[fx.Node, Tag], region: str) -> None:
         self.region = region
         self.tags = tags
-        self.homes = homes(builder.source)
+        self.readers = readers(builder.source)
+        plan = builder.source.plan
+        self.sources = {connection.source for connection in plan.incoming(region)} if plan is not None else set()
         self.slots: dict[fx.Node, Slot] = {node: slot for slot, node in builder.inputs}
         own = [node for node, tag in tags.items() if tag == ("F", region)]
         self.read = {root_of(source) for node in own for source in node.all_input_nodes}
@@ -115,25 +117,32 @@ class _Private:
         """The other region that alone has this value, or None."""
         if node in self.slots:
             slot = self.slots[node]
-            home = self.homes.get(slot.name) if slot.kind in ("parameter", "buffer") else None
-            return home if home != self.region else None
+            found = self.readers.get(slot.name, []) if slot.kind in ("parameter", "buffer") else []
+            # Of a shared parameter's readers, the one that the message comes from.
+            owner = next((name for name in found if name in self.sources), found[0] if found else None)
+            return owner if owner != self.region else None
         kind, region = self.tags.get(node, ("", ""))
         if kind != "F" or region == self.region or region.startswith("<") or node in self.read:
             return None
         return region
 
 
-def homes(graph: ErrorGraph) -> dict[str, str]:
-    """Returns the region that each parameter and buffer lives with: the first that reads it."""
+def readers(graph: ErrorGraph) -> dict[str, list[str]]:
+    """Returns the regions that read each parameter and buffer, in their order."""
     captured = graph.captured
     named = {**captured.parameters, **captured.buffers}
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, None]] = {}
     for region in graph.regions:
         for name in (*region.prologue, *region.nodes):
             for source in captured.node(name).all_input_nodes:
                 if source.name in named:
-                    found.setdefault(named[source.name], region.name)
-    return found
+                    found.setdefault(named[source.name], {})[region.name] = None
+    return {name: list(regions) for name, regions in found.items()}
+
+
+def homes(graph: ErrorGraph) -> dict[str, str]:
+    """Returns the region that each parameter and buffer lives with: the first that reads it."""
+    return {name: regions[0] for name, regions in readers(graph).items()}
 
 
 def _is_acyclic(tags: Mapping[fx.Node, Tag], inside: Iterable[fx.Node]) -> bool:

@@ -12,7 +12,7 @@ from altprop.ir.aliases import is_view
 
 def count_flops(graph: fx.Graph, sizes: Sizes) -> int:
     """Returns floating-point operations: products by torch's own count, others one for each element they make."""
-    return sum(_flops(node, sizes) for node in graph.nodes if node.op == "call_function" and not is_view(node))
+    return sum(_flops(node, sizes) for node in graph.nodes if _works(node))
 
 
 def _flops(node: fx.Node, sizes: Sizes) -> int:
@@ -36,8 +36,20 @@ def _out_of_place(node: fx.Node) -> Any:
 
 def count_touched(graph: fx.Graph, sizes: Sizes) -> int:
     """Returns the bytes that operators read and write; views cost nothing."""
-    nodes = [node for node in graph.nodes if node.op == "call_function" and not is_view(node)]
+    nodes = [node for node in graph.nodes if _works(node)]
     return sum(sizes.bytes(_fake(one)) for node in nodes for one in (node, *node.all_input_nodes))
+
+
+def _works(node: fx.Node) -> bool:
+    """Whether an operator does anything: views do not, but those that write in place do."""
+    return node.op == "call_function" and (not is_view(node) or _writes(node))
+
+
+def _writes(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    aliased = [argument.alias_info for argument in node.target._schema.arguments]
+    return any(alias is not None and alias.is_write for alias in aliased)
 
 
 def _fake(node: Any) -> Any:

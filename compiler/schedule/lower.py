@@ -5,19 +5,23 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from altprop.compiler.schedule.cost_model import CostModel
+from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
 from altprop.compiler.schedule.pieces import Cut, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
 from altprop.compiler.schedule.sizes import Sizes
-from altprop.compiler.schedule.tagged import TaggedBuilder
+from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
 from altprop.compiler.schedule.transfers import Emitter
 from altprop.compiler.schedule.verify import kept_values, verify_schedule
+from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
-from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm
+from altprop.ir.schedule import Lowered, Piece, Schedule, Task, ValueForm
 
 Order = Callable[["Problem"], list[list[int]]]
 
@@ -62,12 +66,21 @@ class Lowering:
         target: tree of fake tensors of the target's form.
         batch: samples of a step.
         microbatches: number of micro-batches.
+        kernels: whether products may be chosen that run on the CPU alone.
 
     Raises:
         ScheduleError: the batch cannot be cut, or the target's form is not known.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, batch: int, microbatches: int = 1) -> None:
+    def __init__(
+        self,
+        graph: ErrorGraph,
+        loss: Loss,
+        target: Any,
+        batch: int,
+        microbatches: int = 1,
+        kernels: bool = True,
+    ) -> None:
         if microbatches < 1 or batch % microbatches:
             raise ScheduleError(
                 f"a batch of {batch} cannot be cut into {microbatches} micro-batches of one size: "
@@ -76,14 +89,15 @@ class Lowering:
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
         self.sizes = Sizes(graph.captured, batch // microbatches)
         self.mean = loss.mean
-        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes)
+        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes, kernels)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)
 
     def digest(self) -> str:
         """Digest of what the tasks run."""
-        text = "\n".join(f"{kind} {region}\n{p.program.graph.code}" for (kind, region), p in self.cut.pieces.items())
+        pieces = self.cut.pieces.items()
+        text = "\n".join(f"{kind} {region}\n{without_devices(p.program.graph.code)}" for (kind, region), p in pieces)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def schedule(
@@ -124,7 +138,16 @@ class Lowering:
             programs=emitter.emit(),
         )
         verify_schedule(made)
-        return Lowered(made, self.cut.pieces, self.mean)
+        return Lowered(made, self._on_devices(placed, devices), self.mean)
+
+    def _on_devices(self, placed: Sequence[int], devices: Sequence[str]) -> dict[Tag, Piece]:
+        """All pieces, for the kinds of devices that run them; where torch knows no such kind they stay as they are."""
+        number = {(task.kind, task.region): device for task, device in zip(self.tasks, placed, strict=True)}
+        found = {}
+        for tag, piece in self.cut.pieces.items():
+            device = device_called(devices[number[tag[0].rstrip("+"), tag[1]]])
+            found[tag] = piece if device is None else move_piece(piece, torch.device(device.type))
+        return found
 
     def _check_placement(self, regions: Mapping[str, int], devices: int) -> None:
         names = {region.name for region in self.graph.regions}

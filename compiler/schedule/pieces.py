@@ -42,13 +42,14 @@ class Cut:
     factor: float | None
 
 
-def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes) -> Cut:
+def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes, kernels: bool = True) -> Cut:
     """Cuts a tagged program into pieces.
 
     Args:
         builder: the program.
         microbatches: number of micro-batches; with more than one, gradients are added up.
         sizes: sizes of one micro-batch.
+        kernels: whether products may be chosen that run on the CPU alone.
     """
     cutter = _Cutter(builder)
     programs = cutter.programs()
@@ -56,17 +57,18 @@ def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes) -> Cut:
     if microbatches > 1:
         programs |= {("U+", name): _accumulating(p) for (kind, name), p in programs.items() if kind == "U"}
     programs |= {("STEP", name): program for name, program in steps.items()}
-    cleaned = _clean(builder.source, programs)
+    cleaned = _clean(builder.source, programs, kernels)
     found = {tag: _piece(tag, program, sizes) for tag, program in cleaned.items()}
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
     return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor)
 
 
-def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program]) -> dict[Tag, Program]:
+def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], kernels: bool) -> dict[Tag, Program]:
     """Simplifies all programs as the flat one is; projections of one error are made where they are read."""
     named = {f"{kind} {region}": program for (kind, region), program in programs.items()}
     fuse = graph.optimizer is None or graph.optimizer.fused
-    done = Cleanup(fuse=fuse, join=False, laid_out=True).run(graph.replace(programs=named))[0].programs
+    cleanup = Cleanup(fuse=fuse, join=False, kernels=kernels, laid_out=True)
+    done = cleanup.run(graph.replace(programs=named))[0].programs
     return {tag: done[f"{tag[0]} {tag[1]}"] for tag in programs}
 
 

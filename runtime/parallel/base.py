@@ -1,5 +1,6 @@
 """What all runtimes of schedules share: cutting a batch into micro-batches, the optimizer's numbers, the loss."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
 from altprop.ir.schedule import Lowered, Schedule, residents
@@ -77,8 +79,17 @@ class Runtime:
         """
         given = self._given(inputs, target)
         scalars = self.net.optimizer.scalars(self.net.state.advance())
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), self._uncast():
             return self._run(given, scalars)
+
+    def _uncast(self) -> contextlib.AbstractContextManager[Any]:
+        """Ends autocast; its casts are in the programs."""
+        kinds = dict.fromkeys(["cpu", *map(kind_of, self.schedule.devices)])
+        stack = contextlib.ExitStack()
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        return stack
 
     @property
     def held(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ import torch.distributed.checkpoint as dcp
 from altprop.ir.errors import ScheduleError
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.parallel.residents import slot_of
+from altprop.runtime.parallel.transport import device_type_of_backend
 
 _NAME = re.compile(r"step-(\d{8})")
 _STEP = "step"
@@ -109,4 +110,5 @@ def _first() -> bool:
 
 def _wait() -> None:
     if _is_distributed():
-        dist.barrier()
+        on_gpu = device_type_of_backend() == "cuda"
+        dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)

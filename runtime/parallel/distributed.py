@@ -11,20 +11,26 @@ A rank that ends or hangs ends the step on every other rank: with an error that 
 the connection breaks, else after the time limit of the process group.
 """
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from altprop.ir.devices import kind_of, module_of
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Lowered, Schedule, Task, ValueForm, is_gradient, residents
+from altprop.ir.schedule import Lowered, Task, is_gradient, residents
 from altprop.runtime.parallel.base import NetTensors, Runtime
-from altprop.runtime.parallel.residents import release
-from altprop.runtime.parallel.wire import empty, pack, unpack
-from altprop.runtime.parallel.worker import Arrival, Worker
+from altprop.runtime.parallel.foreign import refuse_foreign
+from altprop.runtime.parallel.residents import Residence, release, slot_of
+from altprop.runtime.parallel.transport import Transport, device_of_rank, device_type_of_backend
+from altprop.runtime.parallel.worker import Worker
 
 
 class DistributedRuntime(Runtime):
@@ -36,30 +42,44 @@ class DistributedRuntime(Runtime):
         mesh: mesh of ranks with the dimension "region" and, for replicas, "replica"; None makes one of all ranks.
         release_others: whether parameters, feedback and state of other ranks' regions are given up, so that this rank
             holds its own alone; they become tensors without memory.
+        timeout: seconds that a GPU may take for a step until the others count as gone; on the CPU the time limit of the
+            process group holds.
 
     Raises:
-        ScheduleError: there is no process group, its size does not fit, or the ranks have different programs.
+        ScheduleError: there is no process group, it does not fit the devices, or the ranks have different programs.
     """
 
     def __init__(
-        self, lowered: Lowered, net: NetTensors, mesh: DeviceMesh | None = None, release_others: bool = True
+        self,
+        lowered: Lowered,
+        net: NetTensors,
+        mesh: DeviceMesh | None = None,
+        release_others: bool = True,
+        timeout: float = 600.0,
     ) -> None:
         super().__init__(lowered, net)
+        self._limit = timedelta(seconds=timeout)
         self.mesh = mesh if mesh is not None else default_mesh(len(self.schedule.devices))
         region = self.mesh["region"]
         self.device = region.get_local_rank()
         self.replicas = self.mesh["replica"].size() if "replica" in (self.mesh.mesh_dim_names or ()) else 1
-        self._ranks: list[int] = region.mesh.tolist()
-        if len(self._ranks) != len(self.schedule.devices):
+        ranks: list[int] = region.mesh.tolist()
+        if len(ranks) != len(self.schedule.devices):
             raise ScheduleError(
-                f"the schedule is for {len(self.schedule.devices)} devices, the mesh has {len(self._ranks)} ranks a "
+                f"the schedule is for {len(self.schedule.devices)} devices, the mesh has {len(ranks)} ranks a "
                 "replica: make the schedule with devices= that number."
             )
-        self._mail = _Mail(self.schedule, self._ranks, region.get_group())
-        self._compare()
-        self.worker = Worker(lowered, self.device, net.bindings, self._mail)
+        self.place = device_of_rank(self.schedule.devices[self.device], self._own())
+        self._mail = Transport(self.schedule, self.device, self.place, ranks, region.get_group())
+        with self._current():
+            self._compare()
+        places = [self.place if number == self.device else None for number in range(len(ranks))]
+        self.residence = Residence(net.bindings, self.schedule, places)
+        self.residence.settle()
+        refuse_foreign(lowered, self.device, self.place)
+        self.worker = Worker(lowered, self.device, self.residence.at(self.device, self.place), self._mail)
         if release_others:
-            release(net, self.schedule, self.held)
+            release(net.bindings, self.schedule, self.held)
         self._needs = self.worker.inputs()
         self._actions = [(task, self._reducing(task, action)) for task, action in self.worker.actions]
 
@@ -68,9 +88,29 @@ class DistributedRuntime(Runtime):
         """Values that this rank holds between steps, `kind:name`."""
         return residents(self.schedule, self.device)
 
+    def _own(self) -> torch.device:
+        """The device that this rank's part of the net is on."""
+        held = (slot_of(name) for name in sorted(self.held) if not name.startswith("constant:"))
+        return next((self.net.bindings.get(slot).device for slot in held), torch.device("cpu"))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a checkpoint of the run; all ranks call it. Returns its folder."""
+        with self._current():
+            return super().save(folder)
+
+    def resume(self, folder: str | Path) -> int:
+        """Loads the last whole checkpoint; all ranks call it. Returns the number of steps that were done."""
+        with self._current():
+            return super().resume(folder)
+
+    def _current(self) -> contextlib.AbstractContextManager[Any]:
+        """Makes the rank's GPU the current one: torch's collectives of objects go by it."""
+        return contextlib.nullcontext() if self.place.type == "cpu" else module_of(self.place).device(self.place)
+
     def _compare(self) -> None:
-        """All ranks must have the same programs."""
-        mine = f"{self.schedule.fingerprint()} torch {torch.__version__}"
+        """All ranks must have the same programs, on devices of the same kinds; each has its own number."""
+        schedule = dataclasses.replace(self.schedule, devices=tuple(map(kind_of, self.schedule.devices)))
+        mine = f"{schedule.fingerprint()} torch {torch.__version__}"
         found: list[Any] = [None] * dist.get_world_size()
         try:
             dist.all_gather_object(found, mine)
@@ -99,13 +139,15 @@ class DistributedRuntime(Runtime):
         return self._cut(named) | noise if self._needs else {}
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
-        self.worker.start({name: given[name] for name in self._needs}, scalars)
+        self.residence.settle()
+        self.worker.start({name: self._taken(given[name]) for name in self._needs}, scalars)
         task: Task | None = None
         start = time.monotonic()
         try:
-            for task, action in self._actions:  # noqa: B007 - the message names the task
-                action()
-            self._mail.finish()
+            with self._current():
+                for task, action in self._actions:  # noqa: B007 - the message names the task
+                    action()
+                self._mail.finish(self._limit)
         except RuntimeError as error:
             where = "the end of the step" if task is None else f'"{task.label}"'
             raise ScheduleError(
@@ -114,6 +156,9 @@ class DistributedRuntime(Runtime):
             ) from error
         losses = self.worker.losses()
         return self._loss(losses) if losses else None
+
+    def _taken(self, value: Any) -> Any:
+        return value.to(self.place) if isinstance(value, torch.Tensor) else value
 
     def _reducing(self, task: Task, action: Any) -> Any:
         """With replicas, a `STEP` first adds up its gradients over them."""
@@ -151,51 +196,9 @@ def default_mesh(devices: int) -> DeviceMesh:
         raise ScheduleError(
             f"{world} ranks cannot be shared by a schedule for {devices} devices: start a multiple of {devices}."
         )
-    kind = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    kind = device_type_of_backend()
     ranks = torch.arange(world).view(world // devices, devices)
     return DeviceMesh(kind, ranks, mesh_dim_names=("replica", "region"))
-
-
-class _Mail:
-    """Point-to-point operations in batches."""
-
-    def __init__(self, schedule: Schedule, ranks: Sequence[int], group: Any) -> None:
-        self.schedule, self.ranks, self.group = schedule, ranks, group
-        self.place = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else None
-        self._sent: list[tuple[Any, Any]] = []
-
-    def _start(self, operation: Any, tasks: Sequence[Task], tensors: Sequence[torch.Tensor]) -> list[Any]:
-        peers = [self.ranks[task.peer] for task in tasks if task.peer is not None]
-        ops = [dist.P2POp(operation, data, peer, self.group) for data, peer in zip(tensors, peers, strict=True)]
-        return dist.batch_isend_irecv(ops)
-
-    def send(self, transfers: Sequence[tuple[Task, torch.Tensor]]) -> None:
-        packed = [pack(value, self.schedule.form(task.region)) for task, value in transfers]
-        works = self._start(dist.isend, [task for task, _ in transfers], packed)
-        # A work may stand for the whole batch; the tensors live until it is done.
-        self._sent += [(work, packed) for work in works]
-
-    def receive(self, tasks: Sequence[Task]) -> Sequence[Arrival]:
-        forms = [self.schedule.form(task.region) for task in tasks]
-        buffers = [empty(form, self.place) for form in forms]
-        works = self._start(dist.irecv, tasks, buffers)
-        works = works if len(works) == len(tasks) else works * len(tasks)
-        return [_Arrival(*one) for one in zip(works, buffers, forms, strict=True)]
-
-    def finish(self) -> None:
-        """Waits until all that was sent has left."""
-        for work, _ in self._sent:
-            work.wait()
-        self._sent.clear()
-
-
-class _Arrival:
-    def __init__(self, work: Any, data: torch.Tensor, form: ValueForm) -> None:
-        self.work, self.data, self.form = work, data, form
-
-    def wait(self) -> torch.Tensor:
-        self.work.wait()
-        return unpack(self.data, self.form)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from altprop.ir.schedule import Task
+from altprop.runtime.parallel.lanes import Lane
 from altprop.runtime.parallel.serial import SerialRuntime
 
 Key = tuple[str, str, bool]
@@ -22,7 +23,8 @@ def measure_tasks(runtime: SerialRuntime, inputs: Any, target: Any, repeats: int
     """
     found: dict[Key, list[float]] = defaultdict(list)
     for worker in runtime.workers:
-        worker.actions = [(task, _timed(task, action, found)) for task, action in worker.actions]
+        lane = runtime.lanes[worker.device]
+        worker.actions = [(task, _timed(task, action, lane, found)) for task, action in worker.actions]
     runtime.reorder()
     runtime.step(inputs, target)
     found.clear()
@@ -31,7 +33,7 @@ def measure_tasks(runtime: SerialRuntime, inputs: Any, target: Any, repeats: int
     return {key: statistics.median(times) for key, times in found.items()}
 
 
-def _timed(task: Task, action: Any, found: dict[Key, list[float]]) -> Any:
+def _timed(task: Task, action: Any, lane: Lane, found: dict[Key, list[float]]) -> Any:
     if not task.computes:
         return action
     key = task.kind, task.region, not task.microbatch
@@ -39,6 +41,7 @@ def _timed(task: Task, action: Any, found: dict[Key, list[float]]) -> Any:
     def run() -> None:
         start = time.perf_counter()
         action()
+        lane.finish()
         found[key].append(time.perf_counter() - start)
 
     return run

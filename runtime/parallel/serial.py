@@ -1,52 +1,53 @@
 """The serial runtime: all programs in one thread, in an order that `walk` finds. The others must equal it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from altprop.ir.schedule import Lowered, Task
 from altprop.ir.schedule_walk import walk
-from altprop.runtime.parallel.base import NetTensors, Runtime
-from altprop.runtime.parallel.worker import Arrival, Worker
+from altprop.runtime.parallel.base import NetTensors
+from altprop.runtime.parallel.local import LocalRuntime
+from altprop.runtime.parallel.worker import Arrival
 
 
-class SerialRuntime(Runtime):
+class SerialRuntime(LocalRuntime):
     """Runs the programs of all devices one after another."""
 
     def __init__(self, lowered: Lowered, net: NetTensors) -> None:
-        super().__init__(lowered, net)
         self._box: dict[tuple[str, int], torch.Tensor] = {}
-        devices = range(len(self.schedule.programs))
-        self.workers = [Worker(lowered, device, net.bindings, _Mail(self._box, device)) for device in devices]
-        self._order: list[Any] = []
+        super().__init__(lowered, net, self._mail, streams=False)
+        self._order: list[tuple[int, Any]] = []
         self.reorder()
+
+    def _mail(self, device: int) -> "_Mail":
+        return _Mail(self, device)
 
     def reorder(self) -> None:
         """Takes the actions of all workers, as `walk` orders their tasks."""
         actions = [{id(task): action for task, action in worker.actions} for worker in self.workers]
-        self._order = [actions[device][id(task)] for device, task in walk(self.schedule) if id(task) in actions[device]]
+        order = [(device, id(task)) for device, task in walk(self.schedule)]
+        self._order = [(device, actions[device][task]) for device, task in order if task in actions[device]]
 
-    def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
-        for worker in self.workers:
-            worker.start({name: given[name] for name in worker.inputs()}, scalars)
-        for action in self._order:
-            action()
-        losses = [loss for worker in self.workers for loss in worker.losses()]
+    def _work(self) -> None:
+        for device, action in self._order:
+            with self.lanes[device].here():
+                action()
         self._box.clear()
-        return self._loss(losses)
 
 
 class _Mail:
     """A box that all devices share."""
 
-    def __init__(self, box: dict[tuple[str, int], torch.Tensor], device: int) -> None:
-        self.box, self.device = box, device
+    def __init__(self, runtime: SerialRuntime, device: int) -> None:
+        self.runtime, self.device = runtime, device
+        self.box = runtime._box
 
     def send(self, transfers: Sequence[tuple[Task, torch.Tensor]]) -> None:
         for task, value in transfers:
             assert task.peer is not None
-            self.box[task.region, task.peer] = value
+            self.box[task.region, task.peer] = value.to(self.runtime.lanes[task.peer].device)
 
     def receive(self, tasks: Sequence[Task]) -> Sequence[Arrival]:
         return [_Arrival(self.box, (task.region, self.device)) for task in tasks]

@@ -11,9 +11,16 @@ import torch
 
 from altprop.ir.program import Slot
 from altprop.ir.schedule import GIVEN, Lowered, Schedule, Task, is_resident
-from altprop.runtime.executor import Bindings
+from altprop.runtime.executor import Getter
 
 Action = Callable[[], None]
+
+
+class Finds(Protocol):
+    """Finds the tensors of the net."""
+
+    def getter(self, slot: Slot) -> Getter | None:
+        """Returns the function that looks a slot up, or None if the caller gives its value."""
 
 
 class Arrival(Protocol):
@@ -43,7 +50,7 @@ class Worker:
         mail: takes values to and from other devices.
     """
 
-    def __init__(self, lowered: Lowered, device: int, bindings: Bindings, mail: Mail) -> None:
+    def __init__(self, lowered: Lowered, device: int, bindings: Finds, mail: Mail) -> None:
         self.lowered, self.device, self.bindings, self.mail = lowered, device, bindings, mail
         self.schedule: Schedule = lowered.schedule
         self.values: dict[str, Any] = {}
