@@ -99,9 +99,7 @@ def _channels_last(
     images = last.reshape(1, groups * batch, *x.shape[2:], inner)
     kernels = grad.transpose(0, 1).unsqueeze(-1)
     none = [0] * (len(stride) + 1)
-    made = aten.convolution(
-        images, kernels, None, [*dilation, 1], [*padding, 0], [*stride, 1], False, none, groups
-    )
+    made = aten.convolution(images, kernels, None, [*dilation, 1], [*padding, 0], [*stride, 1], False, none, groups)
     return made.squeeze(0).movedim(-1, 1)
 
 

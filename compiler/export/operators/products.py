@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.export.emitter import Emitter, type_of
+from altprop.compiler.export.operators import blocked
 from altprop.compiler.export.operators.elementwise import Translator
 from altprop.compiler.export.operators.shapes import shape_of
 
@@ -55,8 +56,11 @@ def convolution(
     stride, padding, dilation, extra = (
         list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation, output_padding)
     )
-    inputs = [e.value(x), e.value(weight), *([e.value(bias)] if bias is not None else [])]
     options: dict[str, Any] = {"strides": stride, "pads": padding * 2, "dilations": dilation, "group": groups}
+    if not transposed and blocked.takes(e.block, x, weight, groups):
+        given = e.value(x), e.value(weight), None if bias is None else e.value(bias)
+        return blocked.convolve(e, *given, tuple(map(int, shape_of(weight))), options)
+    inputs = [e.value(x), e.value(weight), *([e.value(bias)] if bias is not None else [])]
     if transposed and any(extra):
         options["output_padding"] = extra
     return e.op("ConvTranspose" if transposed else "Conv", *inputs, **options)
@@ -95,7 +99,15 @@ def max_pool(
 
 
 def normalise(
-    e: Emitter, node: fx.Node, x: fx.Node, weight: Any, bias: Any, mean: fx.Node, var: fx.Node, momentum: float, eps: float
+    e: Emitter,
+    node: fx.Node,
+    x: fx.Node,
+    weight: Any,
+    bias: Any,
+    mean: fx.Node,
+    var: fx.Node,
+    momentum: float,
+    eps: float,
 ) -> list[str]:
     """A batch norm with given statistics; torch's other results are empty."""
     dtype, size = type_of(x), int(shape_of(x)[1])
