@@ -54,9 +54,9 @@ def test_convolution_backward(form: tuple[Any, ...], transposed: bool) -> None:
         list(v) if isinstance(v, tuple) else [v] * dims for v in (stride, padding, dilation, extra)
     )
     extra = extra if transposed else [0] * dims
-    x = drawn(3, 4, *(9, 8, 7)[:dims])
+    x = drawn(3, 8, *(9, 8, 7)[:dims])
     kernel = (3, 2, 3)[:dims]
-    weight = drawn(4, 8 // groups, *kernel) if transposed else drawn(8, 4 // groups, *kernel)
+    weight = drawn(8, 8 // groups, *kernel)
     out = aten.convolution(x, weight, None, stride, padding, dilation, transposed, extra, groups)
     shared = (drawn(*out.shape), x, weight, [8], stride, padding, dilation, transposed, extra, groups)
     assert_same(aten.convolution_backward.default, *shared, [True, True, True])
@@ -106,10 +106,10 @@ def test_batch_norm(affine: bool, training: bool) -> None:
     assert_same(aten.native_batch_norm_backward.default, grad, x, weight, mean, var, *saved, training, 1e-5, mask)
 
 
-def test_batch_norm_in_evaluation() -> None:
-    x, mean, var = drawn(4, 3, 5), drawn(3), drawn(3, seed=1).abs() + 0.5
-    operator = aten._native_batch_norm_legit_no_training.default
-    assert_same(operator, x, drawn(3, seed=2), drawn(3, seed=3), mean, var, 0.1, 1e-5, results=1)
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+def test_threshold_backward(threshold: float) -> None:
+    x = torch.where(drawn(4, 5).abs() < 0.3, threshold, drawn(4, 5))
+    assert_same(aten.threshold_backward.default, drawn(4, 5, seed=1), x, threshold)
 
 
 def test_layer_norm() -> None:

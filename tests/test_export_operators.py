@@ -12,6 +12,8 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.nn import functional as F
 
 from altprop.compiler.export.check import load, run
+from altprop.compiler.export.operators import blocked
+from altprop.compiler.export.operators.blocked import block_size
 from altprop.compiler.export.translate import translate
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
@@ -26,6 +28,7 @@ def traced(function: Function, args: tuple[torch.Tensor, ...]) -> Program:
     fakes = [mode.from_tensor(arg, symbolic_context=context(arg.dim())) for arg in args]
     with mode:
         module = make_fx(function, tracing_mode="real")(*fakes)
+    module.graph.eliminate_dead_code()
     heads = tuple(Slot("input", f"x{index}") for index in range(len(args)))
     output = next(node for node in module.graph.nodes if node.op == "output")
     if not isinstance(output.args[0], (tuple, list)):
@@ -54,6 +57,11 @@ def assert_same(function: Function, *args: torch.Tensor, fixed: bool = False) ->
             assert one.numpy().dtype == other.dtype
             assert tuple(one.shape) == other.shape
             np.testing.assert_allclose(other, one.numpy(), atol=2e-6, rtol=2e-6)
+
+
+def normalise(x: torch.Tensor, p: torch.Tensor, *affine: torch.Tensor) -> Any:
+    weight, bias = affine or (None, None)
+    return aten._native_batch_norm_legit_no_training(x, weight, bias, x[0, :, 0], p[0, :, 1], 0.1, 1e-3)[0]
 
 
 X = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(1))
@@ -142,6 +150,8 @@ PRODUCTS: dict[str, tuple[Any, ...]] = {
     "mv": (lambda x: (x[:, 0] @ x[0, 1], x[0, 0] @ x[0, 1]), X),
     "conv1d": (lambda x, w: F.conv1d(x, w[:, :, :3], stride=2, padding=1, dilation=2), X, Y),
     "conv_transposed": (lambda x, w: F.conv_transpose1d(x, w[0, :, :3].unsqueeze(1), None, 2, 1, 1, groups=5), X, Y),
+    "batch_norm": (lambda x, p: (normalise(x, p), normalise(x, p, x[0, :, 2], x[0, :, 3])), X, P),
+    "max_pool_values": (lambda x: (F.max_pool2d(x.unsqueeze(1), 3, 2, 1), F.max_pool2d(x, (2, 3))), X),
     "max_pool": (lambda x: F.max_pool2d(x.unsqueeze(1), 3, 2, 1, 1, True, return_indices=True), X),
     "max_pool_unbatched": (lambda x: F.max_pool2d(x, (2, 3), return_indices=True), X),
 }
@@ -191,3 +201,40 @@ def test_arguments_that_onnx_lacks_are_refused() -> None:
     program = traced(lambda x, m: x.index_put((m,), x[0, 0, 0]), (X, B))
     with pytest.raises(ExportError, match=r"with a mask, or behind a whole dimension: use torch.where"):
         translate(program, {s: s.name for s in program.inputs}, {s: s.name for s in program.outputs})
+
+
+BLOCKED = {
+    "wide": ((2, 32, 9, 8), (64, 32, 3, 2), 1),
+    "few channels": ((2, 3, 9, 8), (32, 3, 3, 3), 1),
+    "depthwise": ((2, 32, 9, 8), (32, 1, 3, 3), 32),
+    "not a block": ((2, 24, 9, 8), (7, 24, 3, 3), 1),
+    "groups": ((2, 32, 9, 8), (32, 16, 3, 3), 2),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_in_blocks(name: str, stride: int) -> None:
+    """Where this processor has no blocks, both are plain."""
+    x_shape, w_shape, groups = BLOCKED[name]
+    generator = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(shape, generator=generator) for shape in (x_shape, w_shape, w_shape[:1]))
+    program = traced(lambda x, w, b: F.conv2d(x, w, b, stride, padding=(1, 0), groups=groups), (x, w, b))
+    names = {s: s.name for s in program.inputs}, {s: s.name for s in program.outputs}
+    made = translate(program, *names, block=block_size())
+    own = [node.domain for node in made.model.graph.node if node.domain]
+    assert bool(own) == (block_size() > 1 and name not in ("not a block", "groups"))
+    actual = run(load(made.model.SerializeToString()), made, dict(zip(program.inputs, (x, w, b), strict=True)))
+    expected = F.conv2d(x, w, b, stride, padding=(1, 0), groups=groups)
+    np.testing.assert_allclose(next(iter(actual.values())), expected.numpy(), atol=1e-4)
+
+
+def test_a_build_without_blocks_has_plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(blocked, "_ask", refuse)
+    assert blocked.block_size.__wrapped__() == 0
+    monkeypatch.setattr(blocked, "_ask", lambda: 16)
+    monkeypatch.setattr(blocked, "_agrees", lambda *_: False)
+    assert blocked.block_size.__wrapped__() == 0

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.export.contract import HELD
-from altprop.compiler.export.emitter import value_info
+from altprop.compiler.export.emitter import is_symbolic, value_info
 from altprop.compiler.export.retrace import RATES, SEED, STEP, draws, placeholders, region_of
 from altprop.compiler.export.subject import Subject
 from altprop.compiler.export.threefry import Random
@@ -53,6 +53,8 @@ def verify(subject: Subject, original: Program, made: Translated, path: Path | b
     """
     session = load(path)
     batch = subject.derived.captured.batch
+    # A translator that asked whether the batch equals a number has fixed it.
+    assert not isinstance(batch, torch.SymInt) or is_symbolic(batch), "the batch was fixed on the way"
     batches = BATCHES if isinstance(batch, torch.SymInt) else (int(batch),)
     worst = 0.0
     for size in batches:

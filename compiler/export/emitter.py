@@ -73,12 +73,14 @@ class Emitter:
         nodes: the operators, in order.
         constants: initializers by name.
         names: the ONNX name of each fx node that has one value.
+        block: channels in a block of a convolution's layout; 0 for plain convolutions.
     """
 
     nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = dataclasses.field(default_factory=dict)
     names: dict[fx.Node, Any] = dataclasses.field(default_factory=dict)
     site: str = ""
+    block: int = 0
     _known: dict[Any, str] = dataclasses.field(default_factory=dict)
     _count: int = 0
 

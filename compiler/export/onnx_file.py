@@ -13,6 +13,7 @@ import torch
 
 from altprop.compiler.export.check import verify
 from altprop.compiler.export.contract import describe, initial_state, input_names, metadata, output_names
+from altprop.compiler.export.operators.blocked import block_size
 from altprop.compiler.export.retrace import purify
 from altprop.compiler.export.subject import Subject, cleaned
 from altprop.compiler.export.translate import Translated, translate
@@ -128,4 +129,4 @@ def as_model(subject: Subject, original: Program) -> Translated:
     """Returns one flat program in ONNX, unchecked and unsaved: what a session in this process runs."""
     optimizer = subject.optimizer if original.name == "step" else None
     pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
-    return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None))
+    return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None), block_size())

@@ -10,8 +10,9 @@ import torch
 from onnx import helper
 from torch import fx
 
-from altprop.compiler.export.emitter import IR_VERSION, OPSET, Emitter, type_of, value_info
+from altprop.compiler.export.emitter import IR_VERSION, Emitter, type_of, value_info
 from altprop.compiler.export.operators import TRANSLATORS
+from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.retrace import placeholders, region_of
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
@@ -46,6 +47,7 @@ def translate(
     inputs: Mapping[Slot, str],
     outputs: Mapping[Slot, str],
     constants: Mapping[Slot, torch.Tensor] | None = None,
+    block: int = 0,
 ) -> Translated:
     """Writes a pure program in ONNX.
 
@@ -54,11 +56,12 @@ def translate(
         inputs: the name of each input.
         outputs: the name of each output.
         constants: inputs whose value goes into the file instead.
+        block: for a session in this process, channels in a block of convolutions; 0 for plain ONNX.
 
     Raises:
         ExportError: an operator cannot be written; names it and its region.
     """
-    emitter = Emitter()
+    emitter = Emitter(block=block)
     given = constants or {}
     heads = []
     for slot, node in zip(program.inputs, placeholders(program), strict=True):
@@ -75,8 +78,7 @@ def translate(
             emitter.names[node] = write(emitter, node)
     tails = _results(emitter, program, outputs)
     graph = helper.make_graph(emitter.nodes, program.name, heads, tails, list(emitter.constants.values()))
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="altprop")
+    model = helper.make_model(graph, opset_imports=opsets(emitter), ir_version=IR_VERSION, producer_name="altprop")
     values = {node: name for node, name in emitter.names.items() if isinstance(name, str) and _is_tensor(node)}
     return Translated(model, program, dict(inputs), dict(outputs), values)
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from altprop.compiler.export.decompose import attention, convolution, losses, norms, pooling, tables
+from altprop.compiler.export.decompose import activations, attention, convolution, losses, norms, pooling, tables
 
 aten = torch.ops.aten
 
 OWN: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution.convolution_backward,
     aten._native_batch_norm_legit_functional.default: norms.batch_norm,
-    aten._native_batch_norm_legit_no_training.default: norms.batch_norm_no_training,
     aten.native_batch_norm_backward.default: norms.batch_norm_backward,
     aten.native_layer_norm.default: norms.layer_norm,
     aten.native_layer_norm_backward.default: norms.layer_norm_backward,
@@ -42,6 +41,7 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten._embedding_bag.default: tables.embedding_bag,
     aten._embedding_bag_forward_only.default: tables.embedding_bag,
     aten._embedding_bag_backward.default: tables.embedding_bag_backward,
+    aten.threshold_backward.default: activations.threshold_backward,
     aten.nll_loss_forward.default: losses.nll_loss_forward,
     aten.nll_loss2d_forward.default: losses.nll_loss_forward,
     aten.nll_loss_backward.default: losses.nll_loss_backward,
@@ -66,6 +66,7 @@ WHOLE = (
     aten.t.default,
     aten.transpose.int,
     aten.clamp.default,
+    aten._native_batch_norm_legit_no_training.default,
     aten.where.self,
     aten.constant_pad_nd.default,
 )

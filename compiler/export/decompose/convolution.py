@@ -2,6 +2,11 @@
 
 The gradient of a filter is a convolution of the input with the output's gradient, in which batch and channels have
 changed places, and so have stride and dilation. The gradient of the input is the transposed convolution.
+
+Engines make a matrix product of a convolution: each column holds the numbers that one output place reads. The gradient
+of a filter has as many places as the filter, nine or so, and copying rows of three numbers takes longer than the
+product. So the input's channels become a last dimension of space, along which the gradient is as wide as one: the
+product has nine columns for each channel, and they are copied a row of channels at a time.
 """
 
 from collections.abc import Sequence
@@ -11,6 +16,8 @@ import torch
 
 aten = torch.ops.aten
 Ints = Sequence[int]
+# Fewer input channels than this are no row worth copying.
+WIDE = 4
 
 
 def convolution_backward(
@@ -71,8 +78,37 @@ def _to_weight(
     groups: int,
 ) -> torch.Tensor:
     """The gradient of a filter (out channels, in channels / groups, *kernel)."""
+    inner = int(x.shape[1]) // groups
+    make = _channels_last if inner >= WIDE and x.dim() < 5 else _channels_first
+    made = make(grad, x, form, groups)
+    for dim, size in enumerate(kernel):
+        if made.shape[2 + dim] != size:
+            made = made.narrow(2 + dim, 0, int(size))
+    return made
+
+
+def _channels_last(
+    grad: torch.Tensor, x: torch.Tensor, form: tuple[list[int], list[int], list[int]], groups: int
+) -> torch.Tensor:
+    """The gradient of a filter, and what a stride left over: the input's channels are the last dimension of space."""
     stride, padding, dilation = form
-    inner = x.shape[1] // groups
+    batch, inner = x.shape[0], int(x.shape[1]) // groups
+    last = x.reshape(batch * groups, inner, *x.shape[2:]).movedim(1, -1)
+    if groups > 1:
+        last = last.reshape(batch, groups, *x.shape[2:], inner).transpose(0, 1)
+    images = last.reshape(1, groups * batch, *x.shape[2:], inner)
+    kernels = grad.transpose(0, 1).unsqueeze(-1)
+    none = [0] * (len(stride) + 1)
+    made = aten.convolution(images, kernels, None, [*dilation, 1], [*padding, 0], [*stride, 1], False, none, groups)
+    return made.squeeze(0).movedim(-1, 1)
+
+
+def _channels_first(
+    grad: torch.Tensor, x: torch.Tensor, form: tuple[list[int], list[int], list[int]], groups: int
+) -> torch.Tensor:
+    """The same where the input has few channels: they are the batch."""
+    stride, padding, dilation = form
+    inner = int(x.shape[1]) // groups
     if groups > 1:
         split = x.reshape(x.shape[0], groups, inner, *x.shape[2:]).transpose(0, 2)
         swapped = split.reshape(inner, groups * x.shape[0], *x.shape[2:])
@@ -80,7 +116,4 @@ def _to_weight(
         swapped = x.transpose(0, 1)
     none = [0] * len(stride)
     made = aten.convolution(swapped, grad.transpose(0, 1), None, dilation, padding, stride, False, none, groups)
-    for dim, size in enumerate(kernel):
-        if made.shape[2 + dim] != size:
-            made = made.narrow(2 + dim, 0, int(size))
     return made.transpose(0, 1)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+aten = torch.ops.aten
 Tensors = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 Optional = torch.Tensor | None
 
@@ -28,13 +29,13 @@ def batch_norm(
     if not training:
         assert running_mean is not None
         assert running_var is not None
-        out = _affine((x - _channels(running_mean, x)) * _channels(torch.rsqrt(running_var + eps), x), weight, bias)
+        out = _normalise(x, weight, bias, running_mean, running_var, eps)
         return out, x.new_empty((0,)), x.new_empty((0,)), running_mean, running_var
     mean = x.mean(dims)
     centred = x - _channels(mean, x)
     variance = (centred * centred).mean(dims)
     rstd = torch.rsqrt(variance + eps)
-    out = _affine(centred * _channels(rstd, x), weight, bias)
+    out = _normalise(x, weight, bias, mean, variance, eps)
     if running_mean is not None and running_var is not None:
         count = x.numel() / x.shape[1]
         running_mean = running_mean * (1 - momentum) + mean * momentum
@@ -42,18 +43,12 @@ def batch_norm(
     return out, mean, rstd, running_mean, running_var
 
 
-def batch_norm_no_training(
-    x: torch.Tensor,
-    weight: Optional,
-    bias: Optional,
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """In the place of `aten._native_batch_norm_legit_no_training`."""
-    out, mean, rstd, _, _ = batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps)
-    return out, mean, rstd
+def _normalise(
+    x: torch.Tensor, weight: Optional, bias: Optional, mean: torch.Tensor, variance: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Applies given statistics: the batch norm of inference, one operator in ONNX."""
+    made: torch.Tensor = aten._native_batch_norm_legit_no_training(x, weight, bias, mean, variance, 0.0, eps)[0]
+    return made
 
 
 def batch_norm_backward(
@@ -76,15 +71,18 @@ def batch_norm_backward(
     assert mean is not None
     assert rstd is not None
     dims = [0, *range(2, x.dim())]
-    normal = (x - _channels(mean, x)) * _channels(rstd, x)
-    total, along = grad.sum(dims), (grad * normal).sum(dims)
+    centred = x - _channels(mean, x)
+    total, along = grad.sum(dims), (grad * centred).sum(dims) * rstd
     to_input: Optional = None
     if output_mask[0]:
         factor = rstd if weight is None else rstd * weight
+        to_input = grad * _channels(factor, x)
         if training:
             count = x.numel() / x.shape[1]
-            grad = grad - _channels(total / count, x) - normal * _channels(along / count, x)
-        to_input = grad * _channels(factor, x)
+            slope, level = -factor * rstd * along / count, -factor * total / count
+            to_input = to_input + _normalise(
+                centred, slope, level, torch.zeros_like(slope), torch.ones_like(slope), 0.0
+            )
     return to_input, along if output_mask[1] else None, total if output_mask[2] else None
 
 

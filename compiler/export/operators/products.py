@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.export.emitter import Emitter, type_of
+from altprop.compiler.export.operators import blocked
 from altprop.compiler.export.operators.elementwise import Translator
 from altprop.compiler.export.operators.shapes import shape_of
 
@@ -55,8 +56,11 @@ def convolution(
     stride, padding, dilation, extra = (
         list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation, output_padding)
     )
-    inputs = [e.value(x), e.value(weight), *([e.value(bias)] if bias is not None else [])]
     options: dict[str, Any] = {"strides": stride, "pads": padding * 2, "dilations": dilation, "group": groups}
+    if not transposed and blocked.takes(e.block, x, weight, groups):
+        given = e.value(x), e.value(weight), None if bias is None else e.value(bias)
+        return blocked.convolve(e, *given, tuple(map(int, shape_of(weight))), options)
+    inputs = [e.value(x), e.value(weight), *([e.value(bias)] if bias is not None else [])]
     if transposed and any(extra):
         options["output_padding"] = extra
     return e.op("ConvTranspose" if transposed else "Conv", *inputs, **options)
@@ -80,6 +84,10 @@ def max_pool(
     lead = len(shape_of(x)) - dims
     name = e.value(x) if lead == 2 else e.op("Unsqueeze", e.value(x), e.integers([0]))
     options = {"strides": stride, "pads": padding * 2, "dilations": dilation, "ceil_mode": int(ceil_mode)}
+    if not any(user.args[1] == 1 for user in node.users):
+        # Its places take an engine ten times as long as its values.
+        values = e.op("MaxPool", name, kernel_shape=list(kernel), **options)
+        return [values if lead == 2 else e.op("Squeeze", values, e.integers([0]))]
     values, places = e.op("MaxPool", name, outputs=2, kernel_shape=list(kernel), **options)
     plane = 1
     for size in shape_of(x)[-dims:]:
@@ -88,6 +96,24 @@ def max_pool(
     if lead == 2:
         return [values, places]
     return [e.op("Squeeze", made, e.integers([0])) for made in (values, places)]
+
+
+def normalise(
+    e: Emitter,
+    node: fx.Node,
+    x: fx.Node,
+    weight: Any,
+    bias: Any,
+    mean: fx.Node,
+    var: fx.Node,
+    momentum: float,
+    eps: float,
+) -> list[str]:
+    """A batch norm with given statistics; torch's other results are empty."""
+    dtype, size = type_of(x), int(shape_of(x)[1])
+    scale = e.value(weight, dtype) if weight is not None else e.constant([1.0] * size, dtype)
+    shift = e.value(bias, dtype) if bias is not None else e.constant([0.0] * size, dtype)
+    return [e.op("BatchNormalization", e.value(x), scale, shift, e.value(mean), e.value(var), epsilon=float(eps))]
 
 
 def dot(e: Emitter, node: fx.Node, x: fx.Node, y: fx.Node) -> str:
@@ -102,6 +128,7 @@ TABLE: dict[Any, Translator] = {
     aten.dot.default: dot,
     aten.addmm.default: addmm,
     aten.convolution.default: convolution,
+    aten._native_batch_norm_legit_no_training.default: normalise,
     aten.max_pool2d_with_indices.default: max_pool,
     aten.max_pool3d_with_indices.default: max_pool,
 }
