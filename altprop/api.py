@@ -25,7 +25,7 @@ from altprop.runtime.session_net import SessionNet
 from altprop.runtime.variant import Call, Variant
 from altprop.schedules import Schedule, make_schedule
 
-BACKENDS = ("eager", "inductor", "onnxruntime")
+BACKENDS = ("eager", "inductor", "cudagraphs", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,8 @@ def compile(
             devices, `["cuda:0", "cuda:1"]`; or a `DeviceMesh` of processes with the dimensions `("replica", "region")`
             or `("region",)`. It is what plan="auto" plans for, and what `net.schedule()` places the net on unless it is
             told otherwise.
-        backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone and on the CPU.
+        backend: "eager", "inductor", "cudagraphs", which records `net.step` on an NVIDIA GPU and replays it, or
+            "onnxruntime", which runs `net.step` alone.
         seed: feedback is a function of the seed and the connection's name.
 
     Raises:

@@ -208,7 +208,7 @@ def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -
         Flatten(options.loss, target),
     ]
     if options.optimizer is not None:
-        passes.append(AddOptimizer(options.optimizer, options.backend == "inductor", momenta))
+        passes.append(AddOptimizer(options.optimizer, options.backend in ("inductor", "cudagraphs"), momenta))
     compiled = options.backend == "inductor"
     return [
         *passes,

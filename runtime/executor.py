@@ -8,9 +8,13 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
+from altprop.runtime.cuda_graph import Recorded
 from altprop.runtime.hold import Function, with_held_memory
 
 Getter = Callable[[], Any]
+
+# What a step gets anew at every call; all else lives in the net.
+_GIVEN = ("input", "target", "scalar", "noise")
 
 # The compiler lays convolutions out itself, messages and all; inductor would turn each message over.
 _INDUCTOR = {"layout_optimization": False}
@@ -60,9 +64,12 @@ def compiled(program: Program, backend: str) -> Function:
     if backend in ("eager", "onnxruntime"):  # onnxruntime runs steps alone, see session_net.py
         function: Function = program.graph.forward
         return with_held_memory(program) if program.name.startswith("step") else function
+    if backend == "cudagraphs":
+        given = [index for index, slot in enumerate(program.inputs) if slot.kind in _GIVEN]
+        return Recorded(program.graph.forward, given) if program.name.startswith("step") else program.graph.forward
     if backend == "inductor":
         return torch.compile(program.graph, options=_INDUCTOR)
-    raise CompileError(f'backend="{backend}": there are "eager", "inductor" and "onnxruntime".')
+    raise CompileError(f'backend="{backend}": there are "eager", "inductor", "cudagraphs" and "onnxruntime".')
 
 
 class Bindings:

@@ -308,3 +308,11 @@ def test_a_loss_is_a_scalar_of_the_right_value() -> None:
     for loss in (net.backward(x, y), net.step(x, y)):
         assert loss.shape == ()
         assert torch.allclose(loss, expected, atol=1e-6)
+
+
+def test_recorded_steps_want_a_gpu() -> None:
+    net = altprop.compile(
+        nn.Linear(3, 2), "dfa", example_inputs=(torch.zeros(4, 3),), optimizer=altprop.optim.SGD(), backend="cudagraphs"
+    )
+    with pytest.raises(altprop.CompileError, match='move model and inputs to "cuda" first, or take backend="eager"'):
+        net.step(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
