@@ -1,14 +1,16 @@
-"""Size and latency of step files, written into docs/onnx.md.
+"""Size and latency of the zoo's step files, written into docs/onnx.md.
 
-python benchmarks/onnx_table.py            # exports, times, rewrites the table
-python benchmarks/onnx_table.py --only mlp # one model, printed alone
+python benchmarks/onnx_table.py              # exports, times, rewrites the table; ten minutes or so
+python benchmarks/onnx_table.py --only mlp   # some models, printed alone
 """
 
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +18,121 @@ import numpy as np
 import onnxruntime
 import timing
 import torch
+from rich.progress import Progress
+from torch.utils import _pytree as pytree
 
 import altprop
 from altprop import models
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conftest import register_torchvision_operators  # noqa: E402
+from test_export_zoo import compiled, single  # noqa: E402
+from zoo import ZOO  # noqa: E402
+
 BATCH = 32
-WORK: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    "mlp": ("mlp", (1, 28, 28), {}),
-    "convnet": ("convnet", (1, 28, 28), {}),
-    "resnet8": ("resnet8", (3, 32, 32), {}),
-}
 RULES = ("dfa", "reclra")
+OWN: dict[str, tuple[int, ...]] = {
+    "mlp": (1, 28, 28),
+    "convnet": (1, 28, 28),
+    "resnet8": (3, 32, 32),
+    "resnet20": (3, 32, 32),
+}
+Work = tuple[altprop.LocalNet, Any, Any]  # a net, a batch of its inputs, of its targets
 
 
-def feeds(path: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], float]:
+def own(name: str, rule: str) -> Work:
+    """A model of `altprop.models`."""
+    shape = OWN[name]
+    torch.manual_seed(0)
+    model = models.build(name, shape)
+    net = altprop.compile(model, rule, example_inputs=(torch.randn(4, *shape),), optimizer=optimizer())
+    return net, torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+
+
+def of_tests(name: str, rule: str) -> Work:
+    """A model that the tests train; they are tiny."""
+    case = ZOO[name]
+    net = compiled(case, rule, optimizer())
+    return net, single(case.inputs(BATCH)), single(case.target(BATCH))
+
+
+def optimizer() -> Any:
+    """The optimizer inside every file."""
+    return altprop.optim.SGD(lr=1e-3, momentum=0.9)
+
+
+WORK: dict[str, Callable[[str, str], Work]] = {**dict.fromkeys(OWN, own), **dict.fromkeys(ZOO, of_tests)}
+
+
+def feeds(path: Path, inputs: Any, target: Any) -> tuple[dict[str, np.ndarray], float]:
     """Returns what a step takes, and the MiB of its states."""
     contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
     with np.load(path.with_suffix(".npz")) as stored:
         given = {state["name"]: stored[state["name"]] for state in contract["states"]}
     size = sum(value.nbytes for value in given.values()) / 2**20
-    generator = np.random.default_rng(0)
-    given[contract["inputs"][0]["name"]] = generator.standard_normal((BATCH, *shape)).astype(np.float32)
-    given[contract["inputs"][1]["name"]] = generator.integers(0, 10, BATCH)
+    leaves = [leaf.numpy() for leaf in pytree.tree_leaves(inputs)]
+    named = inputs if isinstance(inputs, dict) else {}
+    for number, head in enumerate(head for head in contract["inputs"] if head["part"] == "input"):
+        given[head["name"]] = named[head["name"]].numpy() if head["name"] in named else leaves[number]
+    targets = [leaf.numpy() for leaf in pytree.tree_leaves(target)]
+    for head in (head for head in contract["inputs"] if head["part"] == "target"):
+        given[head["name"]] = targets[int(head["name"].partition(".")[2] or 0)]
     return given | {s["name"]: np.array(s["default"], s["dtype"]) for s in contract["scalars"]}, size
 
 
 def measure(name: str, rule: str, folder: Path) -> list[str]:
-    """Exports one step and times it. Returns a row of the table."""
-    kind, shape, options = WORK[name]
-    torch.manual_seed(0)
-    optimizer = altprop.optim.SGD(lr=1e-3, momentum=0.9)
-    model = models.build(kind, shape, **options)
-    net = altprop.compile(model, rule, example_inputs=(torch.randn(4, *shape),), optimizer=optimizer)
-    path = net.export(folder / f"{name}-{rule}.onnx")
+    """Exports one step and times it; returns its numbers, dashes if it is refused."""
+    net, inputs, target = WORK[name](name, rule)
+    example = pytree.tree_map(lambda leaf: leaf[:4], target)
+    try:
+        path = net.export(folder / f"{name}-{rule}.onnx", target=example)
+    except altprop.CompileError:
+        return ["-"] * 4
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
     start = time.perf_counter()
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     opened = time.perf_counter() - start
-    given, size = feeds(path, shape)
+    given, size = feeds(path, inputs, target)
+    wanted = {head.name for head in session.get_inputs()}
+    given = {key: value for key, value in given.items() if key in wanted}
     times = []
     for _ in range(9):
         start = time.perf_counter()
         session.run(None, given)
         times.append(time.perf_counter() - start)
-    numbers = [f"{path.stat().st_size / 1024:.0f}", f"{size:.1f}", f"{opened * 1e3:.0f}"]
-    return [name, rule, *numbers, f"{statistics.median(times[1:]) * 1e3:.1f}"]
+    step = statistics.median(times[1:]) * 1e3
+    return [f"{path.stat().st_size / 1024:.0f}", f"{size:.2g}", f"{opened * 1e3:.0f}", f"{step:.2g}"]
+
+
+def row(name: str, folder: Path) -> list[str]:
+    """A line of the table: each number by each rule."""
+    found = [measure(name, rule, folder) for rule in RULES]
+    return [name, *(" / ".join(numbers) for numbers in zip(*found, strict=True))]
 
 
 def table(rows: list[list[str]]) -> str:
     """Returns the table, with the machine that it holds for."""
-    heads = ["model", "rule", "file, KiB", "states, MiB", "opening, ms", f"step of {BATCH}, ms"]
+    heads = ["model", "file, KiB", "states, MiB", "opening, ms", f"step of {BATCH}, ms"]
     lines = [heads, ["---"] * len(heads), *rows]
     made = timing.machine()
-    where = f"On {made['processor']} ({made['simd']}), one thread, SGD with momentum, median of eight steps:"
-    return where + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    where = f"On {made['processor']} ({made['simd']}), one thread, SGD with momentum, median of eight steps;"
+    text = f"{where} {' / '.join(RULES)}. The first {len(OWN)} models are `altprop.models`', the others the tests'."
+    return text + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=list(WORK))
+    parser.add_argument("--only", choices=list(WORK), nargs="+")
     words = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        names = [words.only] if words.only else list(WORK)
-        rows = [measure(name, rule, Path(folder)) for name in names for rule in RULES]
+    register_torchvision_operators()
+    names = words.only or list(WORK)
+    with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
+        rows = [row(name, Path(folder)) for name in progress.track(names)]
     print(table(rows))
     if not words.only:
         timing.replace_section(ROOT / "docs" / "onnx.md", "table", table(rows))

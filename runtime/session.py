@@ -5,7 +5,7 @@ tensor, so that nothing is copied unless somebody looks at the net after an odd 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
 
 Lookup = Callable[[Slot], torch.Tensor]
+CPU = torch.device("cpu")
+CUDA = "CUDAExecutionProvider"
 
 
 @dataclasses.dataclass
@@ -62,11 +64,17 @@ class StateStore:
 
 
 class Session:
-    """One step in onnxruntime."""
+    """One step in onnxruntime.
 
-    def __init__(self, program: SessionProgram) -> None:
+    Args:
+        program: the step.
+        device: where the net's tensors are; a number such as the learning rate may stay on the CPU.
+    """
+
+    def __init__(self, program: SessionProgram, device: torch.device = CPU) -> None:
         self.program = program
-        self.engine = open_engine(program.model)
+        self.device = device
+        self.engine = open_engine(program.model, device)
         self.states = [
             s for s in program.inputs if s.kind in ("parameter", "buffer", "feedback", "state") and s.name != "step"
         ]
@@ -78,7 +86,7 @@ class Session:
         """Runs one step.
 
         Args:
-            given: inputs, targets and scalars, contiguous and on the CPU.
+            given: inputs, targets and scalars, contiguous.
             store: the states; they move.
             lookup: finds the net's tensor of a state.
 
@@ -90,12 +98,20 @@ class Session:
         for slot, value in given.items():
             if slot in self.program.inputs:
                 _bind_input(binding, self.program.inputs[slot], value)
-        loss = torch.empty((), dtype=self._loss_type(store))
+        loss = torch.empty((), dtype=self._loss_type(store), device=self.device)
         _bind_output(binding, self.program.outputs[Slot("loss", "loss")], loss)
-        self.engine.run_with_iobinding(binding)
+        self._run(binding)
         for slot in self._moving:
             store.held[slot].turn ^= 1
         return loss
+
+    def _run(self, binding: Any) -> None:
+        """The session has a stream of its own: it begins when torch's is done, and torch's goes on when it is."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.engine.run_with_iobinding(binding)
+        if self.device.type == "cuda":
+            binding.synchronize_outputs()
 
     def _loss_type(self, store: StateStore) -> torch.dtype:
         return next((held.own.dtype for slot, held in store.held.items() if slot.kind == "parameter"), torch.float32)
@@ -122,11 +138,36 @@ class Session:
         return binding
 
 
-def open_engine(model: bytes) -> Any:
-    """Opens a session on the CPU, with all optimisations and as many threads as torch has.
+def open_engine(model: bytes, device: torch.device = CPU) -> Any:
+    """Opens a session where the net is, with all optimisations and as many threads as torch has.
 
     Raises:
-        CompileError: onnxruntime is not installed.
+        CompileError: onnxruntime is not installed, or not for this device.
+    """
+    wanted = installed(device)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # What runs in torch between two steps gets the processor at once.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    engine = onnxruntime.InferenceSession(model, options, providers=wanted)
+    if device.type == "cuda" and CUDA not in engine.get_providers():
+        # It goes on without a word where it cannot load a library.
+        raise CompileError(
+            f"onnxruntime could not start its CUDA provider for {device}: install the CUDA and cuDNN that this "
+            "onnxruntime-gpu was built for, or move the net with net.cpu()."
+        )
+    return engine
+
+
+def installed(device: torch.device) -> list[Any]:
+    """Returns the providers of the installed onnxruntime for a device; see `providers`.
+
+    Raises:
+        CompileError: onnxruntime is not installed, or not for this device.
     """
     try:
         import onnxruntime
@@ -134,21 +175,41 @@ def open_engine(model: bytes) -> Any:
         raise CompileError(
             'backend="onnxruntime" needs the package onnxruntime: pip install "altprop[onnx]".'
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # What runs in torch between two steps gets the processor at once.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return providers(device, onnxruntime.get_available_providers())
+
+
+def providers(device: torch.device, available: Sequence[str]) -> list[Any]:
+    """Returns what runs a session: onnxruntime's providers for the net's device, the best first.
+
+    Args:
+        device: where the net's tensors are.
+        available: the providers of the installed onnxruntime.
+
+    Raises:
+        CompileError: the installed onnxruntime has none for this device.
+    """
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if device.type != "cuda":
+        raise CompileError(f'backend="onnxruntime" runs on the CPU and on CUDA; the net is on {device}: move it first.')
+    if CUDA not in available:
+        raise CompileError(
+            f"the net is on {device}, and the installed onnxruntime has no CUDA: pip uninstall onnxruntime, then "
+            'pip install "altprop[gpu]"; or move the net with net.cpu().'
+        )
+    return [(CUDA, {"device_id": device.index or 0}), "CPUExecutionProvider"]
 
 
 def _bind_input(binding: Any, name: str, value: torch.Tensor) -> None:
-    binding.bind_input(name, "cpu", 0, _numpy_type(value), tuple(value.shape), value.data_ptr())
+    binding.bind_input(name, *_place(value), _numpy_type(value), tuple(value.shape), value.data_ptr())
 
 
 def _bind_output(binding: Any, name: str, value: torch.Tensor) -> None:
-    binding.bind_output(name, "cpu", 0, _numpy_type(value), tuple(value.shape), value.data_ptr())
+    binding.bind_output(name, *_place(value), _numpy_type(value), tuple(value.shape), value.data_ptr())
+
+
+def _place(value: torch.Tensor) -> tuple[str, int]:
+    return value.device.type, value.device.index or 0
 
 
 def _numpy_type(value: torch.Tensor) -> Any:

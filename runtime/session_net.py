@@ -9,7 +9,7 @@ from torch import nn
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
 from altprop.runtime.net import LocalNet
-from altprop.runtime.session import Session, StateStore
+from altprop.runtime.session import Session, StateStore, installed
 from altprop.runtime.variant import Call, Variant
 
 STEP, SEED = Slot("state", "step"), Slot("scalar", "seed")
@@ -65,7 +65,10 @@ class SessionNet(LocalNet):
         if id(variant) not in sessions:
             with torch.no_grad():
                 self._store.release()
-            sessions[id(variant)] = Session(self._compiler.session(self, variant, target))  # type: ignore[attr-defined]
+            device = next(iter(self.model.parameters())).device
+            installed(device)  # refuses before anything is made
+            program = self._compiler.session(self, variant, target)  # type: ignore[attr-defined]
+            sessions[id(variant)] = Session(program, device)
         return sessions[id(variant)]
 
     def _feeds(self, variant: Variant, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
@@ -106,6 +109,7 @@ class SessionNet(LocalNet):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._come_home()
+        self._sessions.clear()  # they are bound to a device and to types of numbers
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SessionNet":

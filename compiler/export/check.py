@@ -134,6 +134,11 @@ class _EagerRunner(fx.Interpreter):
         super().__init__(program.graph)
         self.draws = draws(random)
 
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor that the program holds; those of a net on a GPU are compared on the CPU too."""
+        value = super().get_attr(target, args, kwargs)
+        return value.cpu() if isinstance(value, torch.Tensor) else value
+
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Runs one operator."""
         if target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):

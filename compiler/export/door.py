@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from altprop.compiler.export.subject import Subject, flat_program
+from altprop.compiler.export.subject import Subject, flat_program, on_cpu
 from altprop.ir.errors import ExportError
 from altprop.ir.session import SessionProgram
 
@@ -48,15 +48,17 @@ def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> 
 def make_session(subject: Subject) -> SessionProgram:
     """Returns the step of a compiled model for a session in this process, compared with torch.
 
+    The comparison is made on the CPU, also for a net on another device.
+
     Raises:
         ExportError: an operator has no form in ONNX, or onnxruntime does not do what torch does.
     """
-    _check_device(subject)
+    _check_types(subject)
     _check_installed()
     from altprop.compiler.export.check import verify
     from altprop.compiler.export.onnx_file import as_model
 
-    original = flat_program(subject, "step", outputs=False)
+    original = on_cpu(flat_program(subject, "step", outputs=False))
     made = as_model(subject, original)
     model = made.model.SerializeToString()
     verify(subject, original, made, model)
@@ -67,6 +69,10 @@ def _check_device(subject: Subject) -> None:
     away = [name for name, p in subject.model.named_parameters() if p.device.type != "cpu"]
     if away:
         raise ExportError(f"{away[0]} is not on the CPU, where files are made: move the net there, net.cpu(), first.")
+    _check_types(subject)
+
+
+def _check_types(subject: Subject) -> None:
     odd = [n for n, p in subject.model.named_parameters() if p.dtype not in (torch.float32, torch.float64)]
     if odd:
         dtype = subject.model.get_parameter(odd[0]).dtype

@@ -129,4 +129,5 @@ def as_model(subject: Subject, original: Program) -> Translated:
     """Returns one flat program in ONNX, unchecked and unsaved: what a session in this process runs."""
     optimizer = subject.optimizer if original.name == "step" else None
     pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
-    return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None), block_size())
+    block = block_size() if subject.device.type == "cpu" else 0
+    return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None), block)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.node import map_aggregate
 
 from altprop.compiler.pipeline import Options, fake_target
 from altprop.ir.errors import ExportError
@@ -16,6 +18,7 @@ from altprop.passes.cleanup import Cleanup
 from altprop.passes.flatten import complete
 
 Tree = Any
+CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Subject:
     def optimizer(self) -> Optimizer | None:
         """The optimizer inside the program."""
         return self.options.optimizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next((parameter.device for parameter in self.model.parameters()), CPU)
 
     @property
     def fake_mode(self) -> Any:
@@ -91,3 +99,26 @@ def cleaned(subject: Subject, program: Program) -> Program:
     graph = subject.derived.replace(programs={program.name: program})
     graph = Cleanup(fuse=False, reuse=False, kernels=False, join=False)(graph).graph
     return graph.programs[program.name]
+
+
+def on_cpu(program: Program) -> Program:
+    """Rewrites a program so that it runs on the CPU, wherever the net is: what is compared with onnxruntime there.
+
+    The program is changed in place: its operators name no other device, and its fake values are on the CPU.
+    """
+    for node in program.graph.graph.nodes:
+        node.args, node.kwargs = map_aggregate((node.args, node.kwargs), _device_to_cpu)
+        node.meta["val"] = map_aggregate(node.meta.get("val"), _value_to_cpu)
+    program.graph.recompile()
+    return program
+
+
+def _device_to_cpu(value: Any) -> Any:
+    return CPU if isinstance(value, torch.device) else value
+
+
+def _value_to_cpu(value: Any) -> Any:
+    if not isinstance(value, FakeTensor) or value.device == CPU:
+        return value
+    with value.fake_mode:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=CPU)

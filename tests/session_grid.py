@@ -1,0 +1,173 @@
+"""Rules and models in onnxruntime: twenty steps beside torch, and where each outcome is kept.
+
+Everyday tests run some cells. `docs/write_sessions.py` runs all, keeps each outcome in a file, goes on from there when
+it is run again, and writes the table of `docs/onnx.md`.
+"""
+
+import copy
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from grid import captured_once
+from test_export_zoo import compiled, single
+from zoo import ZOO, Case
+
+import altprop
+from altprop.compiler.export.check import reference
+from altprop.compiler.export.contract import HELD
+from altprop.compiler.export.retrace import SEED, STEP
+from altprop.compiler.export.subject import flat_program
+from altprop.exporting import subject_of
+from altprop.ir.program import Slot
+from altprop.runtime.variant import Call
+
+RULES = tuple(sorted(altprop.rules.available()))
+STEPS = 20
+ALLOWED = 1e-5
+BAD = "**differs**"
+RATE = 0.01  # what `reference` takes
+Values = dict[str, torch.Tensor]
+
+
+def run_cell(name: str, rule: str) -> str:
+    """Runs a cell and returns its outcome.
+
+    Returns:
+        "equal": to 1e-5 of numbers up to 1, relative to the largest above. "rounding grows to 3e-05": a net in torch
+        whose parameters are changed by their last bit ends as far off. "not finite": in torch too. "refused: " and the
+        sentence. "**differs** by 3e-05": what ought not to be.
+    """
+    case = ZOO[name]
+    try:
+        with warnings.catch_warnings(), captured_once(f"{name} in float32"):
+            warnings.simplefilter("ignore")
+            return _compare(case, rule)
+    except altprop.CompileError as error:
+        return f"refused: {error}"
+
+
+def _compare(case: Case, rule: str) -> str:
+    eager, net = (_compiled(case, rule, backend) for backend in ("eager", "onnxruntime"))
+    nudged = copy.deepcopy(eager)
+    actual, draws = _run(net, case), _draws(net)
+    expected = _follow(eager, case, net) if draws else _run(eager, case)
+    if not all(map(_finite, expected.values())):
+        return "not finite"
+    gap = distance(expected, actual)
+    if gap <= ALLOWED:
+        return "equal"
+    with torch.no_grad():
+        for parameter in nudged.model.parameters():
+            parameter.copy_(torch.nextafter(parameter, parameter + 1))
+    drift = distance(expected, _follow(nudged, case, net) if draws else _run(nudged, case))
+    return f"rounding grows to {gap:.0e}" if gap <= 10 * drift else f"{BAD} by {gap:.0e}"
+
+
+def _compiled(case: Case, rule: str, backend: str) -> Any:
+    return compiled(case, rule, altprop.optim.SGD(lr=RATE, momentum=0.9), backend=backend)
+
+
+def batches(case: Case) -> list[tuple[Any, Any]]:
+    """Twenty batches of 8, 9 and 10."""
+    sizes = [8 + step % 3 for step in range(STEPS)]
+    made = {size: (single(case.inputs(size)), single(case.target(size))) for size in set(sizes)}
+    return [made[size] for size in sizes]
+
+
+def _run(net: Any, case: Case) -> Values:
+    losses = [net.step(*batch) for batch in batches(case)]
+    return {"loss": torch.stack([loss.detach() for loss in losses])} | dict(net.state_dict())
+
+
+def _draws(net: Any) -> bool:
+    """Whether the session draws random numbers: from a seed, where torch has a stream of its own."""
+    return any(SEED in session.program.inputs for session in net._sessions.values())
+
+
+def _follow(net: Any, case: Case, other: Any) -> Values:
+    """The same steps in torch, with the random numbers that the other net's session draws."""
+    held: dict[Slot, torch.Tensor] = {}
+    losses = []
+    for step, (inputs, target) in enumerate(batches(case)):
+        call = Call.from_inputs(inputs)
+        variant = net._variant(call, target)
+        subject = subject_of(net, other._compiler.options, target, variant)
+        program = flat_program(subject, "step", outputs=False)
+        start = {slot: variant.tensor(slot) for slot in program.inputs if slot.kind in (*HELD, "constant")}
+        given = other._feeds(variant, call, target) | {STEP: torch.tensor(step)}
+        made = reference(subject, program, {**start, **held, **given})
+        held |= {slot: value for slot, value in made.items() if slot.kind in HELD and slot != STEP}
+        losses.append(made[Slot("loss", "loss")])
+    return {"loss": torch.stack(losses)} | {subject.key(slot): value for slot, value in held.items()}
+
+
+def _finite(value: torch.Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def distance(one: Values, other: Values) -> float:
+    """The largest difference of values that both have; of those above 1, relative to the largest of their tensor."""
+    assert len(one.keys() & other.keys()) > 1
+    gaps = [_gap(one[key].detach(), other[key].detach()) for key in one.keys() & other.keys()]
+    return max(gaps)
+
+
+def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
+    if not one.numel():
+        return 0.0
+    first, second = one.double(), other.double()
+    gap = float((first - second).abs().max() / first.abs().max().clamp(min=1.0))
+    return gap if gap == gap else float("inf")
+
+
+def load(path: Path) -> dict[str, str]:
+    """Outcomes so far, by `"model rule"`."""
+    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def fill(path: Path, models: Sequence[str], rules: Sequence[str], seconds: float) -> Iterator[str]:
+    """Runs the cells that have no outcome, or a bad one, until the time is up; keeps each at once, and yields it."""
+    end = time.monotonic() + seconds
+    for name in models:
+        for rule in rules:
+            known = load(path)
+            if known.get(f"{name} {rule}", BAD).startswith(BAD) and time.monotonic() < end:
+                known[f"{name} {rule}"] = outcome = _outcome(name, rule)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n")
+                yield f"{name} {rule}: {outcome}"
+
+
+def _outcome(name: str, rule: str) -> str:
+    try:
+        return run_cell(name, rule)
+    except Exception as error:  # the next cells are run in any case
+        return f"{BAD}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def table(outcomes: Mapping[str, str]) -> str:
+    """The table of `docs/onnx.md`: a line for each model."""
+    lines = ["| model | equal | not equal |", "| --- | --- | --- |"]
+    notes: list[str] = []
+    for name in ZOO:
+        found = {rule: outcomes[f"{name} {rule}"] for rule in RULES if f"{name} {rule}" in outcomes}
+        equal = [rule for rule, outcome in found.items() if outcome == "equal"]
+        others: dict[str, list[str]] = {}
+        for rule, outcome in found.items():
+            if outcome.startswith("refused: "):
+                note = outcome.removeprefix("refused: ")
+                notes.extend([note] if note not in notes else [])
+                outcome = f"refused ({notes.index(note) + 1})"
+            if outcome != "equal":
+                others.setdefault(outcome, []).append(rule)
+        missing = [rule for rule in RULES if rule not in found]
+        others |= {"not run": missing} if missing else {}
+        text = "; ".join(f"{', '.join(rules)}: {outcome}" for outcome, rules in others.items())
+        lines.append(f"| {name} | {len(equal)} of {len(RULES)} | {text} |")
+    return "\n".join([*lines, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])

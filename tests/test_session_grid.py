@@ -1,0 +1,62 @@
+"""Some cells of the grid of rules and models in onnxruntime; `docs/write_sessions.py` runs all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import session_grid
+import torch
+from session_grid import BAD, RULES, fill, load, run_cell, table
+from zoo import ZOO
+
+# A rule each, on models that compile in seconds: products, convolutions, norms, several outputs, draws.
+FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
+TAKES_TURNS = {"hdfa"}
+ELSEWHERE = {"bp", "dfa", "fa", "reclra"}  # test_session.py
+NEEDS = {"local_loss": "mlp_tanh"}  # classes
+EVERYDAY = [
+    (NEEDS.get(rule, FEW[i % len(FEW)]), rule) for i, rule in enumerate(RULES) if rule not in TAKES_TURNS | ELSEWHERE
+]
+
+
+@pytest.mark.parametrize(("name", "rule"), EVERYDAY)
+def test_some_cells(name: str, rule: str) -> None:
+    assert run_cell(name, rule) == "equal"
+
+
+def test_a_wrong_session_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = session_grid._run
+
+    def wrong(net: Any, case: Any) -> Any:
+        made = run(net, case)
+        return {**made, "loss": made["loss"] + 1e-3} if net.backend == "onnxruntime" else made
+
+    monkeypatch.setattr(session_grid, "_run", wrong)
+    assert run_cell("mlp_tanh", "dfa").startswith(f"{BAD} by ")
+
+
+def test_the_grid_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"mlp_tanh dfa": "equal", "mlp_tanh fa": f"{BAD} by 1e-02"}
+    monkeypatch.setattr(session_grid, "run_cell", lambda name, rule: outcomes[f"{name} {rule}"])
+    path = tmp_path / "kept" / "sessions.json"
+    assert list(fill(path, ["mlp_tanh"], ["dfa"], 0.0)) == []
+    assert len(list(fill(path, ["mlp_tanh"], ["dfa", "fa"], 60.0))) == 2
+    outcomes["mlp_tanh fa"] = "rounding grows to 2e-05"
+    assert list(fill(path, ["mlp_tanh"], ["dfa", "fa"], 60.0)) == ["mlp_tanh fa: rounding grows to 2e-05"]
+    assert load(path) == outcomes
+
+
+def test_table() -> None:
+    outcomes = {"mlp_tanh dfa": "equal", "mlp_tanh fa": "rounding grows to 2e-05", "mlp_tanh hdfa": "refused: No."}
+    lines = table(outcomes).splitlines()
+    row = next(line for line in lines if line.startswith("| mlp_tanh |"))
+    assert row.startswith(f"| mlp_tanh | 1 of {len(RULES)} | fa: rounding grows to 2e-05; hdfa: refused (1); bp, ")
+    assert lines[-1] == "1. No."
+    assert len(lines) == 2 + len(ZOO) + 2
+
+
+def test_numbers_above_one_are_measured_by_the_largest() -> None:
+    one = {"a": torch.tensor([1.0, 200.0]), "b": torch.zeros(3), "c": torch.zeros(0)}
+    other = {"a": torch.tensor([2.0, 200.0]), "b": torch.full((3,), 1e-4), "c": torch.zeros(0)}
+    assert session_grid.distance(one, other) == pytest.approx(0.005)
+    assert session_grid.distance(one, {**other, "a": torch.tensor([float("nan"), 1.0])}) == float("inf")
