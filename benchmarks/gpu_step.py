@@ -67,7 +67,11 @@ def recorded_autograd(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tim
     optimizer.zero_grad(set_to_none=True)
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(held: tuple[nn.Module, torch.optim.Optimizer] = (model, optimizer)) -> None:
+        graph.replay()  # on tensors that `held` keeps
+
+    return replay
 
 
 def our_step(model: nn.Module, rule: str, x: torch.Tensor, y: torch.Tensor, backend: str) -> timing.Step:
