@@ -175,7 +175,7 @@ def test_the_usual_loop_under_autocast(dtype: torch.dtype) -> None:
         scaler.step(optimizer)
         scaler.update()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
