@@ -4,7 +4,8 @@ Each run is resumed where it stopped, and asked for more epochs it goes on, so t
 
 python benchmarks/dkp_table.py --data-dir DIR --epochs 5                          # Fashion-MNIST, every row, one seed
 python benchmarks/dkp_table.py --data-dir DIR --data cifar10 --row dkp --row dfa --epochs 50 --seeds 3
-python benchmarks/dkp_table.py --data-dir DIR --data fashion-mnist --data cifar10 --device cuda --jobs 7 --minutes 9
+python benchmarks/dkp_table.py --data-dir DIR --data fashion-mnist --data cifar10 --device cuda \\
+    --backend cudagraphs --jobs 7
 """
 
 import argparse

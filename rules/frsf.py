@@ -23,7 +23,7 @@ class FixedRandomSign(FeedbackAlignment):
     name: ClassVar[str] = "frsf"
     summary: ClassVar[str] = "sign-symmetric: feedback by the signs of weights, magnitudes drawn once"
     source: ClassVar[str] = "Sanfiz and Akrout 2021"
-    recipe: ClassVar[Recipe] = Recipe(lr=2.5e-3, lr_schedule="cosine")
+    recipe: ClassVar[Recipe] = Recipe(lr=2.5e-3, weight_decay=0.4, lr_schedule="cosine")
     kind: ClassVar[str] = "sign_fixed"
 
     distribution: str = "xavier_uniform"
