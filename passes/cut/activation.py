@@ -12,7 +12,14 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.region import Region
-from altprop.passes.cut.operators import is_elementwise, is_floating, is_moving, is_nonlinear, short_name
+from altprop.passes.cut.operators import (
+    is_concatenation,
+    is_elementwise,
+    is_floating,
+    is_moving,
+    is_nonlinear,
+    short_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +136,19 @@ def _plain_activity(
     """The last computed gate, or the reshape of it that has the batch first and reads as a sequence."""
     if not gates:
         return _last_output(nodes, outputs)
-    core = max((i for i, gate in enumerate(gates) if not is_moving(gate)), default=len(gates) - 1)
+    inside = set(nodes)
+    core = max((i for i, gate in enumerate(gates) if not _carries(gate, inside)), default=len(gates) - 1)
     forms = [gate for gate in gates[core:] if _batch_first(gate, batch)]
     if forms and forms[0] is gates[core] and forms[0].meta["val"].dim() <= 3:
         return forms[0]
     sequences = [gate for gate in forms if gate.meta["val"].dim() == 3]
     return (sequences[-1:] or forms[:1] or [gates[core]])[0]
+
+
+def _carries(node: fx.Node, inside: set[fx.Node]) -> bool:
+    """Whether a value is only brought on: moved, or put beside what other regions made."""
+    beside = is_concatenation(node) and any(is_floating(n) and n not in inside for n in node.all_input_nodes)
+    return beside or is_moving(node)
 
 
 def _last_output(nodes: Sequence[fx.Node], outputs: set[fx.Node]) -> fx.Node:

@@ -1,7 +1,7 @@
 """The cut at layer granularity: one mixing operator a region, and what follows it up to the next one.
 
-* A norm or a scale goes with the layer before it when it alone reads that layer's linear result; else with the
-  layer that it feeds.
+* A norm or a scale goes with the layer before it when it alone reads that layer's linear result; else, as does a norm
+  behind a concatenation, with the layer that it feeds.
 * Parallel projections that meet in one operator without parameters are one region with the join.
 * Attention is one region with its projections, the one behind it included, unless operators are to stand alone.
 * An operator that joins several regions (a residual add) belongs to the one on the longest path.
@@ -13,7 +13,15 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.passes.cut.groups import Group, Groups
-from altprop.passes.cut.operators import is_fused_attention, is_mixing, is_multiplying, is_nonlinear, is_product
+from altprop.passes.cut.operators import (
+    is_concatenation,
+    is_elementwise,
+    is_fused_attention,
+    is_mixing,
+    is_multiplying,
+    is_nonlinear,
+    is_product,
+)
 from altprop.passes.cut.roles import Roles
 
 
@@ -82,11 +90,13 @@ class _Cutter:
         return group in self.block_groups.values()
 
     def _is_open(self, group: Group, node: fx.Node, unit: list[fx.Node]) -> bool:
-        """Whether `node` alone reads the group's result, and no activation stands before it."""
+        """Whether `node` alone reads the group's result, and neither activation nor concatenation stands before it."""
         read = [source for source in node.all_input_nodes if self.groups.of.get(source) is group]
         if any(user not in unit for source in read for user in source.users):
             return False
-        return not any(_after_activation(source, group, self.groups) for source in read)
+        norm = not all(is_elementwise(member) for member in unit)
+        before = [node for source in read for node in _way_to(source, group, self.groups)]
+        return not any(is_nonlinear(node) or (norm and is_concatenation(node)) for node in before)
 
     def _owner(self, node: fx.Node) -> Group:
         producers = self.groups.producers(node)
@@ -121,7 +131,7 @@ class _Cutter:
             return True
         same_sources = self.groups.sources(one) == self.groups.sources(other)
         shallow = not any(_has_activation(group) for group in (one, other))
-        return same_sources and shallow and _reads_same(one, other) and not _is_concatenation(node)
+        return same_sources and shallow and _reads_same(one, other) and not is_concatenation(node)
 
     def _reaches_only(self, group: Group, node: fx.Node) -> bool:
         return all(user in group.nodes or user is node for member in group.nodes for user in member.users)
@@ -175,19 +185,16 @@ def _soft_units(captured: CapturedGraph, roles: Roles) -> Mapping[fx.Node, list[
     return soft
 
 
-def _after_activation(node: fx.Node, group: Group, groups: Groups) -> bool:
-    """Whether a non-linearity of the group lies on the way to `node`."""
+def _way_to(node: fx.Node, group: Group, groups: Groups) -> set[fx.Node]:
+    """The nodes of the group that `node` depends on, itself included."""
     seen: set[fx.Node] = set()
     stack = [node]
     while stack:
         current = stack.pop()
-        if current in seen or groups.of.get(current) is not group:
-            continue
-        seen.add(current)
-        if is_nonlinear(current):
-            return True
-        stack.extend(current.all_input_nodes)
-    return False
+        if current not in seen and groups.of.get(current) is group:
+            seen.add(current)
+            stack.extend(current.all_input_nodes)
+    return seen
 
 
 def last_attention(group: Group, groups: Groups) -> fx.Node | None:
@@ -231,10 +238,6 @@ def _is_data(node: fx.Node) -> bool:
 
 def _fed_by_data(node: fx.Node) -> bool:
     return any(source.op != "placeholder" or not source.name.startswith("p_") for source in node.all_input_nodes)
-
-
-def _is_concatenation(node: fx.Node) -> bool:
-    return "cat" in str(node.target) or "stack" in str(node.target)
 
 
 def name_of(node: fx.Node, captured: CapturedGraph, roles: Roles) -> str:

@@ -141,6 +141,11 @@ def is_moving(node: fx.Node) -> bool:
     return short_name(node) in _MOVING
 
 
+def is_concatenation(node: fx.Node) -> bool:
+    """Whether the operator puts several values side by side."""
+    return short_name(node) in ("cat", "stack")
+
+
 def is_elementwise(node: fx.Node) -> bool:
     """Whether each element of the result depends on one element of each input."""
     if not isinstance(node.target, torch._ops.OpOverload):
