@@ -34,6 +34,7 @@ class Cleanup(Pass):
     fuse: whether an update may run into its buffer in one operator.
     channels_last: whether oneDNN's convolutions are to be laid out so, which rounds otherwise; a model that is so stays
         so.
+    layout: whether images may be laid out; not in pieces of a program that was laid out whole.
     join: whether projections of one error may be joined into one product, which may round otherwise.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
@@ -49,6 +50,7 @@ class Cleanup(Pass):
     opaque: bool = False
     join: bool = True
     channels_last: bool = False
+    layout: bool = True
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Rewrites `programs`."""
@@ -64,7 +66,7 @@ class Cleanup(Pass):
         graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
         lay = self.channels_last and (self.opaque or name not in _CALLERS) and layout_pays(graph)
-        if lay or is_laid_out(graph):
+        if self.layout and (lay or is_laid_out(graph)):
             count += lay_channels_last(program, convolutions=lay)
         if self.join:
             count += merge_projections(graph)

@@ -67,7 +67,7 @@ def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], kernels: bool) ->
     """Simplifies all programs as the flat one is; projections of one error are made where they are read."""
     named = {f"{kind} {region}": program for (kind, region), program in programs.items()}
     fuse = graph.optimizer is None or graph.optimizer.fused
-    done = Cleanup(fuse=fuse, join=False, kernels=kernels).run(graph.replace(programs=named))[0].programs
+    done = Cleanup(fuse=fuse, join=False, kernels=kernels, layout=False).run(graph.replace(programs=named))[0].programs
     return {tag: done[f"{tag[0]} {tag[1]}"] for tag in programs}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import fx
 
+from altprop.compiler.schedule.lay_out import lay_out
 from altprop.compiler.schedule.sizes import Sizes, fix_sizes
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
@@ -31,13 +32,20 @@ PREAMBLE = "<preamble>"
 class TaggedBuilder(FlatBuilder):
     """A flat builder that knows the task of each operator.
 
+    Args:
+        graph: the derived graph.
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+        sizes: sizes of one micro-batch.
+        choose: whether images may be laid out as the model's are not.
+
     Attributes:
         tags: kind and region of the task, by operator; errors and updates are both "U" here.
         loss: node of the loss.
         factor: what the loss's reduction multiplies the updates of one micro-batch with, or None for a sum.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes) -> None:
+    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes, choose: bool = True) -> None:
         super().__init__(graph)
         self.tags: dict[fx.Node, Tag] = {}
         if target is None:
@@ -56,6 +64,9 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
+        results = [self.loss, *([] if scale is None else [scale])]
+        lay_out(self, self.tags, results, choose)
+        self.loss, scale = results[0], None if scale is None else results[1]
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}

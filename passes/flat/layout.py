@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
 from altprop.ir.program import Program
@@ -92,7 +93,8 @@ def _trace_strides(graph: fx.Graph) -> None:
         added = node.target is aten.contiguous.default
         if (added or not moved.isdisjoint(sources)) and all("val" in source.meta for source in sources):
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
-            value = node.target(*args, **kwargs)
+            with enable_python_dispatcher():  # some operators' own fake forms, as padding's, would fix the batch
+                value = node.target(*args, **kwargs)
             if added or _strides(value) != _strides(node.meta["val"]):
                 moved.add(node)
             node.meta["val"] = value
