@@ -35,7 +35,7 @@ class Cleanup(Pass):
     channels_last: whether oneDNN's convolutions are to be laid out so, which rounds otherwise; a model that is so stays
         so.
     join: whether projections of one error may be joined into one product, which may round otherwise.
-    laid_out: whether the layout was chosen before.
+    laid_out: whether the layout was chosen before, as that of a program that was cut into pieces is.
     kernels: whether faster matrix products may be chosen, which round otherwise.
     opaque: whether a compiler comes after, to which chosen kernels are operators of their own.
     reuse: whether results may overwrite arguments that nothing reads any more.

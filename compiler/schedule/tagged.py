@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import fx
 
+from altprop.compiler.schedule.lay_out import lay_out
 from altprop.compiler.schedule.sizes import Sizes, fix_sizes
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
@@ -18,7 +19,6 @@ from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
 from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.layout import choose_layout
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.target import add_targets
@@ -32,13 +32,20 @@ PREAMBLE = "<preamble>"
 class TaggedBuilder(FlatBuilder):
     """A flat builder that knows the task of each operator.
 
+    Args:
+        graph: the derived graph.
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+        sizes: sizes of one micro-batch.
+        choose: whether images may be laid out as the model's are not.
+
     Attributes:
         tags: kind and region of the task, by operator; errors and updates are both "U" here.
         loss: node of the loss.
         factor: what the loss's reduction multiplies the updates of one micro-batch with, or None for a sum.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes) -> None:
+    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes, choose: bool = True) -> None:
         super().__init__(graph)
         self.tags: dict[fx.Node, Tag] = {}
         if target is None:
@@ -57,7 +64,9 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
-        self._lay_out()
+        results = [self.loss, *([] if scale is None else [scale])]
+        lay_out(self, self.tags, results, choose)
+        self.loss, scale = results[0], None if scale is None else results[1]
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
@@ -102,23 +111,6 @@ class TaggedBuilder(FlatBuilder):
             self.tags[kept] = tag
             for user in others:
                 user.replace_input_with(buffer, kept)
-
-    def _lay_out(self) -> None:
-        """Chooses the layout as the flat program does; what turns a value over belongs to the task that reads it."""
-        keys = [key for update in self.source.updates.values() for key in update.results]
-        results = self.graph.output(tuple(self.values[key] for key in keys))
-        choose_layout(self.graph, may_move=True)
-        self.values.update(zip(keys, results.args[0], strict=True))  # type: ignore[arg-type]
-        self.graph.erase_node(results)
-        for node in reversed(self.graph.nodes):
-            if node.op == "call_function" and node not in self.tags:
-                self.tags[node] = self.tags[next(iter(node.users), None) or self._source(node)]
-
-    def _source(self, node: fx.Node) -> fx.Node:
-        """The operator of a task that a value was made by, before it was turned over."""
-        while node not in self.tags:
-            (node,) = node.all_input_nodes
-        return node
 
     def _fix_sizes(self, scale: fx.Node | None, sizes: Sizes) -> float | None:
         """Fixes all sizes; returns the reduction's factor, which is a number then."""
