@@ -87,7 +87,7 @@ def compile(
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
         devices: None, one device that the model is on already, or a number or list of devices: what plan="auto"
             plans for, and what `net.schedule()` places the net on unless it is told otherwise.
-        backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone and on the CPU.
+        backend: "eager", "inductor", or "onnxruntime", which runs `net.step` alone, on the CPU or a CUDA device.
         seed: feedback is a function of the seed and the connection's name.
 
     Raises:

@@ -62,12 +62,15 @@ class Lowering:
         target: tree of fake tensors of the target's form.
         batch: samples of a step.
         microbatches: number of micro-batches.
+        plain: nothing is fused, reused or tuned, for exporters.
 
     Raises:
         ScheduleError: the batch cannot be cut, or the target's form is not known.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, batch: int, microbatches: int = 1) -> None:
+    def __init__(
+        self, graph: ErrorGraph, loss: Loss, target: Any, batch: int, microbatches: int = 1, plain: bool = False
+    ) -> None:
         if microbatches < 1 or batch % microbatches:
             raise ScheduleError(
                 f"a batch of {batch} cannot be cut into {microbatches} micro-batches of one size: "
@@ -76,7 +79,7 @@ class Lowering:
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
         self.sizes = Sizes(graph.captured, batch // microbatches)
         self.mean = loss.mean
-        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes)
+        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes, plain)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)

@@ -42,31 +42,36 @@ class Cut:
     factor: float | None
 
 
-def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes) -> Cut:
+def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes, plain: bool = False) -> Cut:
     """Cuts a tagged program into pieces.
 
     Args:
         builder: the program.
         microbatches: number of micro-batches; with more than one, gradients are added up.
         sizes: sizes of one micro-batch.
+        plain: nothing is fused, reused or tuned, for exporters.
     """
     cutter = _Cutter(builder)
     programs = cutter.programs()
-    steps = step_pieces(builder, microbatches)
+    steps = step_pieces(builder, microbatches, tensor_scalars=plain)
     if microbatches > 1:
         programs |= {("U+", name): _accumulating(p) for (kind, name), p in programs.items() if kind == "U"}
     programs |= {("STEP", name): program for name, program in steps.items()}
-    cleaned = _clean(builder.source, programs)
+    cleaned = _clean(builder.source, programs, plain)
     found = {tag: _piece(tag, program, sizes) for tag, program in cleaned.items()}
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
     return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor)
 
 
-def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program]) -> dict[Tag, Program]:
+def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], plain: bool) -> dict[Tag, Program]:
     """Simplifies all programs as the flat one is; projections of one error are made where they are read."""
     named = {f"{kind} {region}": program for (kind, region), program in programs.items()}
-    fuse = graph.optimizer is None or graph.optimizer.fused
-    done = Cleanup(fuse=fuse, join=False).run(graph.replace(programs=named))[0].programs
+    fuse = not plain and (graph.optimizer is None or graph.optimizer.fused)
+    done = (
+        Cleanup(fuse=fuse, join=False, reuse=not plain, kernels=not plain)
+        .run(graph.replace(programs=named))[0]
+        .programs
+    )
     return {tag: done[f"{tag[0]} {tag[1]}"] for tag in programs}
 
 
