@@ -93,7 +93,7 @@ def compile(
             or `("region",)`. It is what plan="auto" plans for, and what `net.schedule()` places the net on unless it is
             told otherwise.
         backend: "eager", "inductor", "cudagraphs", which records `net.step` on an NVIDIA GPU and replays it, or
-            "onnxruntime", which runs `net.step` alone.
+            "onnxruntime", which runs `net.step` alone, on the CPU or a CUDA device.
         seed: feedback is a function of the seed and the connection's name.
 
     Raises:

@@ -9,18 +9,23 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
+from altprop.compiler.export.door import export_programs
+from altprop.compiler.export.retrace import RATE
 from altprop.compiler.pipeline import Options, fake_target
 from altprop.compiler.schedule.baselines import get_order
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.lower import Lowering
+from altprop.compiler.schedule.pieces import Tuning
 from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.verify import verify_schedule
 from altprop.devices import Devices, read_devices
+from altprop.exporting import subject_of
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.machine import Machine
-from altprop.ir.schedule import Lowered
+from altprop.ir.program import Slot
+from altprop.ir.schedule import RESIDENT, Lowered
 from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.timeline import Timeline
 from altprop.runtime.net import LocalNet
@@ -111,6 +116,53 @@ class Schedule:
         path.write_text(f"{self}\n", "utf-8")
         return path
 
+    def export(self, folder: str | Path, target: Any = None) -> Path:
+        """Writes each device's program as ONNX files, and `schedule.json`, which says what goes where.
+
+        Tasks are ordered anew for operators that nothing fuses, with the devices, the placement and the order that this
+        schedule has.
+
+        Args:
+            folder: where to; it is made.
+            target: an example of the loss's target where it has no usual form.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ScheduleError: a schedule that was parsed and not bound to a net.
+            ExportError: an operator has no form in ONNX, the model draws random numbers, or the files, run one after
+                another, do not do what torch does.
+        """
+        net = self._bound()
+        options: Options = net._compiler.options  # type: ignore[attr-defined]
+        subject = subject_of(net, options, target)
+        return export_programs(subject, self._plain(net, options, target), Path(folder), self._follow)
+
+    def _follow(self, given: Mapping[Slot, torch.Tensor]) -> Mapping[Slot, torch.Tensor]:
+        """Runs a step on a copy of the net, from given tensors: what files are compared with."""
+        runtime = SerialRuntime(self.lowered, copy.deepcopy(self._bound()).tensors())
+        present = {slot: runtime.net.bindings.getter(slot) for slot in given if slot.kind in RESIDENT}
+        states = {slot: getter() for slot, getter in present.items() if getter is not None}
+        with torch.no_grad():
+            for slot, tensor in states.items():
+                tensor.copy_(given[slot])
+            optimizer = dataclasses.replace(runtime.net.optimizer, lr=RATE, feedback_lr=RATE)
+            scalars = optimizer.scalars(int(given[Slot("state", "step")]) + 1)
+            named = {f"{s.kind}:{s.name}": value for s, value in given.items() if s.kind in ("input", "target")}
+            loss = runtime._run(runtime._cut(named), scalars)
+        assert loss is not None
+        return {**states, Slot("loss", "loss"): loss}
+
+    def _plain(self, net: LocalNet, options: Options, target: Any) -> Lowered:
+        """The same schedule of operators that nothing fuses, reuses or tunes."""
+        made = self.programs
+        microbatches, batch = made.microbatches, made.batch
+        lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, tuning="none")
+        regions = {region.name for region in net.graph.regions}
+        placement = {task.region: device for device, task in made.tasks() if task.computes and task.region in regions}
+        return lowering.schedule(made.devices, self.costs, order=get_order(made.name), placement=placement)
+
     def runtime(self, name: str = "serial", **options: Any) -> Runtime:
         """Returns what runs training steps by this schedule, on the net's own parameters.
 
@@ -188,8 +240,9 @@ def make_schedule(
     if isinstance(machine, str | Path):
         machine = Machine.load(machine)
     costs = machine if isinstance(machine, CostModel) else CostModel.on(machine or Machine(), names)
-    kernels = all(device is None or device.type == "cpu" for device in map(device_called, names))
-    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, kernels=kernels)
+    everywhere = all(device is None or device.type == "cpu" for device in map(device_called, names))
+    tuning: Tuning = "cpu" if everywhere else "any"
+    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, tuning=tuning)
     lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
     return Schedule(lowered.schedule, costs, lowered, net, wanted.mesh)
 
@@ -213,13 +266,13 @@ def make_lowering(
     microbatches: int = 1,
     batch: int | None = None,
     target: Any = None,
-    kernels: bool = True,
+    tuning: Tuning = "cpu",
 ) -> Lowering:
-    """Cuts a net into the pieces that schedules are made of; `kernels` are those of the CPU alone."""
+    """Cuts a net into the pieces that schedules are made of."""
     graph = net.graph
     _check_rules(graph)
     form = fake_target(graph.captured, options.loss, target)
-    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, kernels)
+    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, tuning)
 
 
 def _device_of(net: LocalNet) -> str:

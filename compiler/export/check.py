@@ -16,7 +16,7 @@ from torch import fx
 
 from altprop.compiler.export.contract import HELD
 from altprop.compiler.export.emitter import is_symbolic, value_info
-from altprop.compiler.export.retrace import RATES, SEED, STEP, draws, placeholders, region_of
+from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, draws, placeholders, region_of
 from altprop.compiler.export.subject import Subject
 from altprop.compiler.export.threefry import Random
 from altprop.compiler.export.translate import Translated
@@ -25,7 +25,6 @@ from altprop.ir.program import Program, Slot
 
 TOLERANCE = 1e-4
 BATCHES = (3, 5)
-RATE = 0.01
 # A value next to the kink of a ReLU may be rounded to its other side: another draw decides. A wrong operator is wrong
 # in all of them.
 DRAWS = 3
@@ -39,7 +38,13 @@ class Check:
     batches: tuple[int, ...]
 
 
-def verify(subject: Subject, original: Program, made: Translated, path: Path | bytes) -> Check:
+def verify(
+    subject: Subject,
+    original: Program,
+    made: Translated,
+    path: Path | bytes,
+    batches: Sequence[int] = (),
+) -> Check:
     """Compares a file with torch.
 
     Args:
@@ -47,15 +52,13 @@ def verify(subject: Subject, original: Program, made: Translated, path: Path | b
         original: the flat program before it was made pure.
         made: the program in ONNX, and its names.
         path: the file, or what would be in it.
+        batches: how many samples to draw; by default two numbers, or the one that the model fixes.
 
     Raises:
         ExportError: onnxruntime cannot load it, or a result differs; names the first region that does.
     """
     session = load(path)
-    batch = subject.derived.captured.batch
-    # A translator that asked whether the batch equals a number has fixed it.
-    assert not isinstance(batch, torch.SymInt) or is_symbolic(batch), "the batch was fixed on the way"
-    batches = BATCHES if isinstance(batch, torch.SymInt) else (int(batch),)
+    batches = batches or batches_of(subject)
     worst = 0.0
     for size in batches:
         for draw in range(DRAWS):
@@ -67,6 +70,14 @@ def verify(subject: Subject, original: Program, made: Translated, path: Path | b
             raise ExportError(_sentence(subject, made, given, slot, found, size))
         worst = max(worst, found)
     return Check(worst, tuple(batches))
+
+
+def batches_of(subject: Subject) -> Sequence[int]:
+    """Returns two sizes of the batch, or the one that the model fixes."""
+    batch = subject.derived.captured.batch
+    # A translator that asked whether the batch equals a number has fixed it.
+    assert not isinstance(batch, torch.SymInt) or is_symbolic(batch), "the batch was fixed on the way"
+    return BATCHES if isinstance(batch, torch.SymInt) else (int(batch),)
 
 
 def _compare(

@@ -9,6 +9,7 @@ import torch
 
 from altprop.compiler.export.subject import Subject, flat_program, on_cpu
 from altprop.ir.errors import ExportError
+from altprop.ir.schedule import Lowered
 from altprop.ir.session import SessionProgram
 
 WHAT = ("step", "backward", "forward", "update")
@@ -63,6 +64,19 @@ def make_session(subject: Subject) -> SessionProgram:
     model = made.model.SerializeToString()
     verify(subject, original, made, model)
     return SessionProgram(model, made.inputs, made.outputs)
+
+
+def export_programs(subject: Subject, lowered: Lowered, folder: Path, follow: Callable[..., Any]) -> Path:
+    """Writes the program of each device of a schedule; see `altprop.compiler.export.programs`.
+
+    Raises:
+        ExportError: says what cannot be exported, where, and the way out.
+    """
+    _check_device(subject)
+    _check_installed()
+    from altprop.compiler.export.programs import write_programs
+
+    return write_programs(subject, lowered, folder, follow)
 
 
 def _check_device(subject: Subject) -> None:

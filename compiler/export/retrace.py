@@ -27,6 +27,7 @@ aten = torch.ops.aten
 
 SEED = Slot("scalar", "seed")
 STEP = Slot("state", "step")
+RATE = 0.01  # of a step that is compared with torch
 RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
 
 _PLAIN = {

@@ -10,7 +10,7 @@ import torch
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
-from altprop.compiler.schedule.pieces import Cut, cut
+from altprop.compiler.schedule.pieces import Cut, Tuning, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
@@ -66,7 +66,7 @@ class Lowering:
         target: tree of fake tensors of the target's form.
         batch: samples of a step.
         microbatches: number of micro-batches.
-        kernels: whether products and layouts may be chosen for the CPU, where all devices are CPUs.
+        tuning: what the pieces may be tuned for.
 
     Raises:
         ScheduleError: the batch cannot be cut, or the target's form is not known.
@@ -79,7 +79,7 @@ class Lowering:
         target: Any,
         batch: int,
         microbatches: int = 1,
-        kernels: bool = True,
+        tuning: Tuning = "cpu",
     ) -> None:
         if microbatches < 1 or batch % microbatches:
             raise ScheduleError(
@@ -89,7 +89,8 @@ class Lowering:
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
         self.sizes = Sizes(graph.captured, batch // microbatches)
         self.mean = loss.mean
-        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes, kernels), microbatches, self.sizes, kernels)
+        builder = TaggedBuilder(graph, loss, target, self.sizes, tuning == "cpu")
+        self.cut: Cut = cut(builder, microbatches, self.sizes, tuning)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)

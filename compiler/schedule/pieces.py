@@ -6,6 +6,7 @@ views it itself, so that every value that crosses owns its memory.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import networkx as nx
 import torch
@@ -26,6 +27,9 @@ from altprop.passes.flat.builder import aten, written
 
 LOSS_VALUE = "loss"
 
+Tuning = Literal["cpu", "any", "none"]
+"""What pieces are tuned for: the CPU, with its kernels and layouts; any device; nothing, for exporters."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
@@ -42,32 +46,33 @@ class Cut:
     factor: float | None
 
 
-def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes, kernels: bool = True) -> Cut:
+def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes, tuning: Tuning = "cpu") -> Cut:
     """Cuts a tagged program into pieces.
 
     Args:
         builder: the program.
         microbatches: number of micro-batches; with more than one, gradients are added up.
         sizes: sizes of one micro-batch.
-        kernels: whether products may be chosen that run on the CPU alone.
+        tuning: what the pieces may be tuned for.
     """
     cutter = _Cutter(builder)
     programs = cutter.programs()
-    steps = step_pieces(builder, microbatches)
+    steps = step_pieces(builder, microbatches, tensor_scalars=tuning == "none")
     if microbatches > 1:
         programs |= {("U+", name): _accumulating(p) for (kind, name), p in programs.items() if kind == "U"}
     programs |= {("STEP", name): program for name, program in steps.items()}
-    cleaned = _clean(builder.source, programs, kernels)
+    cleaned = _clean(builder.source, programs, tuning)
     found = {tag: _piece(tag, program, sizes) for tag, program in cleaned.items()}
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
     return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor)
 
 
-def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], kernels: bool) -> dict[Tag, Program]:
+def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], tuning: Tuning) -> dict[Tag, Program]:
     """Simplifies all programs as the flat one is; projections of one error are made where they are read."""
     named = {f"{kind} {region}": program for (kind, region), program in programs.items()}
-    fuse = graph.optimizer is None or graph.optimizer.fused
-    cleanup = Cleanup(fuse=fuse, join=False, kernels=kernels, laid_out=True)
+    plain = tuning == "none"
+    fuse = not plain and (graph.optimizer is None or graph.optimizer.fused)
+    cleanup = Cleanup(fuse=fuse, join=False, reuse=not plain, kernels=tuning == "cpu", laid_out=True)
     done = cleanup.run(graph.replace(programs=named))[0].programs
     return {tag: done[f"{tag[0]} {tag[1]}"] for tag in programs}
 

@@ -13,14 +13,18 @@ from altprop.passes.add_optimizer import add_step
 from altprop.passes.flat.builder import aten
 
 
-def step_pieces(builder: TaggedBuilder, microbatches: int) -> dict[str, Program]:
-    """Returns the program of the `STEP` task of each region that has something to move."""
+def step_pieces(builder: TaggedBuilder, microbatches: int, tensor_scalars: bool = False) -> dict[str, Program]:
+    """Returns the program of the `STEP` task of each region that has something to move.
+
+    With `tensor_scalars` the numbers that change from step to step come as tensors, as in `AddOptimizer`.
+    """
     if builder.source.optimizer is None:
         return {}
     wanted = _wanted(builder)
     factor = None if builder.factor is None else builder.factor / microbatches
     finish = _finish(builder)
-    return {region: _Step(builder, factor, finish).build(region, moved) for region, moved in wanted.items()}
+    step = _Step(builder, factor, finish, tensor_scalars)
+    return {region: step.build(region, moved) for region, moved in wanted.items()}
 
 
 def _finish(builder: TaggedBuilder) -> dict[Slot, fx.GraphModule]:
@@ -59,7 +63,14 @@ def _feedback_gradients(builder: TaggedBuilder, update: LocalUpdate) -> list[tup
 class _Step:
     """Adds contributions up, applies the loss's reduction and the rule's last word, and emits the optimizer."""
 
-    def __init__(self, builder: TaggedBuilder, factor: float | None, finish: Mapping[Slot, fx.GraphModule]) -> None:
+    def __init__(
+        self,
+        builder: TaggedBuilder,
+        factor: float | None,
+        finish: Mapping[Slot, fx.GraphModule],
+        tensor_scalars: bool,
+    ) -> None:
+        self.tensor_scalars = tensor_scalars
         self.optimizer = builder.source.optimizer
         self.factor = factor
         self.finish = finish
@@ -81,7 +92,8 @@ class _Step:
         graph.output(tuple(totals.values()))
         module = fx.GraphModule(torch.nn.Module(), graph)
         assert self.optimizer is not None
-        return add_step(Program(f"STEP {region}", module, tuple(inputs), tuple(totals)), self.optimizer)
+        program = Program(f"STEP {region}", module, tuple(inputs), tuple(totals))
+        return add_step(program, self.optimizer, self.tensor_scalars)
 
     def _parameter(self, graph: fx.Graph, inputs: list[Slot], slot: Slot, like: fx.Node) -> fx.Node:
         node = graph.placeholder("parameter")
