@@ -26,6 +26,7 @@ from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.errors import CaptureError
+from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
 
 _WHOLE = ("scaled_dot_product_attention",)
@@ -44,6 +45,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
         CaptureError: the model cannot be captured; the message names the module, the line and the remedy.
     """
     kwargs = dict(kwargs or {})
+    open_dataclasses((args, kwargs))
     _check_examples(model, args, kwargs)
     program = _export(model, args, kwargs)
     return _read(program, model)
@@ -93,9 +95,10 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     args, kwargs = pytree.tree_unflatten(detached, spec)
     rng = torch.get_rng_state()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    opened = model.register_forward_hook(lambda module, given, output: open_dataclasses(output))
     try:
         with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
-            dynamic = _by_name(model, *shapes)
+            dynamic = _by_name(model, *as_lists(shapes))
             with known_masks(model, args, kwargs), RefuseInnerGradients(), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             mark_no_grad(program.graph_module)
@@ -106,6 +109,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     except Exception as error:  # torch.export raises many kinds; each becomes one sentence
         raise CaptureError(explain_failure(model, error)) from error
     finally:
+        opened.remove()
         torch.set_rng_state(rng)
         _restore(model, buffers)
 
@@ -180,6 +184,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     batch = first.meta["val"].shape[0] if first.meta["val"].dim() else 1
     if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:  # the model has fixed it
         batch = int(batch)
+    _share_batch([n.meta["val"] for n in graph.nodes if n.name in reader.inputs], batch)
     out_spec = program.call_spec.out_spec
     in_spec = program.call_spec.in_spec
     if out_spec is None or in_spec is None:
@@ -202,6 +207,14 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
         batch=batch,
         fake_mode=fake_mode,
     )
+
+
+def _share_batch(inputs: Sequence[Any], batch: int | torch.SymInt) -> None:
+    """Makes the batch of all inputs one symbol, also where they never meet, as those of two towers."""
+    for value in inputs:
+        first = value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else None
+        if isinstance(first, torch.SymInt) and isinstance(batch, torch.SymInt) and not first.node.expr.is_number:
+            torch._check(first == batch)
 
 
 def _held_back(graph: fx.Graph, reader: _Reader, outputs: tuple[str, ...]) -> set[str]:

@@ -120,6 +120,7 @@ class _Builder:
         nodes = sorted(set(group.nodes), key=lambda n: self.order[n.name])
         inside = set(nodes)
         outputs = [n for n in nodes if n.name in self.results or any(self._is_read(u, inside) for u in n.users)]
+        returned = _ends_first([n for n in outputs if n.name in self.results], nodes)
         parametric = [n for n in nodes if self.roles.own_parameters(n)]
         found = find_activation(nodes, parametric, outputs, self.captured.batch)
         tail = _tail(nodes, found.activity)
@@ -136,15 +137,15 @@ class _Builder:
             activity=found.activity.name,
             phi=tuple(n.name for n in found.phi),
             tail=tuple(n.name for n in tail),
-            model_outputs=tuple(n.name for n in outputs if n.name in self.results),
+            model_outputs=tuple(n.name for n in returned),
             shape=_shape(found.activity, self.captured.batch),
-            output_shape=self._output_shape(outputs),
+            output_shape=self._output_shape(returned),
             block=self.block_of(nodes[0]),
         )
 
-    def _output_shape(self, outputs: Sequence[fx.Node]) -> tuple[int | str, ...]:
-        returned = [n for n in outputs if n.name in self.results and is_floating(n)]
-        return _shape(returned[0], self.captured.batch) if returned else ()
+    def _output_shape(self, returned: Sequence[fx.Node]) -> tuple[int | str, ...]:
+        floating = [n for n in returned if is_floating(n)]
+        return _shape(floating[0], self.captured.batch) if floating else ()
 
     def _is_read(self, user: fx.Node, inside: set[fx.Node]) -> bool:
         return user not in inside and user in self.groups.of
@@ -189,6 +190,20 @@ def _preamble(captured: CapturedGraph, roles: Roles) -> tuple[str, ...]:
         if name in wanted:
             wanted |= {source.name for source in captured.node(name).all_input_nodes if source.name in prologue}
     return tuple(name for name in captured.nodes if name in wanted)
+
+
+def _ends_first(returned: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """What the model returns of a region, scores before the features that they are made from.
+
+    The first is where the error comes from that the region sends to others.
+    """
+    feeds: set[fx.Node] = set(returned)  # nodes that some returned value is made from, or is
+    inner: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if any(user in feeds for user in node.users):
+            feeds.add(node)
+            inner.add(node)
+    return [n for n in returned if n not in inner] + [n for n in returned if n in inner]
 
 
 def _tail(nodes: Sequence[fx.Node], activity: fx.Node) -> list[fx.Node]:

@@ -19,7 +19,7 @@ from altprop.passes.flat.builder import FlatBuilder, aten
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.order import UpdateOrder
 from altprop.passes.flat.recompute import cheaply_made
-from altprop.passes.flat.reduction import Reduction, position_count
+from altprop.passes.flat.reduction import Reduction, first_floating, position_count
 from altprop.passes.flat.target import add_targets, can_recover, reads_target, recover_targets
 
 
@@ -128,7 +128,8 @@ def _cotangent(builder: FlatBuilder, loss: Loss, name: str, reduction: Reduction
     value = builder.captured.value(name)
     cotangent = builder.placeholder(Slot("cotangent", name), f"cotangent_{name}", value)
     builder.values[("loss_gradient", name)] = cotangent
-    if loss.mean:
-        count = position_count(builder, loss, cotangent)
-        reduction.start(count)
+    if loss.mean:  # one count for all outputs, that of the first
+        if name == first_floating(builder):
+            reduction.start(position_count(builder, loss, cotangent))
+        count = reduction.count()
         builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)

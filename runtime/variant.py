@@ -12,6 +12,7 @@ from altprop.ir.alternate import SUFFIX
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
+from altprop.ir.structures import open_dataclasses
 from altprop.runtime.executor import Bindings, Executor
 from altprop.runtime.noise import noise_forms
 
@@ -48,6 +49,7 @@ class Call:
         """The flattened arguments."""
         if not self.kwargs and all(isinstance(arg, torch.Tensor) for arg in self.args):
             return list(self.args)
+        open_dataclasses((self.args, self.kwargs))
         leaves: list[Any] = pytree.tree_leaves((self.args, self.kwargs))
         return leaves
 

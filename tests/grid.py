@@ -30,6 +30,7 @@ from test_oracle import (
 )
 from zoo import LARGE, SMALL, Case
 from zoo_architectures import ARCHITECTURES
+from zoo_more import MORE
 from zoo_operators import OPERATORS
 
 import altprop
@@ -37,7 +38,7 @@ from altprop.compiler import pipeline
 from altprop.ir.captured import CapturedGraph
 
 HEADINGS = {
-    "Architectures": (*ARCHITECTURES.values(), *LARGE),
+    "Architectures": (*ARCHITECTURES.values(), *MORE, *LARGE),
     "Operators and structure": OPERATORS,
     "Small models": SMALL,
 }

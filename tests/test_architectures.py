@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import run_grid
 from grid import CASES, FAILS, RULES, check_plain, load, run_cell, save, tidy, wanting
+from test_oracle import check_against_autograd
 
 # Together: convolutions and long skips, products of two paths, attention by edges, norms and mixing of positions.
 FEW = ("unet", "nerf", "gat", "mixer")
 ELSEWHERE = {"local_loss": "mixer"}  # it needs one target a sample, or one at every position
 EVERYDAY = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
-EVERYDAY += [("densenet", "dfa"), ("mobilenet_v3", "reclra")]
+EVERYDAY += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]
 
 
 @pytest.mark.parametrize(("name", "rule"), EVERYDAY)
@@ -22,6 +23,10 @@ def test_some_cells(name: str, rule: str) -> None:
 
 def test_a_plain_checkpoint_loads() -> None:
     check_plain(CASES["llama"])
+
+
+def test_outputs_of_several_sizes_have_one_mean() -> None:
+    check_against_autograd(CASES["variational"])
 
 
 def test_outcomes_are_kept_line_by_line(tmp_path: Path) -> None:

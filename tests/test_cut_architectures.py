@@ -9,6 +9,7 @@ from torch import nn
 from zoo import BATCH, ZOO
 from zoo_architectures import ARCHITECTURES
 
+import altprop
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 from altprop.passes.cut.operators import short_name
@@ -82,3 +83,38 @@ def test_a_residual_block_before_its_activations() -> None:
         assert str(graph.captured.node(second.activity).target) == "aten.add.Tensor"
         assert holder(graph, f"{block}.one.weight") is holder(graph, f"{block}.first.weight")
         assert holder(graph, f"{block}.two.weight") is holder(graph, f"{block}.first.weight")
+
+
+class Towers(nn.Module):
+    """Two towers whose results never meet, and a layer that returns what it makes of it before and after tanh."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv1d(3, 4, 1), nn.Tanh(), nn.Flatten(), nn.Linear(8, 5), nn.Tanh())
+        self.other = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 5))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.other(y)
+        return self.one(x), features, torch.tanh(features)
+
+
+TWO = (torch.randn(4, 3, 2), torch.randn(4, 7))
+
+
+def test_two_towers_have_one_batch() -> None:
+    graph = cut(Towers(), TWO)
+    assert {region.name for region in graph.regions} == {"one.0", "one.3", "other.0", "other.2"}
+    assert {region.shape[0] for region in graph.regions} == {"N"}
+
+
+def test_the_error_of_what_the_loss_reads_is_sent() -> None:
+    """What is made from other returned values stands first; a loss that reads another alone is refused."""
+    graph = cut(Towers(), TWO)
+    last = holder(graph, "other.2.weight")
+    assert [short_name(graph.captured.node(name)) for name in last.model_outputs] == ["tanh", "addmm"]
+    net = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[2] + out[0]).sum())
+    net.backward(TWO, torch.zeros(4))
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in net.model.parameters())
+    deaf = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[1] + out[0]).sum())
+    with pytest.raises(altprop.CompileError, match=r'"other.2" returns 2 values, and would send the error of tanh_\d'):
+        deaf.backward(TWO, torch.zeros(4))

@@ -61,6 +61,32 @@ def conv2d_transposed() -> list[nn.Module]:
     ]
 
 
+def padding_kinds() -> list[nn.Module]:
+    """Circular, reflect and replicate padding in three dimensions, and dropout of volumes."""
+    return [
+        nn.Conv3d(2, 3, 3, padding=1, padding_mode="circular"),
+        nn.Tanh(),
+        nn.Conv3d(3, 3, (1, 3, 3), padding=(0, 1, 1), padding_mode="reflect"),
+        nn.Dropout3d(0.3),
+        nn.ReLU(),
+        nn.Conv3d(3, 2, 2, padding=1, padding_mode="replicate"),
+        nn.InstanceNorm3d(2, affine=True),
+    ]
+
+
+def padding_1d() -> list[nn.Module]:
+    """Circular and reflect padding in one dimension, by mode and by modules of their own."""
+    return [
+        nn.Conv1d(2, 3, 3, padding=2, padding_mode="circular"),
+        nn.Tanh(),
+        nn.CircularPad1d((1, 2)),
+        nn.Conv1d(3, 3, 4),
+        nn.ReLU(),
+        nn.ReflectionPad1d(2),
+        nn.Conv1d(3, 2, 3, stride=2),
+    ]
+
+
 def conv3d_kinds() -> list[nn.Module]:
     """Grouped, strided, dilated, transposed and "same", in three dimensions."""
     return [

@@ -1,5 +1,7 @@
 """More of the zoo: one small model for every family of operators, in the form that `zoo.Case` gives them."""
 
+import dataclasses
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,6 +15,8 @@ from zoo_layers import (
     dropouts,
     norms_1d,
     norms_2d,
+    padding_1d,
+    padding_kinds,
     pooling_1d,
     pooling_2d,
     pooling_3d,
@@ -414,6 +418,46 @@ def siamese_inputs(batch: int) -> tuple[object, ...]:
     return floats(batch, 7), pair, integers(2, batch, seed=3).bool()
 
 
+@dataclasses.dataclass
+class Sample:
+    """What `Records` takes."""
+
+    features: torch.Tensor
+    kind: torch.Tensor
+
+
+@dataclasses.dataclass
+class Prediction:
+    """What `Records` returns."""
+
+    scores: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Records(nn.Module):
+    """Takes a dataclass and returns one; the loss reads two of its fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(7, 6)
+        self.kind = nn.Embedding(4, 6)
+        self.out = nn.Linear(6, CLASSES)
+
+    def forward(self, sample: Sample) -> Prediction:
+        hidden = torch.tanh(self.first(sample.features) + self.kind(sample.kind))
+        return Prediction(self.out(hidden), hidden)
+
+
+def record_inputs(batch: int) -> tuple[Sample]:
+    """One dataclass."""
+    return (Sample(floats(batch, 7), integers(4, batch, seed=2)),)
+
+
+def record_loss(output: Prediction, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, and small hidden activities."""
+    return F.cross_entropy(output.scores, target) + 0.01 * output.hidden.square().mean()
+
+
 def graph_inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of nodes, and edges between them."""
     return floats(batch, 4), torch.stack([integers(2, 9, seed=1), integers(2, 9, seed=2)])
@@ -424,6 +468,8 @@ OPERATORS = (
     stacked("conv2d_padding", conv2d_padding, 2, 6, 6),
     stacked("conv2d_transposed", conv2d_transposed, 2, 5, 5),
     stacked("conv3d_kinds", conv3d_kinds, 2, 3, 4, 4),
+    stacked("padding_1d", padding_1d, 2, 9),
+    stacked("padding_kinds", padding_kinds, 2, 3, 4, 4),
     stacked("upsampling", upsampling, 2, 5, 5),
     Case("interpolated", Interpolated, images(2, 6), labels(6, 6)),
     stacked("norms_1d", norms_1d, 2, 9),
@@ -478,6 +524,7 @@ OPERATORS = (
     Case("detached", Detached, rows(7), labels(), two_losses),
     Case("scalar_loss", ScalarLoss, lambda n: (floats(n, 7), integers(CLASSES, n, seed=7)), itself_dummy, itself),
     Case("siamese", Siamese, siamese_inputs, labels()),
+    Case("records", Records, record_inputs, labels(), record_loss),
     Case("values", lambda: stack(nn.Linear(7, 5), inputs=(7,)), rows(7), values(CLASSES), "smooth_l1"),
 )
 

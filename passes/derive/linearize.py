@@ -247,7 +247,7 @@ class _Linearizer:
             region=self.region,
             graph=graph,
             inputs=inputs,
-            results={role: _unless_zero(node) for role, node in made.items()},
+            results={role: node if role[0] == "value" else _unless_zero(node) for role, node in made.items()},
             forward=frozenset(n.name for n in forward),
             parameters_only=_functions_of(forward, parameters),
             theta=tuple(self.captured.parameters[n.name] for n in self.theta),

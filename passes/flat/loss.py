@@ -15,6 +15,7 @@ from altprop.ir.program import Slot
 from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.target import add_target_inputs
+from altprop.rules.feedback import DIRECT
 
 
 def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction) -> None:
@@ -39,6 +40,7 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
     given += add_target_inputs(builder, target)
     made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
+    _refuse_silence(builder, {name for name, node in zip(names, made[1:], strict=True) if "zeros" in str(node.target)})
     count = reduction.count()
     for name, node in zip(names, made[1:], strict=True):
         per_sample = node
@@ -48,6 +50,19 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
         if count is not None:
             per_sample = builder.call(aten.mul.Tensor, per_sample, count, value=per_sample.meta["val"])
         builder.values[("loss_gradient", name)] = per_sample
+
+
+def _refuse_silence(builder: FlatBuilder, silent: set[str]) -> None:
+    """Refuses a region that sends the error of an output that the loss does not read, and has another that it does."""
+    for c in builder.source.connections:
+        source = builder.source.region(c.source)
+        floating = [name for name in source.model_outputs if _floating(builder.captured, name)]
+        if c.feedback.kind in DIRECT and floating and floating[0] in silent and set(floating) - silent:
+            raise CompileError(
+                f'region "{source.name}" returns {len(floating)} values, and would send the error of {floating[0]}, '
+                "which the loss does not read: have the model return what the loss reads alone, or use a rule that "
+                "follows the forward's edges, such as fa."
+            )
 
 
 def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[Any], spec: Any) -> fx.GraphModule:
