@@ -234,10 +234,11 @@ class LocalNet(nn.Module):
         return variant
 
     def _mode_key(self, call: Call) -> Any:
-        first = next(self.model.parameters(), None)
-        kind = (first.dtype, first.device) if first is not None else ()
-        training = tuple(module.training for module in self._modules_of_model)
-        grads = tuple(p.requires_grad for p in self.model.parameters())
+        modules = self._modules_of_model
+        parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+        kind = (parameters[0].dtype, parameters[0].device) if parameters else ()
+        training = tuple(module.training for module in modules)
+        grads = tuple(p.requires_grad for p in parameters)
         cast = torch.get_autocast_dtype(call.device_type) if torch.is_autocast_enabled(call.device_type) else None
         return kind, training, grads, cast
 
