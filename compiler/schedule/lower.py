@@ -66,7 +66,7 @@ class Lowering:
         target: tree of fake tensors of the target's form.
         batch: samples of a step.
         microbatches: number of micro-batches.
-        kernels: whether products may be chosen that run on the CPU alone.
+        kernels: whether products and layouts may be chosen for the CPU, where all devices are CPUs.
 
     Raises:
         ScheduleError: the batch cannot be cut, or the target's form is not known.
@@ -89,7 +89,7 @@ class Lowering:
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
         self.sizes = Sizes(graph.captured, batch // microbatches)
         self.mean = loss.mean
-        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes), microbatches, self.sizes, kernels)
+        self.cut: Cut = cut(TaggedBuilder(graph, loss, target, self.sizes, kernels), microbatches, self.sizes, kernels)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)

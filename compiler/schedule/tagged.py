@@ -32,13 +32,20 @@ PREAMBLE = "<preamble>"
 class TaggedBuilder(FlatBuilder):
     """A flat builder that knows the task of each operator.
 
+    Args:
+        graph: the derived graph.
+        loss: the loss.
+        target: tree of fake tensors of the target's form.
+        sizes: sizes of one micro-batch.
+        choose: whether images may be laid out as the model's are not.
+
     Attributes:
         tags: kind and region of the task, by operator; errors and updates are both "U" here.
         loss: node of the loss.
         factor: what the loss's reduction multiplies the updates of one micro-batch with, or None for a sum.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes) -> None:
+    def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes, choose: bool = True) -> None:
         super().__init__(graph)
         self.tags: dict[fx.Node, Tag] = {}
         if target is None:
@@ -57,7 +64,7 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
-        self._lay_out()
+        self._lay_out(choose)
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
@@ -103,11 +110,11 @@ class TaggedBuilder(FlatBuilder):
             for user in others:
                 user.replace_input_with(buffer, kept)
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, choose: bool) -> None:
         """Chooses the layout as the flat program does; what turns a value over belongs to the task that reads it."""
         keys = [key for update in self.source.updates.values() for key in update.results]
         results = self.graph.output(tuple(self.values[key] for key in keys))
-        choose_layout(self.graph, may_move=True)
+        choose_layout(self.graph, may_move=choose)
         self.values.update(zip(keys, results.args[0], strict=True))  # type: ignore[arg-type]
         self.graph.erase_node(results)
         for node in reversed(self.graph.nodes):

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
@@ -97,7 +98,8 @@ def _trace_strides(graph: fx.Graph) -> None:
         if node.op != "call_function" or ("val" in node.meta and not added and moved.isdisjoint(node.all_input_nodes)):
             continue
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        values[node] = node.target(*args, **kwargs)
+        with enable_python_dispatcher():  # some operators' own fake forms, as padding's, would fix the batch
+            values[node] = node.target(*args, **kwargs)
         if "val" in node.meta:
             node.meta["val"] = values[node]
             if added or _strides(values[node]) != _strides(old):
