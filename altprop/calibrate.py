@@ -1,6 +1,7 @@
 """Measures the numbers that the cost model needs: arithmetic, memory, the overhead of an operator, and the link.
 
-All are medians of short runs in one thread; the link is that between two processes of this machine, over gloo.
+All are medians of short runs in one thread; the link is that between two processes of this machine, over gloo. Where
+there is a GPU, its speed is that of the same product over the CPU's.
 """
 
 import dataclasses
@@ -51,13 +52,27 @@ def _median(action: Callable[[], Any], repeats: int, inner: int = 1) -> float:
 
 
 def _device() -> Machine:
-    matrix, vector, one = torch.randn(_SIDE, _SIDE), torch.randn(_ELEMENTS), torch.zeros(1)
-    made, out = torch.empty_like(matrix), torch.empty_like(vector)
+    vector, one = torch.randn(_ELEMENTS), torch.zeros(1)
+    out = torch.empty_like(vector)
     with torch.no_grad():
-        product = _median(lambda: torch.mm(matrix, matrix, out=made), 10)
+        product = _product()
         copied = _median(lambda: torch.add(vector, 1.0, out=out), 5)
         small = _median(lambda: torch.add(one, 1.0), 10, inner=500)
-    return Machine(flops=2 * _SIDE**3 / product, bandwidth=2 * vector.nbytes / copied, overhead=small)
+        speeds = {"cuda": product / _product("cuda")} if torch.cuda.is_available() else {}
+    return Machine(flops=2 * _SIDE**3 / product, bandwidth=2 * vector.nbytes / copied, overhead=small, speeds=speeds)
+
+
+def _product(kind: str = "cpu") -> float:
+    """Seconds of a matrix product on a kind of device."""
+    matrix = torch.randn(_SIDE, _SIDE).to(kind)
+    made, inner = torch.empty_like(matrix), 1 if kind == "cpu" else 20
+
+    def run() -> None:
+        for _ in range(inner):
+            torch.mm(matrix, matrix, out=made)
+        torch.get_device_module(kind).synchronize()
+
+    return _median(run, 10) / inner
 
 
 def _link() -> dict[str, float]:

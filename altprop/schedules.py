@@ -26,7 +26,7 @@ from altprop.ir.timeline import Timeline
 from altprop.runtime.net import LocalNet
 from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.distributed import DistributedRuntime
-from altprop.runtime.parallel.measure import measure_tasks
+from altprop.runtime.parallel.measure import TaskTimer
 from altprop.runtime.parallel.serial import SerialRuntime
 from altprop.runtime.parallel.streams import StreamsRuntime
 from altprop.runtime.parallel.threads import ThreadsRuntime
@@ -90,7 +90,7 @@ class Schedule:
         Args:
             machine: another machine or cost model than the schedule was made with.
         """
-        costs = CostModel(machine) if isinstance(machine, Machine) else machine
+        costs = CostModel.on(machine, self.programs.devices) if isinstance(machine, Machine) else machine
         return simulate(self.programs, costs or self.costs)
 
     def to_perfetto(self, path: str | Path) -> Path:
@@ -136,9 +136,15 @@ class Schedule:
             target: the loss's target.
             repeats: steps that are timed.
         """
-        copied = copy.deepcopy(self._bound())
-        found = measure_tasks(SerialRuntime(self.lowered, copied.tensors()), inputs, target, repeats)
-        return dataclasses.replace(self.costs, measured=found)
+        timer = self.timer()
+        timer.warm_up(inputs, target)
+        for _ in range(repeats):
+            timer.step(inputs, target)
+        return dataclasses.replace(self.costs, measured=timer.medians())
+
+    def timer(self) -> TaskTimer:
+        """Returns what times tasks step by step, on a copy of the net, for measurements in turns with others."""
+        return TaskTimer(SerialRuntime(self.lowered, copy.deepcopy(self._bound()).tensors()))
 
     @property
     def lowered(self) -> Lowered:
@@ -181,7 +187,7 @@ def make_schedule(
     names = wanted.named(_device_of(net))
     if isinstance(machine, str | Path):
         machine = Machine.load(machine)
-    costs = machine if isinstance(machine, CostModel) else CostModel(machine or Machine())
+    costs = machine if isinstance(machine, CostModel) else CostModel.on(machine or Machine(), names)
     kernels = all(device is None or device.type == "cpu" for device in map(device_called, names))
     lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, kernels=kernels)
     lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)

@@ -4,8 +4,9 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py --quick    # few rounds, writes nothing
 
 Both have the same cut, the same micro-batches and the same optimizer (SGD with momentum), run in the same processes,
-whose C library keeps freed memory, and are timed in turns, round after round. Then each task of ours is timed alone,
-the link is timed, and the simulator's prediction from these times stands beside what was measured.
+whose C library keeps freed memory, and are timed in turns, round after round. In the same rounds each task of ours is
+timed by itself, in both processes at once, since two busy cores share memory and clock; and the link is timed. What the
+simulator predicts from these times stands beside what a single step took, from one barrier to the next.
 """
 
 import argparse
@@ -134,19 +135,43 @@ def torch_step(parts: Sequence[nn.Module], cut: int, x: Tensor, y: Tensor, micro
     return step
 
 
-def our_step(work: Work, rule: str, x: Tensor, y: Tensor, microbatches: int) -> tuple[Step, altprop.Schedule]:
-    """One step of our programs on the same cut, and their schedule before parameters were given up."""
-    model, parts = work.build()
-    optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
-    net = altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=optimizer)
-    first = tuple(part for part, _ in parts[: work.cut])
-    placement = {
-        region.name: 0 if region.name in first or region.name.startswith(tuple(f"{p}." for p in first)) else 1
-        for region in net.graph.regions
-    }
-    schedule = net.schedule(devices=2, microbatches=microbatches, batch=x.shape[0], placement=placement)
-    runtime = schedule.runtime("distributed", release_others=False)
-    return lambda: runtime.step(x, y), schedule
+class Ours:
+    """Our programs on the same cut.
+
+    Attributes:
+        step: one training step.
+        schedule: the programs.
+    """
+
+    def __init__(self, work: Work, rule: str, x: Tensor, y: Tensor, microbatches: int) -> None:
+        model, parts = work.build()
+        optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
+        net = altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=optimizer)
+        first = tuple(part for part, _ in parts[: work.cut])
+        placement = {
+            region.name: 0 if region.name in first or region.name.startswith(tuple(f"{p}." for p in first)) else 1
+            for region in net.graph.regions
+        }
+        self.placement = placement
+        self.schedule = net.schedule(devices=2, microbatches=microbatches, batch=x.shape[0], placement=placement)
+        self._timer = self.schedule.timer()
+        self._batch = x, y
+        self._timer.warm_up(x, y)
+        runtime = self.schedule.runtime("distributed", release_others=False)
+        self.step: Step = lambda: runtime.step(x, y)
+
+    def time_tasks(self) -> None:
+        """Times every task once in this process, while the other process does the same."""
+        dist.barrier()
+        self._timer.step(*self._batch)
+
+    def predict(self, machine: altprop.Machine) -> float:
+        """Seconds of a step, simulated from the times of single tasks, each in the process that runs it."""
+        gathered: list[Any] = [None, None]
+        dist.all_gather_object(gathered, self._timer.medians())
+        home = {(t.kind, t.region): device for device, t in self.schedule.programs.tasks() if t.computes}
+        measured = {key: gathered[home[key[:2]]][key] for key in gathered[0]}
+        return self.schedule.simulate(altprop.CostModel(machine, measured)).makespan
 
 
 def timed(step: Step, repeats: int) -> float:
@@ -159,71 +184,69 @@ def timed(step: Step, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def link() -> altprop.Machine:
-    """Measures latency and bandwidth between the two ranks by messages that go there and back."""
+class Link:
+    """Times messages that go there and back between the two ranks, a few in each round."""
 
-    def there_and_back(count: int, repeats: int = 60) -> float:
-        data, times = torch.zeros(count), []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            for source in (0, 1):
-                operation = dist.isend if dist.get_rank() == source else dist.irecv
-                for work in dist.batch_isend_irecv([dist.P2POp(operation, data, 1 - dist.get_rank())]):
-                    work.wait()
-            times.append((time.perf_counter() - start) / 2)
-        return statistics.median(times[10:])
+    def __init__(self) -> None:
+        self._times: dict[int, list[float]] = {16: [], 1 << 20: []}
 
-    small, large = there_and_back(16), there_and_back(1 << 20)
-    return altprop.Machine(
-        link_bandwidth=4 * (1 << 20) / max(large - small, 1e-6), link_latency=small * 0.75, transfer_overhead=small / 4
-    )
+    def time(self, repeats: int = 12) -> None:
+        """Sends messages of each size; both ranks call it."""
+        for count, times in self._times.items():
+            data = torch.zeros(count)
+            for turn in range(repeats):
+                start = time.perf_counter()
+                for source in (0, 1):
+                    operation = dist.isend if dist.get_rank() == source else dist.irecv
+                    for work in dist.batch_isend_irecv([dist.P2POp(operation, data, 1 - dist.get_rank())]):
+                        work.wait()
+                if turn > 1:
+                    times.append((time.perf_counter() - start) / 2)
 
-
-def predict(schedule: altprop.Schedule, x: Tensor, y: Tensor) -> float:
-    """Seconds of a step as simulated from the times of single tasks; rank 0 measures its tasks and rank 1 its own."""
-    machine = link()
-    found = []
-    for turn in range(2):
-        # One rank at a time has the machine's attention; the other waits.
-        dist.barrier()
-        found.append(schedule.measure(x, y, repeats=7).measured if dist.get_rank() == turn else None)
-    dist.barrier()
-    gathered: list[Any] = [None, None]
-    dist.all_gather_object(gathered, found[dist.get_rank()])
-    measured = {key: (gathered[0][key] + gathered[1][key]) / 2 for key in gathered[0]}
-    costs = altprop.CostModel(machine, measured)
-    return schedule.simulate(costs).makespan
+    def machine(self) -> altprop.Machine:
+        """Latency and bandwidth of the link, and what an end spends on a message."""
+        small, large = (statistics.median(times) for times in self._times.values())
+        return altprop.Machine(
+            link_bandwidth=4 * (1 << 20) / max(large - small, 1e-6),
+            link_latency=small * 0.75,
+            transfer_overhead=small / 4,
+        )
 
 
 def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, Any]:
-    """Times all candidates of one model in turns."""
+    """Times all candidates of one model in turns, and in the same turns the tasks and the link."""
     work = WORK[name]
     x, y = work.batch()
     plain = torch_step([part for _, part in work.build()[1]], work.cut, x, y, microbatches)
-    ours = {rule: our_step(work, rule, x, y, microbatches) for rule in RULES}
-    for step in (plain, *(step for step, _ in ours.values())):
+    ours = {rule: Ours(work, rule, x, y, microbatches) for rule in RULES}
+    for step in (plain, *(one.step for one in ours.values())):
         timed(step, 3)
-    pairs: dict[str, list[tuple[float, float]]] = {rule: [] for rule in RULES}
+    link = Link()
+    times: dict[str, list[tuple[float, float, float]]] = {rule: [] for rule in RULES}
     for _ in range(rounds):
-        for rule, (step, _) in ours.items():
-            pairs[rule].append((timed(plain, repeats), timed(step, repeats)))
-    return {rule: _summary(pairs[rule], predict(ours[rule][1], x, y)) for rule in RULES}
+        for rule, one in ours.items():
+            one.time_tasks()
+            times[rule].append((timed(plain, repeats), timed(one.step, repeats), timed(one.step, 1)))
+            link.time()
+    return {rule: _summary(times[rule], one.predict(link.machine())) for rule, one in ours.items()}
 
 
-def _summary(pairs: list[tuple[float, float]], predicted: float) -> dict[str, float]:
-    gains = sorted(plain / own for plain, own in pairs)
+def _summary(times: list[tuple[float, float, float]], predicted: float) -> dict[str, float]:
+    gains = sorted(plain / own for plain, own, _ in times)
     quarter = len(gains) // 4
-    measured = statistics.median(own for _, own in pairs)
+    plain, own, alone = (statistics.median(column) for column in zip(*times, strict=True))
     # Other work on the machine only ever adds time: the fastest rounds are nearest to the machine alone.
-    fastest = min(plain for plain, _ in pairs) / min(own for _, own in pairs)
+    fastest = min(row[0] for row in times) / min(row[1] for row in times)
     return {
         "fastest": round(fastest, 3),
         "throughput": round(statistics.median(gains), 3),
         "low": round(gains[quarter], 3),
         "high": round(gains[-1 - quarter], 3),
-        "ms": round(measured * 1e3, 2),
-        "plain_ms": round(statistics.median(plain for plain, _ in pairs) * 1e3, 2),
+        "ms": round(own * 1e3, 2),
+        "plain_ms": round(plain * 1e3, 2),
+        "alone_ms": round(alone * 1e3, 2),
         "predicted_ms": round(predicted * 1e3, 2),
+        "predicted_over_measured": round(predicted / alone, 3),
     }
 
 
@@ -234,15 +257,17 @@ def table(results: dict[str, Any]) -> str:
         "thread each, gloo over the loopback device. Throughput is that of ours over that of 1F1B: the median over "
         f"{results['rounds']} rounds with its quartiles, and that of the fastest rounds.",
         "",
-        "| model, micro-batches | rule | throughput | fastest | 1F1B, ms | ours, ms | ours as predicted, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| model, micro-batches | rule | throughput | fastest | 1F1B, ms | ours, ms | one step alone, ms | "
+        "as predicted, ms | predicted over measured |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     if results["load"] > 2.5:
         lines.insert(1, f"\n**The machine was not quiet**: its load was {results['load']:.1f} on two cores.")
     for name, rows in results["work"].items():
         for rule, row in rows.items():
             share = f"{row['throughput']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-            numbers = f"{row['plain_ms']:.1f} | {row['ms']:.1f} | {row['predicted_ms']:.1f}"
+            keys = ("plain_ms", "ms", "alone_ms", "predicted_ms")
+            numbers = f"{' | '.join(f'{row[key]:.1f}' for key in keys)} | {row['predicted_over_measured']:.2f}"
             lines.append(f"| {name} | {rule} | {share} | {row['fastest']:.2f} | {numbers} |")
     return "\n".join(lines)
 
@@ -252,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK))
     parser.add_argument("--microbatches", type=int, nargs="+", default=[2, 4])
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -260,7 +286,7 @@ def main() -> None:
     if dist.get_world_size() != 2:
         raise SystemExit("start two processes: torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py")
     rounds = 4 if args.quick else args.rounds
-    work = {f"{name}, {count}": run(name, count, rounds, 3) for name in WORK for count in args.microbatches}
+    work = {f"{name}, {count}": run(name, count, rounds, 3) for name in args.work for count in args.microbatches}
     results = {"machine": timing.machine(), "load": os.getloadavg()[0], "rounds": rounds, "work": work}
     if dist.get_rank() == 0:
         print(table(results))

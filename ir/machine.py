@@ -3,12 +3,14 @@
 The numbers are measured by `altprop bench --calibrate`, or written by hand:
 
     {"version": 1, "flops": 5e10, "bandwidth": 1e10, "overhead": 5e-6, "link_bandwidth": 1e9, "link_latency": 5e-5,
-     "transfer_overhead": 2e-5, "memory": 0}
+     "transfer_overhead": 2e-5, "memory": 0, "speeds": {"cuda": 50}}
 """
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from altprop.ir.errors import ScheduleError
 
@@ -17,7 +19,7 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """One kind of device, and the links between such devices.
+    """A device, and the links between such devices.
 
     Attributes:
         flops: floating-point operations a second.
@@ -27,6 +29,7 @@ class Machine:
         link_latency: seconds until a transfer begins.
         transfer_overhead: seconds that a device spends on starting or ending a transfer.
         memory: bytes of a device, or 0 for no limit.
+        speeds: how many times as fast other devices are, by name ("cuda:0") or kind ("cuda"); 1 where nothing is said.
     """
 
     flops: float = 5e10
@@ -36,14 +39,22 @@ class Machine:
     link_latency: float = 5e-5
     transfer_overhead: float = 2e-5
     memory: int = 0
+    speeds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            positive = field.name in ("flops", "bandwidth", "link_bandwidth")
-            if not isinstance(value, int | float) or value < 0 or (positive and not value):
-                what = "a number above 0" if positive else "a number, 0 or more"
-                raise ScheduleError(f"machine: {field.name} is {value!r}; it must be {what}.")
+        if not isinstance(self.speeds, Mapping):
+            raise ScheduleError(f"machine: speeds is {self.speeds!r}; it must be a number for each name of a device.")
+        numbers = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "speeds"
+        }
+        for name, value in numbers.items():
+            _check(name, value, positive=name in ("flops", "bandwidth", "link_bandwidth"))
+        for name, value in self.speeds.items():
+            _check(f"the speed of {name}", value, positive=True)
+
+    def speed(self, name: str) -> float:
+        """Returns how many times as fast a device is, by its name or its kind."""
+        return self.speeds.get(name, self.speeds.get(name.partition(":")[0], 1.0))
 
     def seconds(self, flops: int, touched: int, operators: int) -> float:
         """Returns how long operators take: the longer of arithmetic and memory, and the overhead of each."""
@@ -77,3 +88,9 @@ class Machine:
         if unknown:
             raise ScheduleError(f'{path}: there is no key "{unknown[0]}"; there are {", ".join(sorted(known))}.')
         return Machine(**found)
+
+
+def _check(name: str, value: Any, positive: bool) -> None:
+    if not isinstance(value, int | float) or value < 0 or (positive and not value):
+        what = "a number above 0" if positive else "a number, 0 or more"
+        raise ScheduleError(f"machine: {name} is {value!r}; it must be {what}.")

@@ -266,6 +266,18 @@ def test_balance_cuts_where_the_heaviest_part_is_lightest() -> None:
     assert list(placed.values()) == sorted(placed.values())
 
 
+def test_a_faster_device_has_more_regions() -> None:
+    assert list(balance(dict.fromkeys("abcdef", 1.0), 2, [1.0, 2.0]).values()) == [0, 0, 1, 1, 1, 1]
+    machine = Machine(overhead=1e-4, speeds={"cuda": 8.0, "cuda:1": 1.0})
+    for names, expected in ((["cpu", "cuda:0"], 1), (["cuda:0", "cpu"], 8), (["cpu", "cuda:1"], 5)):
+        schedule = net_of("nine", "dfa").schedule(devices=names, batch=4, machine=machine)
+        homes = schedule.programs.homes
+        on_first = [layer for layer in range(1, 10) if homes[f"parameter:fc{layer}.weight"] == 0]
+        assert abs(len(on_first) - expected) <= 1
+        assert schedule.simulate().makespan == schedule.simulate(machine).makespan
+        assert schedule.simulate(Machine(overhead=1e-4)).makespan > schedule.simulate().makespan or expected == 5
+
+
 def test_more_devices_than_regions() -> None:
     schedule = schedule_of("mlp", "dfa", 5).programs
     assert [bool(program) for program in schedule.programs] == [True, True, True, False, False]
@@ -317,7 +329,7 @@ def test_bad_calls_are_refused(options: dict[str, object], message: str) -> None
 
 
 def test_machine_file(tmp_path) -> None:
-    machine = Machine(flops=1e9, memory=10)
+    machine = Machine(flops=1e9, memory=10, speeds={"cuda": 3.5})
     machine.save(tmp_path / "machine.json")
     assert Machine.load(tmp_path / "machine.json") == machine
 
@@ -329,6 +341,8 @@ def test_machine_file(tmp_path) -> None:
         ('{"version": 2}', 'a machine has "version": 1'),
         ('{"version": 1, "flop": 3}', 'there is no key "flop"'),
         ('{"version": 1, "flops": 0}', "flops is 0; it must be a number above 0"),
+        ('{"version": 1, "speeds": {"cuda": 0}}', "the speed of cuda is 0; it must be a number above 0"),
+        ('{"version": 1, "speeds": 3}', "speeds is 3; it must be a number for each name of a device"),
         ('{"version": 1, "overhead": "x"}', "overhead is 'x'; it must be a number, 0 or more"),
     ],
 )

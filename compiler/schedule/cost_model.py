@@ -1,7 +1,7 @@
 """How long tasks and transfers take: from the machine's numbers, or as measured."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from altprop.ir.machine import Machine
 from altprop.ir.schedule import Task
@@ -22,6 +22,11 @@ class CostModel:
     machine: Machine = dataclasses.field(default_factory=Machine)
     measured: Mapping[Key, float] = dataclasses.field(default_factory=dict)
     speeds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def on(machine: Machine, devices: Sequence[str]) -> "CostModel":
+        """Returns the model of a machine's devices, given by their names in a schedule."""
+        return CostModel(machine, speeds={number: machine.speed(name) for number, name in enumerate(devices)})
 
     def seconds(self, task: Task, device: int = 0) -> float:
         """Returns how long a device is busy with a task."""

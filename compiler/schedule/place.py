@@ -4,6 +4,7 @@ Errors, updates, feedback into a region and its optimizer live with the region. 
 compute lives with the source; the loss with the last region that the model returns.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -29,12 +30,14 @@ def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[st
     names = [region.name for region in graph.regions]
     fixed = _fixed(graph, devices)
     weights = dict.fromkeys(names, 0.0)
+    speeds = [costs.speeds.get(device, 1.0) for device in range(len(devices))]
+    costs = dataclasses.replace(costs, speeds={})
     for task in tasks:
         region = owner(task)
         region = names[-1] if region in (LOSS, TARGET) else names[0] if region == PREAMBLE else region
         weights[region] += costs.seconds(task)
     free = [name for name in names if name not in fixed]
-    return balance({name: weights[name] for name in free}, len(devices)) | fixed
+    return balance({name: weights[name] for name in free}, len(devices), speeds) | fixed
 
 
 def _fixed(graph: ErrorGraph, devices: Sequence[str]) -> dict[str, int]:
@@ -51,11 +54,17 @@ def _fixed(graph: ErrorGraph, devices: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def balance(weights: Mapping[str, float], parts: int) -> dict[str, int]:
-    """Cuts a row of weights into contiguous parts so that the heaviest is as light as can be.
+def balance(weights: Mapping[str, float], parts: int, speeds: Sequence[float] | None = None) -> dict[str, int]:
+    """Cuts a row of weights into contiguous parts so that the one that takes longest takes as little as can be.
 
     With fewer weights than parts the last parts stay empty.
+
+    Args:
+        weights: work, by name.
+        parts: how many.
+        speeds: how fast each part is worked off; None means all alike.
     """
+    speeds = speeds or [1.0] * parts
     names = list(weights)
     sums = [0.0, *itertools.accumulate(weights.values())]
     count = len(names)
@@ -64,7 +73,7 @@ def balance(weights: Mapping[str, float], parts: int) -> dict[str, int]:
     for part in range(1, parts_used + 1):
         for end in range(part, count - (parts_used - part) + 1):
             options = [
-                (max(best[part - 1, start][0], sums[end] - sums[start]), start)
+                (max(best[part - 1, start][0], (sums[end] - sums[start]) / speeds[part - 1]), start)
                 for start in range(part - 1, end)
                 if (part - 1, start) in best
             ]

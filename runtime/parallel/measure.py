@@ -12,25 +12,33 @@ from altprop.runtime.parallel.serial import SerialRuntime
 Key = tuple[str, str, bool]
 
 
-def measure_tasks(runtime: SerialRuntime, inputs: Any, target: Any, repeats: int = 5) -> dict[Key, float]:
-    """Runs some steps and returns the median seconds of each task, by kind, region and whether it is the first.
+class TaskTimer:
+    """Times the tasks of a serial run.
 
     Args:
         runtime: it trains, so give it a net that may be altered.
-        inputs: as in `net.step`.
-        target: the loss's target.
-        repeats: steps that are timed; one more warms up.
     """
-    found: dict[Key, list[float]] = defaultdict(list)
-    for worker in runtime.workers:
-        lane = runtime.lanes[worker.device]
-        worker.actions = [(task, _timed(task, action, lane, found)) for task, action in worker.actions]
-    runtime.reorder()
-    runtime.step(inputs, target)
-    found.clear()
-    for _ in range(repeats):
-        runtime.step(inputs, target)
-    return {key: statistics.median(times) for key, times in found.items()}
+
+    def __init__(self, runtime: SerialRuntime) -> None:
+        self.runtime = runtime
+        self._found: dict[Key, list[float]] = defaultdict(list)
+        for worker in runtime.workers:
+            lane = runtime.lanes[worker.device]
+            worker.actions = [(task, _timed(task, action, lane, self._found)) for task, action in worker.actions]
+        runtime.reorder()
+
+    def warm_up(self, inputs: Any, target: Any) -> None:
+        """Runs a step that does not count."""
+        self.runtime.step(inputs, target)
+        self._found.clear()
+
+    def step(self, inputs: Any, target: Any) -> None:
+        """Runs a step that counts."""
+        self.runtime.step(inputs, target)
+
+    def medians(self) -> dict[Key, float]:
+        """Returns the median seconds of each task, by kind, region and whether it is the first micro-batch's."""
+        return {key: statistics.median(times) for key, times in self._found.items()}
 
 
 def _timed(task: Task, action: Any, lane: Lane, found: dict[Key, list[float]]) -> Any:
