@@ -21,12 +21,15 @@ from altprop.passes.flat.builder import FlatBuilder, aten
 from altprop.passes.flat.layout import choose_layout
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
+from altprop.passes.flat.simplify import simplify
 from altprop.passes.flat.target import add_targets
 
 Tag = tuple[str, str]
 LOSS = "<loss>"
 TARGET = "<target>"
 PREAMBLE = "<preamble>"
+# What is looked up behind the layout; all else is read inside the program alone.
+_RESULTS = ("error", "gradient", "feedback_gradient")
 
 
 class TaggedBuilder(FlatBuilder):
@@ -64,7 +67,7 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
-        self._lay_out(choose)
+        scale = self._lay_out(choose, scale)
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
@@ -110,16 +113,24 @@ class TaggedBuilder(FlatBuilder):
             for user in others:
                 user.replace_input_with(buffer, kept)
 
-    def _lay_out(self, choose: bool) -> None:
-        """Chooses the layout as the flat program does; what turns a value over belongs to the task that reads it."""
-        keys = [key for update in self.source.updates.values() for key in update.results]
-        results = self.graph.output(tuple(self.values[key] for key in keys))
+    def _lay_out(self, choose: bool, scale: fx.Node | None) -> fx.Node | None:
+        """Simplifies and chooses the layout as the flat program does; returns the reduction's factor.
+
+        What turns a value over belongs to the task that reads it.
+        """
+        keys = [key for key in self.values if key[0] in _RESULTS]
+        more = (self.loss,) if scale is None else (self.loss, scale)
+        results = self.graph.output((*(self.values[key] for key in keys), *more))
+        simplify(self.graph)
         choose_layout(self.graph, may_move=choose)
-        self.values.update(zip(keys, results.args[0], strict=True))  # type: ignore[arg-type]
+        found: list[fx.Node] = list(results.args[0])  # type: ignore[arg-type]
+        self.values.update(zip(keys, found[: len(keys)], strict=True))
+        self.loss = found[len(keys)]
         self.graph.erase_node(results)
         for node in reversed(self.graph.nodes):
             if node.op == "call_function" and node not in self.tags:
                 self.tags[node] = self.tags[next(iter(node.users), None) or self._source(node)]
+        return None if scale is None else found[-1]
 
     def _source(self, node: fx.Node) -> fx.Node:
         """The operator of a task that a value was made by, before it was turned over."""
