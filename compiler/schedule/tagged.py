@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import fx
 
-from altprop.compiler.schedule.lay_out import lay_out
 from altprop.compiler.schedule.sizes import Sizes, fix_sizes
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
@@ -19,14 +18,18 @@ from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
 from altprop.passes.flat.builder import FlatBuilder, aten
+from altprop.passes.flat.layout import choose_layout
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
+from altprop.passes.flat.simplify import simplify
 from altprop.passes.flat.target import add_targets
 
 Tag = tuple[str, str]
 LOSS = "<loss>"
 TARGET = "<target>"
 PREAMBLE = "<preamble>"
+# What is looked up behind the layout; all else is read inside the program alone.
+_RESULTS = ("error", "gradient", "feedback_gradient")
 
 
 class TaggedBuilder(FlatBuilder):
@@ -64,9 +67,7 @@ class TaggedBuilder(FlatBuilder):
             self.update(update)
         self._tag_buffers()
         self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
-        results = [self.loss, *([] if scale is None else [scale])]
-        lay_out(self, self.tags, results, choose)
-        self.loss, scale = results[0], None if scale is None else results[1]
+        scale = self._lay_out(choose, scale)
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
@@ -111,6 +112,31 @@ class TaggedBuilder(FlatBuilder):
             self.tags[kept] = tag
             for user in others:
                 user.replace_input_with(buffer, kept)
+
+    def _lay_out(self, choose: bool, scale: fx.Node | None) -> fx.Node | None:
+        """Simplifies and chooses the layout as the flat program does; returns the reduction's factor.
+
+        What turns a value over belongs to the task that reads it.
+        """
+        keys = [key for key in self.values if key[0] in _RESULTS]
+        more = (self.loss,) if scale is None else (self.loss, scale)
+        results = self.graph.output((*(self.values[key] for key in keys), *more))
+        simplify(self.graph)
+        choose_layout(self.graph, may_move=choose)
+        found: list[fx.Node] = list(results.args[0])  # type: ignore[arg-type]
+        self.values.update(zip(keys, found[: len(keys)], strict=True))
+        self.loss = found[len(keys)]
+        self.graph.erase_node(results)
+        for node in reversed(self.graph.nodes):
+            if node.op == "call_function" and node not in self.tags:
+                self.tags[node] = self.tags[next(iter(node.users), None) or self._source(node)]
+        return None if scale is None else found[-1]
+
+    def _source(self, node: fx.Node) -> fx.Node:
+        """The operator of a task that a value was made by, before it was turned over."""
+        while node not in self.tags:
+            (node,) = node.all_input_nodes
+        return node
 
     def _fix_sizes(self, scale: fx.Node | None, sizes: Sizes) -> float | None:
         """Fixes all sizes; returns the reduction's factor, which is a number then."""

@@ -98,7 +98,8 @@ def _trace_strides(graph: fx.Graph) -> None:
         if node.op != "call_function" or ("val" in node.meta and not added and moved.isdisjoint(node.all_input_nodes)):
             continue
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        with enable_python_dispatcher():  # some operators' own fake forms, as padding's, would fix the batch
+        # Autograd would refuse to move parameters in place; operators' own fake forms, as padding's, may fix the batch.
+        with torch.no_grad(), enable_python_dispatcher():
             values[node] = node.target(*args, **kwargs)
         if "val" in node.meta:
             node.meta["val"] = values[node]
