@@ -14,6 +14,7 @@ from altprop.compiler.export.emitter import IR_VERSION, Emitter, type_of, value_
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.retrace import placeholders, region_of
+from altprop.compiler.export.tidy import MomentumFolder, named, without_unread
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
 
@@ -76,10 +77,11 @@ def translate(
             emitter.names[node] = emitter.constant(value.detach().cpu().numpy())
         elif node.op == "call_function":
             emitter.names[node] = write(emitter, node)
-    tails = _results(emitter, program, outputs)
-    graph = helper.make_graph(emitter.nodes, program.name, heads, tails, list(emitter.constants.values()))
+    nodes, tails = _finish(emitter, program, outputs)
+    graph = helper.make_graph(nodes, program.name, heads, tails, list(emitter.constants.values()))
     model = helper.make_model(graph, opset_imports=opsets(emitter), ir_version=IR_VERSION, producer_name="altprop")
-    values = {node: name for node, name in emitter.names.items() if isinstance(name, str) and _is_tensor(node)}
+    here = {name for node in nodes for name in node.output} | {*inputs.values(), *emitter.constants}
+    values = {node: name for node, name in emitter.names.items() if name in here and _is_tensor(node)}
     return Translated(model, program, dict(inputs), dict(outputs), values)
 
 
@@ -114,12 +116,22 @@ def write(emitter: Emitter, node: fx.Node) -> Any:
         ) from error
 
 
-def _results(emitter: Emitter, program: Program, outputs: Mapping[Slot, str]) -> list[onnx.ValueInfoProto]:
-    """Names the results; each is a value of its own, also where two slots hold the same."""
-    tails = []
-    emitter.site = "results"
-    for slot, node in program.results.items():
-        made = emitter.value(node, type_of(node))
-        emitter.nodes.append(helper.make_node("Identity", [made], [outputs[slot]], name=f"results/{outputs[slot]}"))
-        tails.append(value_info(outputs[slot], node.meta["val"]))
-    return tails
+def _finish(
+    emitter: Emitter, program: Program, outputs: Mapping[Slot, str]
+) -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto]]:
+    """Names the results, and drops what is in the way of speed. Returns the operators and the heads of the results."""
+    results = {outputs[slot]: emitter.value(node, type_of(node)) for slot, node in program.results.items()}
+    tails = [value_info(outputs[slot], node.meta["val"]) for slot, node in program.results.items()]
+    numbers = (torch.SymInt, torch.SymFloat)
+    scalars = {
+        name
+        for node, name in emitter.names.items()
+        if isinstance(node.meta.get("val"), numbers) or (_is_tensor(node) and not node.meta["val"].dim())
+    }
+    nodes = without_unread(emitter.nodes, list(results.values()))
+    nodes = MomentumFolder(emitter.constants, scalars.__contains__)(nodes, list(results.values()))
+    nodes, new = named(nodes, results)
+    emitter.names = {node: new.get(name, name) for node, name in emitter.names.items() if isinstance(name, str)}
+    used = {name for node in nodes for name in node.input}
+    emitter.constants = {name: value for name, value in emitter.constants.items() if name in used}
+    return nodes, tails

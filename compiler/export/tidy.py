@@ -1,0 +1,117 @@
+"""Tidies the operators of a translated program: what an engine would run, or copy, for nothing.
+
+* Operators that nothing reads go: a transposition that went into a product, for instance.
+* A result is written under its own name; it is copied only where it has two, or is an input.
+* `c * m + s * (A B)`, a momentum, is one `Gemm` with `m` added inside; `s`, one over the batch, goes to `A`.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+IsScalar = Callable[[str], bool]
+
+
+def without_unread(nodes: Sequence[NodeProto], results: Sequence[str]) -> list[NodeProto]:
+    """Returns the operators that a result depends on."""
+    wanted, kept = set(results), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def named(nodes: Sequence[NodeProto], results: Mapping[str, str]) -> tuple[list[NodeProto], dict[str, str]]:
+    """Gives results their names.
+
+    Args:
+        nodes: the operators.
+        results: by the name that a result has to get, the name that it has.
+
+    Returns:
+        The operators, and the new names of values by the old.
+    """
+    made = {name for node in nodes for name in node.output}
+    new: dict[str, str] = {}
+    copies = []
+    for wanted, present in results.items():
+        if present in made and present not in new:
+            new[present] = wanted
+        else:
+            copies.append((wanted, present))
+    for node in nodes:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    identities = [
+        helper.make_node("Identity", [new.get(present, present)], [wanted], name=f"results/{wanted}")
+        for wanted, present in copies
+    ]
+    return [*nodes, *identities], new
+
+
+@dataclasses.dataclass
+class MomentumFolder:
+    """Folds momenta into products.
+
+    Attributes:
+        constants: the constants by name.
+        is_scalar: whether a value has no dimensions.
+    """
+
+    constants: Mapping[str, TensorProto]
+    is_scalar: IsScalar
+
+    def __call__(self, nodes: Sequence[NodeProto], results: Sequence[str]) -> list[NodeProto]:
+        """Returns the operators, fewer of them."""
+        self.made = {name: node for node in nodes for name in node.output}
+        self.uses = Counter([name for node in nodes for name in node.input] + list(results))
+        folded: list[NodeProto] = []
+        for node in nodes:
+            folded += self._folded(node) if node.op_type == "Add" else [node]
+        return without_unread(folded, results)
+
+    def _folded(self, add: NodeProto) -> list[NodeProto]:
+        for first, second in (tuple(add.input), tuple(reversed(add.input))):
+            decay, product = self._decayed(first), self._product(second)
+            if decay is not None and product is not None:
+                return self._write(add, *decay, *product)
+        return [add]
+
+    def _own(self, name: str, kind: str) -> NodeProto | None:
+        node = self.made.get(name)
+        return node if node is not None and node.op_type == kind and self.uses[name] == 1 else None
+
+    def _decayed(self, name: str) -> tuple[str, float] | None:
+        """A value times a constant number."""
+        node = self._own(name, "Mul")
+        if node is None:
+            return None
+        for value, factor in (tuple(node.input), tuple(reversed(node.input))):
+            if factor in self.constants and not self.constants[factor].dims and value not in self.constants:
+                return value, float(numpy_helper.to_array(self.constants[factor]))
+        return None
+
+    def _product(self, name: str) -> tuple[NodeProto, str] | None:
+        """A matrix product, and the number that it is multiplied with, or ""."""
+        scaled = self._own(name, "Mul")
+        pairs = [(name, "")] if scaled is None else [tuple(scaled.input), tuple(reversed(scaled.input))]
+        for matrix, factor in pairs:
+            gemm = self._own(matrix, "Gemm")
+            if gemm is not None and len(gemm.input) == 2 and (not factor or self._is_scalar(factor)):
+                return gemm, factor
+        return None
+
+    def _is_scalar(self, name: str) -> bool:
+        node = self.made.get(name)
+        return self._is_scalar(node.input[0]) if node is not None and node.op_type == "Cast" else self.is_scalar(name)
+
+    def _write(self, add: NodeProto, momentum: str, decay: float, gemm: NodeProto, factor: str) -> list[NodeProto]:
+        left, right = gemm.input
+        turned = {attribute.name: attribute.i for attribute in gemm.attribute if attribute.name.startswith("trans")}
+        made = [helper.make_node("Mul", [left, factor], [f"{gemm.output[0]}/scaled"], name=f"{gemm.name}/scaled")]
+        given = [made[0].output[0] if factor else left, right, momentum]
+        whole = helper.make_node("Gemm", given, list(add.output), name=gemm.name, beta=decay, **turned)
+        return [*made, whole] if factor else [whole]
