@@ -73,6 +73,7 @@ LINES: list[tuple[str, str, str]] = [
     ("altprop schedule 1", "altprop plan 1", 'line 1: a schedule begins with the line "altprop schedule 1"'),
     ("  F fc1 mb 0 ", "  F fc1 mb zero ", "does not read as a line"),
     ("  U fc1 mb 0 (6, 7) bytes 192", "  U fc1 mb 0 (6, 7) bytes 192x", "does not read as a line"),
+    ("  U fc1 mb 0 (6, 7) bytes 192", "  U fc1 mb 0 (6, 7) bytes 0192", "does not read as a line"),
     ("  STEP fc1 ", "  STOP fc1 ", "does not read as a line"),
     ("microbatches 2\n", "", "ends without microbatches"),
     ("batch 4\n", "batch 4\nbatch 4\n", '"batch" stands twice'),
