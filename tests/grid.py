@@ -52,8 +52,12 @@ FAILS = "**fails**"
 
 def records(path: Path) -> dict[str, dict[str, Any]]:
     """What was kept of each cell, by `"model rule"`: outcome, seconds, version of torch. A later line counts."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return {record["cell"]: record for record in map(json.loads, lines)}
+    found = {}
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):  # a run was killed in the middle of it
+            record = json.loads(line)
+            found[record["cell"]] = record
+    return found
 
 
 def load(path: Path) -> dict[str, str]:

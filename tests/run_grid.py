@@ -88,7 +88,7 @@ class Pool:
                     share = self.waiting.popleft()
                     self.running[share] = fork.Process(target=work, args=(share, self.out, self.limit), daemon=True)
                     self.running[share].start()
-                time.sleep(0.1)
+                time.sleep(0.2)
                 for share in [share for share, process in self.running.items() if not process.is_alive()]:
                     self.ended(share, self.running.pop(share).exitcode or 0)
                 yield len(load(self.out))

@@ -36,6 +36,7 @@ def test_outcomes_are_kept_line_by_line(tmp_path: Path) -> None:
     assert ("vgg", "fa") in wanting(out)
     assert ("vgg", "fa") not in wanting(out, failed=False)
     save(out, "vgg", "fa", "yes", 1.0)
+    out.write_text(out.read_text("utf-8") + '{"cell": "vgg df', "utf-8")
     tidy(out)
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [(line["cell"], line["seconds"]) for line in lines] == [("vgg bp", 2.0), ("vgg fa", 1.0)]
