@@ -1,6 +1,6 @@
 """Time of a training step in onnxruntime, beside plain autograd.
 
-python benchmarks/onnx_step.py            # prints, writes benchmarks/results/onnx_step.json and the table in docs/onnx.md
+python benchmarks/onnx_step.py            # prints, writes results/onnx_step.json and the table in docs/onnx.md
 python benchmarks/onnx_step.py --quick    # fewer rounds, writes nothing
 """
 
@@ -43,8 +43,9 @@ def table(results: dict[str, Any]) -> str:
     """Returns the ratios as a table, with the machine that they hold for."""
     made = results["machine"]
     threads = "one thread" if made["cores"] == "1" else f"{made['cores']} threads"
+    where = f"{made['processor']} ({made['simd']}), {threads}"
     lines = [
-        f"Median ratio to plain autograd's time, with its quartiles, on {made['processor']} ({made['simd']}), {threads}:",
+        f"Median ratio to plain autograd's time, with its quartiles, on {where}:",
         "",
         "| work | rule | onnxruntime | eager |",
         "| --- | --- | --- | --- |",
