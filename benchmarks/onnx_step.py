@@ -1,6 +1,6 @@
 """Time of a training step in onnxruntime, beside plain autograd.
 
-python benchmarks/onnx_step.py            # prints, writes benchmarks/results/onnx_step.json
+python benchmarks/onnx_step.py            # prints, writes results/onnx_step.json and the table in docs/onnx.md
 python benchmarks/onnx_step.py --quick    # fewer rounds, writes nothing
 """
 
@@ -39,6 +39,25 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
     return timing.ratios(base, steps, rounds=rounds, repeats=repeats, title=name)
 
 
+def table(results: dict[str, Any]) -> str:
+    """Returns the ratios as a table, with the machine that they hold for."""
+    made = results["machine"]
+    threads = "one thread" if made["cores"] == "1" else f"{made['cores']} threads"
+    where = f"{made['processor']} ({made['simd']}), {threads}"
+    lines = [
+        f"Median ratio to plain autograd's time, with its quartiles, on {where}:",
+        "",
+        "| work | rule | onnxruntime | eager |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, rows in results["step"].items():
+        for rule in RULES:
+            found = [rows[f"altprop {rule}, {backend}"] for backend in ("onnxruntime", "eager")]
+            cells = [f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})" for row in found]
+            lines.append(f"| {name} | {rule} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -53,6 +72,7 @@ def main() -> None:
             print(f"{name:30} {key:30} {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})  {row['ms']:.1f} ms")
     if not words.quick:
         timing.save(ROOT / "benchmarks" / "results" / "onnx_step.json", results)
+        timing.replace_section(ROOT / "docs" / "onnx.md", "steps", table(results))
 
 
 if __name__ == "__main__":

@@ -215,9 +215,10 @@ BLOCKED = {
 def asked() -> int:
     """What onnxruntime answers, before anything is compared."""
     try:
-        return blocked._ask()
-    except RuntimeError:
+        wide = blocked._ask()
+    except Exception:  # an unknown operator
         return 0
+    return wide if wide > 1 else 0
 
 
 @pytest.mark.parametrize("name", BLOCKED)
