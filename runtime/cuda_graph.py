@@ -9,14 +9,14 @@ recorded; all others are replays. A recording is made anew where a parameter was
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from altprop.ir.errors import CompileError
+from altprop.runtime.straight import Function
 
-Function = Callable[..., Sequence[Any]]
 _Form = tuple[Any, ...]
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
 from altprop.runtime.cuda_graph import Recorded
-from altprop.runtime.hold import Function, with_held_memory
+from altprop.runtime.hold import with_held_memory
+from altprop.runtime.straight import Function, straight
 
 Getter = Callable[[], Any]
 
@@ -62,11 +63,11 @@ def compiled(program: Program, backend: str) -> Function:
         CompileError: unknown backend.
     """
     if backend in ("eager", "onnxruntime"):  # onnxruntime runs steps alone, see session_net.py
-        function: Function = program.graph.forward
-        return with_held_memory(program) if program.name.startswith("step") else function
+        return with_held_memory(program) if program.name.startswith("step") else straight(program.graph)
     if backend == "cudagraphs":
         given = [index for index, slot in enumerate(program.inputs) if slot.kind in _GIVEN]
-        return Recorded(program.graph.forward, given) if program.name.startswith("step") else program.graph.forward
+        function = straight(program.graph)
+        return Recorded(function, given) if program.name.startswith("step") else function
     if backend == "inductor":
         return torch.compile(program.graph, options=_INDUCTOR)
     raise CompileError(f'backend="{backend}": there are "eager", "inductor", "cudagraphs" and "onnxruntime".')

@@ -22,10 +22,10 @@ from torch import fx
 
 from altprop.ir.aliases import aliases, is_view
 from altprop.ir.program import Program
+from altprop.runtime.straight import Function, straight
 
 _LEAST_BYTES = 2**18  # the C library keeps smaller values by itself
 
-Function = Callable[..., Sequence[Any]]
 _Form = tuple[str, torch.dtype]
 
 
@@ -59,14 +59,14 @@ def with_held_memory(program: Program) -> Function:
     """Returns the program as a function that keeps its memory between calls."""
     module, count = _held(program)
     if count == 0:
-        plain: Function = program.graph.forward
-        return plain
+        return straight(program.graph)
+    function = straight(module)
     held: list[Any] = [None] * count
 
     def run(*args: Any) -> Sequence[Any]:
         nonlocal held
         results: Sequence[Any]
-        results, held = module.forward(*args, held)
+        results, held = function(*args, held)
         return results
 
     return run

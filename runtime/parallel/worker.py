@@ -12,6 +12,7 @@ import torch
 from altprop.ir.program import Slot
 from altprop.ir.schedule import GIVEN, Lowered, Schedule, Task, is_resident
 from altprop.runtime.executor import Getter
+from altprop.runtime.straight import straight
 
 Action = Callable[[], None]
 
@@ -116,7 +117,7 @@ class Worker:
 
     def _compute(self, task: Task) -> Action:
         piece = self.lowered.piece(task)
-        function = piece.program.graph.forward
+        function = straight(piece.program.graph)
         names = iter(task.reads)
         getters = [
             self._getter(slot, None if value is None else next(names))
