@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
-from altprop.rules.auxiliary import Auxiliary
+from altprop.rules.auxiliary import Auxiliary, need_fixed_units
 from altprop.rules.base import Local
 
 KINDS = ("auto", "dense", "convolution")
@@ -37,8 +37,8 @@ def inverse_of(
         bias: whether the map has one.
 
     Raises:
-        RuleError: there is not one source, the activity has no batch in front, the map would be too large, or a
-            convolution has no image at one end.
+        RuleError: there is not one source, its error is a scalar or has units that depend on the batch, the activity
+            has no batch in front, the map would be too large, or a convolution has no image at one end.
     """
     if not sources:
         return {}
@@ -47,6 +47,7 @@ def inverse_of(
         names = ", ".join(source.name for source in sources)
         raise RuleError(f"{where} hears from {names}, but takes its target from one region; leave one connection.")
     (source,) = sources
+    need_fixed_units(where, source)
     if region.shape[0] != source.error_shape[0]:
         raise RuleError(
             f"{where} has an activity of shape {region.shape}, and {source.name}, its source, one of "

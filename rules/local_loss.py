@@ -23,7 +23,7 @@ from torch.nn import functional
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
-from altprop.rules.auxiliary import Auxiliary
+from altprop.rules.auxiliary import Auxiliary, need_fixed_units
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.feedback import BARE, shares_positions
 from altprop.rules.recipe import Recipe
@@ -116,6 +116,7 @@ def _output_of(region: Region, sources: Sequence[Region]) -> Region:
             f'local_loss: region "{region.name}" hears from no output region, so no target reaches it; use '
             'plan="direct".'
         )
+    need_fixed_units(f'local_loss: region "{region.name}"', output)
     shape = region.shape
     if shape[0] != output.error_shape[0] or not (
         len(output.error_shape) == 2 or (len(shape) == 3 and shares_positions(output.error_shape, shape))

@@ -7,6 +7,7 @@ on from there when it is run again.
 import contextlib
 import copy
 import functools
+import itertools
 import json
 import os
 import re
@@ -47,6 +48,9 @@ RULES = tuple(sorted(altprop.rules.available(), key=lambda rule: rule != "bp"))
 FAINT = 1e-12
 """Updates below this are rounding."""
 AMPLIFIED = (1e3, 1e6, 1e9, 1e12)
+STRONGER = (1.0, 3.0, 10.0, 100.0)
+"""What feedback matrices are multiplied with, to see whether an error fades on its way."""
+DRAWS = 4
 FAILS = "**fails**"
 
 
@@ -143,7 +147,9 @@ def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
     # With a callable loss the program is made when the target's form is known, at the first call.
     net.backward(case.inputs(BATCH), case.target(BATCH))
     if "forward" in net.graph.programs:
-        assert_same_forward(case, copy.deepcopy(net), case.model())
+        plain = case.model()
+        plain.load_state_dict(net.model.state_dict())  # the forward moves buffers, as those of a spectral norm
+        assert_same_forward(case, copy.deepcopy(net), plain)
     net.zero_grad(set_to_none=True)
     patched = mock.patch.multiple(torch.autograd, backward=forbidden, grad=forbidden)
     with patched, torch.no_grad(), mock.patch.object(torch.Tensor, "backward", forbidden):
@@ -166,16 +172,38 @@ def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
 
 
 def faint_alone(case: Case, rule: str, faint: Mapping[str, float]) -> bool:
-    """Whether updates that are as small as rounding are so because the error is: a stronger one reaches them."""
+    """Whether updates as small as rounding are so because the error is: a stronger one, or other matrices, reach them.
+
+    Where activations are bounded, as in a target `phi(h - beta d)`, a stronger loss alone cannot pass them; and an
+    inverse that ends in a flat part of its activation passes nothing on, whereas another draw of it does.
+    """
     net = compile_case(case, case.model(), rule)
-    reached: set[str] = set()
-    for factor in AMPLIFIED:
+    left = set(faint)
+    for factor, drawn in itertools.chain(
+        ((factor, None) for factor in AMPLIFIED), ((1.0, draw) for draw in itertools.product(range(DRAWS), STRONGER))
+    ):
+        if drawn:
+            redraw(net, *drawn)
         net.zero_grad(set_to_none=True)
         torch.manual_seed(SEED)
         (case.loss_of(case.call(net, case.inputs(BATCH)), case.target(BATCH)) * factor).backward()
         found = gradients(net.model)
-        reached |= {k for k, size in faint.items() if (grad := found[k]) is not None and float(grad.abs().max()) > size}
-    return reached == set(faint)
+        # A stronger loss has to be felt; with other matrices the update has to be more than rounding.
+        least = {key: max(FAINT, faint[key]) if drawn else faint[key] for key in left}
+        left -= {key for key in left if (grad := found[key]) is not None and float(grad.abs().max()) > least[key]}
+        if not left:
+            return True
+    return False
+
+
+def redraw(net: altprop.LocalNet, seed: int, strength: float) -> None:
+    """Draws feedback and auxiliary parameters anew, so that each keeps or multiplies the size of what it is given."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for matrix in net.feedback.values():
+            if matrix.is_floating_point():
+                normal = torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
+                matrix.copy_(normal * strength / max(1, matrix.shape[-1] if matrix.dim() else 1) ** 0.5)
 
 
 @functools.cache

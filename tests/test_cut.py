@@ -143,3 +143,26 @@ def test_examine_has_nothing_against_a_good_cut(name: str) -> None:
     report = altprop.examine(make(), (torch.zeros(shape),))
     assert report.ok
     assert "no good cut" not in str(report)
+
+
+class Root(nn.Module):
+    """A square root behind a layer and a softplus, as in pooling by power averages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        root = nn.functional.softplus(self.two(torch.tanh(self.one(x)))).sqrt()
+        scores: torch.Tensor = self.out(torch.tanh(root) + root.log())
+        return scores
+
+
+@pytest.mark.parametrize("rule", ["tp", "dtp", "lra_e"])
+def test_a_root_is_no_activation(rule: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Root(), (torch.randn(4, 5),)
+    assert [len(cut(model, inputs).region(name).phi) for name in ("one", "two")] == [1, 1]
+    net = altprop.compile(model, rule, example_inputs=inputs, loss="cross_entropy")
+    net.backward(inputs, torch.arange(4) % 3)
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())

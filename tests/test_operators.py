@@ -46,6 +46,18 @@ def test_dropout_between_recurrent_layers_is_kept() -> None:
     assert sum("dropout" in str(node.target) for node in graph.captured.graph.nodes) == 1
 
 
+@pytest.mark.parametrize("rule", ["ddtp", "local_loss"])
+def test_an_auxiliary_parameter_needs_a_fixed_number_of_units(rule: str) -> None:
+    inputs = (floats(4, 7).float(), torch.zeros(4, 5, dtype=torch.int64))
+    with pytest.raises(altprop.CompileError, match=f'{rule}: region "image.0" .* has units that depend on the batch'):
+        altprop.compile(Clip(), rule, example_inputs=inputs)
+    inputs = (floats(4, 7).float(), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(
+        altprop.CompileError, match=f'{rule}: region "net.0" hears from "net.2", a scalar, .* use a rule'
+    ):
+        altprop.compile(ScalarLoss(), rule, example_inputs=inputs, loss=lambda output, target: output)
+
+
 def test_units_that_depend_on_the_batch() -> None:
     inputs = (floats(4, 7).float(), torch.zeros(4, 5, dtype=torch.int64))
     with pytest.raises(altprop.CompileError, match="units that depend on the batch, so no matrix fits it"):

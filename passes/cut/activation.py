@@ -1,13 +1,15 @@
 """Finds the pre-activation, the activation and the activity of a group of nodes.
 
 The activation is the last elementwise non-linearity that all of the group's parameters pass through on their
-way out. It may be several operators (`x * sigmoid(x)`), as long as they read one value. Without one, the activity
-is the last value that all parameters pass through, and the activation is the identity.
+way out. It may be several operators (`x * sigmoid(x)`), as long as they read one value. A root or a logarithm is none,
+as a target or an inverse may ask for its value at a negative number. Without one, the activity is the last value that
+all parameters pass through, and the activation is the identity.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
@@ -20,6 +22,7 @@ from altprop.passes.cut.operators import (
     is_nonlinear,
     short_name,
 )
+from altprop.passes.derive.interpret import run_nodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,8 @@ def find_activation(
     for node in reversed(gates):
         if is_nonlinear(node) or _multiplies(node):
             phi = _single_source(node, set(nodes))
-            if phi is not None and phi[0] in gates and _tells_samples_apart(node, gates, batch):
+            taken = phi is not None and phi[0] in gates and _tells_samples_apart(node, gates, batch)
+            if phi is not None and taken and _is_finite(*phi):
                 return Activation(phi[0], phi[1], node)
     activity = _plain_activity(gates, nodes, set(outputs), batch)
     return Activation(activity, (), activity)
@@ -63,6 +67,19 @@ def is_flat(captured: CapturedGraph, region: Region) -> bool:
 
 
 _FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside")
+
+
+_PROBES = (-3.0, -1.0, -0.3, 0.3, 1.0, 3.0)
+
+
+def _is_finite(source: fx.Node, phi: Sequence[fx.Node]) -> bool:
+    """Whether the operators make finite numbers of negative ones as of positive ones."""
+    value = source.meta["val"]
+    probes = torch.tensor(_PROBES, dtype=value.dtype).view(-1, *[1] * (value.dim() - 1))
+    try:
+        return bool(run_nodes(phi, {source: probes})[phi[-1]].isfinite().all())
+    except (RuntimeError, TypeError):
+        return True  # it holds the sizes of the example
 
 
 def _multiplies(node: fx.Node) -> bool:
