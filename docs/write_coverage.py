@@ -23,10 +23,12 @@ parameters are. Under every other rule, *yes* means: the forward has the model's
 moves each parameter that autograd would move; and a batch of another size runs.
 
 *frozen in part*: by its plan the rule trains some regions alone, and `net.explain()` says which. *fades in k of n*: on
-the way down a deep chain the error shrinks until k of the n parameters move by less than rounding; a stronger error
-reaches them. A number points to the sentence of a refusal under the tables. *not run*: no outcome is kept yet.
+the way down a deep chain the error shrinks, or a flat part of an activation ends it, until k of the n parameters move
+by less than rounding; a stronger error, or feedback drawn anew or made stronger, reaches them. A number points to the
+sentence of a refusal under the tables.{not_run}
 
-Cells that have run, by version of torch: {versions}.
+Cells by the version of torch that they ran under: {versions}. A cell is not run again when the code changes, unless it
+had failed or its line is removed.
 """
 
 
@@ -49,7 +51,9 @@ def table(records: dict[str, dict[str, Any]], headings: dict[str, list[str]], ru
         return f"({notes.index(note) + 1})"
 
     count = Counter(record["torch"].partition("+")[0] for record in records.values())
-    lines = [HEAD.format(versions=", ".join(f"{number} under {version}" for version, number in sorted(count.items())))]
+    versions = ", ".join(f"{number} under {version}" for version, number in sorted(count.items()))
+    missing = any(f"{name} {rule}" not in records for names in headings.values() for name in names for rule in rules)
+    lines = [HEAD.format(versions=versions, not_run=" *not run*: no outcome is kept yet." if missing else "")]
     for heading, names in headings.items():
         lines += [f"## {heading}", "", f"| model | {' | '.join(rules)} |", f"|{'---|' * (len(rules) + 1)}"]
         lines += [f"| {name} | {' | '.join(cell(name, rule) for rule in rules)} |" for name in names]

@@ -107,6 +107,33 @@ def test_two_towers_have_one_batch() -> None:
     assert {region.shape[0] for region in graph.regions} == {"N"}
 
 
+class Memory(nn.Module):
+    """Returns what its encoder has made beside the scores that are made from it, as encoder-decoder models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        memory = torch.tanh(self.two(torch.tanh(self.one(x))))
+        return self.three(memory), memory
+
+
+@pytest.mark.parametrize("rule", ["lra_e", "dfa"])
+def test_an_output_that_the_loss_does_not_read_silences_no_region(rule: str) -> None:
+    inputs = (torch.randn(4, 5),)
+    model = Memory()
+    net = altprop.compile(model, rule, example_inputs=inputs, loss=lambda out, target: out[0].square().mean())
+    if rule == "lra_e":
+        with pytest.raises(
+            altprop.CompileError, match=r'"one" hears from "two" alone, .* which the loss does not read'
+        ):
+            net.backward(inputs, torch.zeros(4))
+        return
+    net.backward(inputs, torch.zeros(4))
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
 def test_the_error_of_what_the_loss_reads_is_sent() -> None:
     """What is made from other returned values stands first; a loss that reads another alone is refused."""
     graph = cut(Towers(), TWO)

@@ -53,16 +53,37 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
 
 
 def _refuse_silence(builder: FlatBuilder, silent: set[str]) -> None:
-    """Refuses a region that sends the error of an output that the loss does not read, and has another that it does."""
-    for c in builder.source.connections:
+    """Refuses a region that would send the error of an output that the loss does not read, in place of another error.
+
+    The other is that of an output that the loss reads, or the error that the region itself hears of; a region of which
+    nothing is asked may send its nothing, as autograd does.
+    """
+    connections = builder.source.connections
+    deaf: dict[str, str] = {}
+    for c in connections:
         source = builder.source.region(c.source)
         floating = [name for name in source.model_outputs if _floating(builder.captured, name)]
-        if c.feedback.kind in DIRECT and floating and floating[0] in silent and set(floating) - silent:
+        if not (c.feedback.kind in DIRECT and floating and floating[0] in silent):
+            continue
+        if set(floating) - silent:
             raise CompileError(
                 f'region "{source.name}" returns {len(floating)} values, and would send the error of {floating[0]}, '
-                "which the loss does not read: have the model return what the loss reads alone, or use a rule that "
-                "follows the forward's edges, such as fa."
+                f"{_REMEDY}"
             )
+        if any(other.target == c.source for other in connections):
+            deaf[c.target] = c.source
+    for target, source_name in deaf.items():
+        if {c.source for c in connections if c.target == target} == {source_name}:
+            raise CompileError(
+                f'region "{target}" hears from "{source_name}" alone, which would send the error of what the model '
+                f"returns of it, {_REMEDY}"
+            )
+
+
+_REMEDY = (
+    "which the loss does not read: have the model return what the loss reads alone, or use a rule that follows the "
+    "forward's edges, such as fa."
+)
 
 
 def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[Any], spec: Any) -> fx.GraphModule:
