@@ -27,8 +27,8 @@ the way down a deep chain the error shrinks, or a flat part of an activation end
 by less than rounding; a stronger error, or feedback drawn anew or made stronger, reaches them. A number points to the
 sentence of a refusal under the tables.{not_run}
 
-Cells by the version of torch that they ran under: {versions}. A cell is not run again when the code changes, unless it
-had failed or its line is removed.
+Cells by the version of torch that they ran under: {versions}.
+A cell is not run again when the code changes, unless it had failed or its line is removed.
 """
 
 
