@@ -14,7 +14,7 @@ import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,26 @@ WORK = {
 }
 
 
-def torch_step(parts: Sequence[nn.Module], cut: int, x: Tensor, y: Tensor, microbatches: int) -> Step:
+class Turn(nn.Module):
+    """Turns the dimensions, so that images that lie channels last can be sent: gloo takes contiguous tensors alone."""
+
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Without a copy, and its gradient too."""
+        return x.permute(self.order)
+
+
+def torch_step(work: Work, x: Tensor, y: Tensor, microbatches: int) -> Step:
     """One step of torch's 1F1B pipeline with backpropagation."""
     rank = dist.get_rank()
-    mine = nn.Sequential(*(parts[:cut] if rank == 0 else parts[cut:]))
+    parts = [part for _, part in work.build()[1]]
+    first, second = parts[: work.cut], parts[work.cut :]
+    if work.layout is torch.channels_last:
+        first, second = [*first, Turn(0, 2, 3, 1)], [Turn(0, 3, 1, 2), *second]
+    mine = nn.Sequential(*(first if rank == 0 else second))
     stage = PipelineStage(mine, rank, 2, torch.device("cpu"))
     schedule = Schedule1F1B(stage, n_microbatches=microbatches, loss_fn=functional.cross_entropy)
     optimizer = torch.optim.SGD(mine.parameters(), lr=0.01, momentum=0.9)
@@ -217,7 +233,7 @@ def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, An
     """Times all candidates of one model in turns, and in the same turns the tasks and the link."""
     work = WORK[name]
     x, y = work.batch()
-    plain = torch_step([part for _, part in work.build()[1]], work.cut, x, y, microbatches)
+    plain = torch_step(work, x, y, microbatches)
     ours = {rule: Ours(work, rule, x, y, microbatches) for rule in RULES}
     for step in (plain, *(one.step for one in ours.values())):
         timed(step, 3)
