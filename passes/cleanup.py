@@ -74,7 +74,7 @@ class Cleanup(Pass):
         if self.kernels and name != "forward" and onednn_pays():
             count += choose_kernels(graph, opaque=self.opaque)
         if self.fuse and name.startswith(_MOVES):
-            count += fuse_updates(graph)
+            count += fuse_updates(graph) + merge_twins(graph)
         count += simplify(graph) + separate_results(graph)
         if self.reuse:
             # Late, since merging twins would undo it.

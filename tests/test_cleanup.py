@@ -143,6 +143,25 @@ def test_direct_projections_are_one_product() -> None:
         assert product.target is aten.mm.default
 
 
+def test_wide_messages_are_made_where_they_are_used() -> None:
+    """On a processor; they would leave its cache, and come back with gaps between rows."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(40, 40) for _ in range(3)), torch.nn.Linear(40, 3))
+    optimizer = altprop.optim.SGD(lr=0.1)
+    net = altprop.compile(model, rule="dfa", example_inputs=(torch.randn(4, 40),), optimizer=optimizer)
+    step = net.graph.programs["step"]
+    assert not targets(step, "aten.cat", "aten.split")
+    assert sum(str(arg).startswith("feedback") for node in targets(step, "aten.mm.") for arg in node.args) == 3
+
+
+def test_a_bias_runs_into_its_buffer_in_one_operator() -> None:
+    net = compile_case("mlp_tanh", "dfa")
+    fused = targets(net.graph.programs["step"], "addmv_.")
+    assert len(fused) == 3
+    assert {node.kwargs["beta"] for node in fused} == {0.9}
+    assert len(targets(net.graph.programs["step"], "new_ones")) == 1
+    assert not targets(net.graph.programs["step"], "aten.sum")
+
+
 def test_a_momentum_update_is_one_operator() -> None:
     net = compile_case("mlp_tanh", "dfa")
     step = Cleanup(kernels=False)(net.history["add_optimizer"]).graph.programs["step"]

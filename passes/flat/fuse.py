@@ -1,6 +1,7 @@
 """Fuses the optimizer with the products that feed it: an update runs into its buffer in one operator.
 
 m <- mul_(m, momentum);  m <- add_(m, (a b) s)     becomes     m <- addmm_(m, a, b, beta=momentum, alpha=s)
+m <- mul_(m, momentum);  m <- add_(m, sum(d, 0) s)   becomes     m <- addmv_(m, d^T, 1, beta=momentum, alpha=s)
 m <- add_(m, g s)                                  becomes     m <- add_(m, g, alpha=s)
 """
 
@@ -19,7 +20,7 @@ def fuse_updates(graph: fx.Graph) -> int:
     count = 0
     for node in list(graph.nodes):
         if node.target is aten.add_.Tensor:
-            count += _fuse_scale(graph, node) + _fuse_product(graph, node)
+            count += _fuse_scale(graph, node) + (_fuse_product(graph, node) or _fuse_sum(graph, node))
     prune(graph)
     return count
 
@@ -49,14 +50,55 @@ def _fuse_product(graph: fx.Graph, node: fx.Node) -> int:
     if not _alone(product, aten.mm.default) or not isinstance(buffer, fx.Node):
         return 0
     assert isinstance(product, fx.Node)
+    return _into_buffer(graph, node, aten.addmm_.default, product.args)
+
+
+def _fuse_sum(graph: fx.Graph, node: fx.Node) -> int:
+    """Of a bias: a sum over samples is a product with ones, and products run into their buffers."""
+    summed = node.args[1]
+    while _alone(summed, aten.view.default):
+        summed = summed.args[0]  # type: ignore[union-attr]
+    if not _alone(summed, aten.sum.dim_IntList) or node.meta["val"].dim() != 1:
+        return 0
+    assert isinstance(summed, fx.Node)
+    source, dims = summed.args[:2]
+    assert isinstance(source, fx.Node)
+    value = source.meta.get("val")
+    if dims != [0] or value is None or value.dim() != 2 or value.dtype != node.meta["val"].dtype or summed.kwargs:
+        return 0
+    with graph.inserting_before(node):
+        ones = _ones(graph, source)
+        turned = graph.call_function(aten.t.default, (source,))
+    turned.meta["val"] = value.t()
+    return _into_buffer(graph, node, aten.addmv_.default, (turned, ones))
+
+
+def _ones(graph: fx.Graph, source: fx.Node) -> fx.Node:
+    """A one for each sample of `source`, made once in a graph."""
+    value = source.meta["val"]
+    for node in graph.nodes:
+        if node.target is aten.new_ones.default:
+            known = node.meta["val"]
+            if known.shape == value.shape[:1] and (known.dtype, known.device) == (value.dtype, value.device):
+                return node
+    size: Any = value.shape[0]
+    if not isinstance(size, int):
+        size = graph.call_function(aten.sym_size.int, (source, 0))
+        size.meta["val"] = value.shape[0]
+    ones = graph.call_function(aten.new_ones.default, (source, [size]))
+    ones.meta["val"] = value.new_ones(value.shape[:1])
+    return ones
+
+
+def _into_buffer(graph: fx.Graph, node: fx.Node, target: Any, factors: tuple[Any, ...]) -> int:
+    """Replaces an addition of a product, and the decay of the buffer before it, by one operator."""
+    buffer: Any = node.args[0]
     beta: Any = 1
     decay: fx.Node | None = None
     if _alone(buffer, aten.mul_.Tensor) and not isinstance(buffer.args[1], fx.Node):
         decay, buffer, beta = buffer, buffer.args[0], buffer.args[1]
     with graph.inserting_before(node):
-        fused = graph.call_function(
-            aten.addmm_.default, (buffer, *product.args), {"beta": beta, "alpha": node.kwargs.get("alpha", 1)}
-        )
+        fused = graph.call_function(target, (buffer, *factors), {"beta": beta, "alpha": node.kwargs.get("alpha", 1)})
     fused.meta = dict(node.meta)
     node.replace_all_uses_with(fused)
     graph.erase_node(node)

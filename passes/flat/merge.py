@@ -13,7 +13,8 @@ from altprop.passes.flat.masks import mask_place
 aten = torch.ops.aten
 
 _RANDOM = ("dropout", "bernoulli", "rand", "multinomial", "normal", "rrelu")
-_PROJECTION_LIMIT = 2**19
+# Columns that a message may have on average for its projection to be joined with others.
+_WIDEST = {"cpu": 32, "gpu": 1024}
 
 
 def merge_twins(graph: fx.Graph) -> int:
@@ -60,7 +61,8 @@ def merge_projections(graph: fx.Graph) -> int:
     """Joins products of one small error with several feedback matrices into one product.
 
     `e B_1, e B_2, ...` becomes `e [B_1 B_2 ...]`, of which each region reads its columns. It pays while the messages
-    are small; large ones are better made where they are used.
+    are so small that starting an operator is what costs; larger ones are better made where they are used, since they
+    are in the cache then and have no gaps between rows.
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
     groups: dict[tuple[fx.Node, Any], list[fx.Node]] = {}
@@ -77,8 +79,9 @@ def _is_feedback(node: Any) -> bool:
 
 
 def _pays(nodes: list[fx.Node]) -> bool:
-    columns = sum(int(node.meta["val"].shape[1]) for node in nodes)
-    return len(nodes) > 1 and columns * 128 <= _PROJECTION_LIMIT
+    values = [node.meta["val"] for node in nodes]
+    widest = _WIDEST["cpu" if values[0].device.type == "cpu" else "gpu"]
+    return len(nodes) > 1 and sum(int(value.shape[1]) for value in values) <= widest * len(nodes)
 
 
 def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> int:
