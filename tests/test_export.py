@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import altprop
+from altprop.compiler.export import check, onnx_file
 from altprop.compiler.export.decompose import OWN
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.ir.errors import CompileError, ExportError
@@ -272,6 +273,55 @@ def test_a_wrong_operator_stops_the_export_and_names_its_region(
     with pytest.raises(ExportError, match=r'the first to differ is region "0", operator aten.tanh.default'):
         compiled("mlp").export(tmp_path / "step.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_wrong_forward_names_its_operator_wherever_its_weights_are(
+    apart: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TRANSLATORS, aten.tanh.default, lambda e, node, x: e.op("Sigmoid", e.value(x)))
+    with pytest.raises(ExportError, match=r"operator aten\.tanh\.default"):
+        compiled("mlp").export(tmp_path / "forward.onnx", what="forward", external_data=apart)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_over_the_limit_of_a_message_go_beside_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The limit is 2 GB; the weights here have under a hundred numbers, and begin at pages of the file."""
+    monkeypatch.setattr(onnx_file, "MESSAGE_LIMIT", 64)
+    net = compiled("mlp")
+    path = net.export(tmp_path / "forward.onnx", what="forward")
+    data = path.with_name("forward.onnx.data").read_bytes()
+    model = onnx.load_model(path, load_external_data=False)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
+    assert set(tensors) == set(dict(net.model.named_parameters()))
+    for name, tensor in tensors.items():
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        assert not tensor.raw_data
+        assert int(place["offset"]) % 4096 == 0
+        stored = np.frombuffer(data, np.float32, int(place["length"]) // 4, int(place["offset"]))
+        np.testing.assert_array_equal(stored, net.model.get_parameter(name).detach().numpy().ravel())
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "gap"),
+    [
+        ([1.0, np.nan], [1.0, np.nan], 0.0),
+        ([1.0, 2.0], [1.0, np.nan], np.inf),
+        ([1.0, np.inf], [1.0, np.inf], 0.0),
+        ([1.0, np.inf], [1.0, 2.0], np.inf),
+        ([1.0, 4.0], [1.5, 4.0], 0.125),  # relative to the largest
+        ([0.5, 0.0, 0.0], [0.5, 0.0, 0.25], 0.25),
+        ([0.0, 0.0, 8.0], [0.0, 1.0, 8.0], 0.125),
+        ([], [], 0.0),
+    ],
+)
+def test_differences_are_found_block_by_block(
+    expected: list[float], actual: list[float], gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "BLOCK", 2)
+    assert check.difference(torch.tensor(expected), np.array(actual, np.float32)) == gap
 
 
 def test_a_wrong_decomposition_stops_the_export_and_names_its_region(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import helper
 from torch import fx
 
 from altprop.compiler.export.contract import HELD
@@ -28,6 +29,8 @@ BATCHES = (3, 5)
 # A value next to the kink of a ReLU may be rounded to its other side: another draw decides. A wrong operator is wrong
 # in all of them.
 DRAWS = 3
+# Numbers that are compared at once: in double precision, and several times over.
+BLOCK = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,12 +170,18 @@ def difference(expected: torch.Tensor, actual: np.ndarray) -> float:
         return float("inf")
     if not one.size:
         return 0.0
-    first, second = one.astype(np.float64), actual.astype(np.float64)
-    same = (first == second) | (np.isnan(first) & np.isnan(second))
-    gaps = np.where(same, 0.0, np.abs(first - second))
-    finite = np.abs(first[np.isfinite(first)])
-    gap = float(gaps.max()) / max(1.0, float(finite.max()) if finite.size else 1.0)
-    return gap if np.isfinite(gap) else float("inf")
+    gap = largest = 0.0
+    firsts, seconds = one.reshape(-1), actual.reshape(-1)
+    for start in range(0, firsts.size, BLOCK):
+        first, second = (values[start : start + BLOCK].astype(np.float64) for values in (firsts, seconds))
+        other = (first != second) & ~(np.isnan(first) & np.isnan(second))
+        gaps = np.subtract(first, second, where=other, out=np.zeros_like(first))
+        found = float(np.abs(gaps).max())  # of a NaN and a number, a NaN
+        if not np.isfinite(found):
+            return float("inf")
+        gap = max(gap, found)
+        largest = max(largest, float(np.abs(first, where=np.isfinite(first), out=np.zeros_like(first)).max()))
+    return gap / max(1.0, largest)
 
 
 def random_inputs(subject: Subject, programs: Sequence[Program], batch: int, seed: int = 0) -> dict[Slot, torch.Tensor]:
@@ -267,12 +276,20 @@ def _first_different(made: Translated, given: Mapping[Slot, torch.Tensor]) -> st
     watched = {node: name for node, name in made.values.items() if node.op == "call_function" and name not in known}
     for name, node in {name: node for node, name in watched.items()}.items():
         model.graph.output.append(value_info(name, node.meta["val"]))
+    # A model that is no file has no file beside it.
+    del model.graph.initializer[:]
+    for tensor in made.model.graph.initializer:
+        if tensor.name in made.apart:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            model.graph.initializer.append(tensor)
     try:
         session = load(model.SerializeToString())
     except ExportError:
         return None
     wanted = {item.name for item in session.get_inputs()}
     feeds = {made.inputs[s]: v.numpy() for s, v in given.items() if made.inputs.get(s) in wanted}
+    feeds |= {name: value.numpy() for name, value in made.apart.items() if name in wanted}
     names = list(dict.fromkeys(watched.values()))
     actual = dict(zip(names, session.run(names, feeds), strict=True))
     runner = fx.Interpreter(made.program.graph, garbage_collect_values=False)

@@ -72,12 +72,14 @@ class Emitter:
     Attributes:
         nodes: the operators, in order.
         constants: initializers by name.
+        apart: the tensors of those initializers that say what they are and hold no data.
         names: the ONNX name of each fx node that has one value.
         block: channels in a block of a convolution's layout; 0 for plain convolutions.
     """
 
     nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = dataclasses.field(default_factory=dict)
+    apart: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     names: dict[fx.Node, Any] = dataclasses.field(default_factory=dict)
     site: str = ""
     block: int = 0

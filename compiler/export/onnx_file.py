@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +21,7 @@ from altprop.ir.program import Program, Slot
 
 # What one protobuf message may hold, less some room for the graph itself.
 MESSAGE_LIMIT = 2**31 - 2**24
+PAGE = 4096  # a reader may map tensors into memory that begin at a page
 INITIAL = (".npz", ".safetensors")
 
 
@@ -42,7 +42,7 @@ def write_program(
         path: the file.
         what: what the contract calls it.
         initial: suffix of the file with the initial state, ".npz", ".safetensors", or "" for none.
-        external_data: whether tensors inside go into a file beside it; None for those over 2 GB.
+        external_data: whether the tensors that the caller fixes go into a file beside it; None if they have over 2 GB.
         fixed: inputs whose values go into the file.
 
     Raises:
@@ -50,7 +50,10 @@ def write_program(
     """
     optimizer = subject.optimizer if original.name == "step" else None
     pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
-    made = translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, fixed))
+    constants = constants_of(subject, pure, fixed)
+    if external_data is None:
+        external_data = sum(value.nbytes for value in constants.values()) > MESSAGE_LIMIT
+    made = translate(pure, input_names(pure), output_names(pure), constants, apart=external_data)
     contract = describe(subject, pure, what)
     state = initial_state(subject, pure) if initial else {}
     if initial:
@@ -59,7 +62,7 @@ def write_program(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / path.name
         annotate(made.model, metadata(subject, contract))
-        save(made.model, draft, external_data)
+        save(made, draft)
         check = verify(subject, original, made, draft)
         contract["checked"] = {"batches": list(check.batches), "difference": check.difference}
         draft.with_suffix(".json").write_text(json.dumps(contract, indent=1) + "\n", "utf-8")
@@ -85,26 +88,32 @@ def annotate(model: onnx.ModelProto, texts: Mapping[str, str]) -> None:
         entry.key, entry.value = key, text
 
 
-def save(model: onnx.ModelProto, path: Path, external_data: bool | None = None) -> None:
-    """Writes a model, with its tensors beside it where they are too large for one message.
+def save(made: Translated, path: Path) -> None:
+    """Writes a model, and beside it the tensors that stayed apart.
 
     Raises:
         ExportError: the checker refuses it.
     """
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    apart = size > MESSAGE_LIMIT if external_data is None else external_data
-    options: dict[str, Any] = {}
-    if apart:
-        options = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 128}
-        copied = onnx.ModelProto()
-        copied.CopyFrom(model)
-        model = copied
-    onnx.save_model(model, str(path), **options)
+    if made.apart:
+        _write_apart(made, path.with_name(f"{path.name}.data"))
+    onnx.save_model(made.model, str(path))
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"the ONNX checker refuses the file: {reason}") from error
+
+
+def _write_apart(made: Translated, path: Path) -> None:
+    """Writes tensors one behind another, each from a page's beginning, and their places into the model."""
+    places = {tensor.name: tensor for tensor in made.model.graph.initializer}
+    with path.open("wb") as file:
+        for name, value in made.apart.items():
+            file.seek(-file.tell() % PAGE, os.SEEK_CUR)
+            entries = {"location": path.name, "offset": str(file.tell()), "length": str(value.nbytes)}
+            value.numpy().tofile(file)
+            for key, text in entries.items():
+                places[name].external_data.add(key=key, value=text)
 
 
 def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:

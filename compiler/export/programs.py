@@ -81,7 +81,7 @@ def _write(
     made = translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None))
     contract = describe(subject, pure, "program")
     annotate(made.model, metadata(subject, contract))
-    save(made.model, path)
+    save(made, path)
     check = verify(subject, program, made, path, batches=(1,))
     sent = [(task.region, task.peer) for task in segment.tasks if task.kind == "SEND"]
     entry = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import fx
 
-from altprop.compiler.export.emitter import IR_VERSION, Emitter, type_of, value_info
+from altprop.compiler.export.emitter import IR_VERSION, Emitter, onnx_type, type_of, value_info
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.retrace import placeholders, region_of
@@ -34,6 +34,7 @@ class Translated:
         inputs: name of each input by its slot.
         outputs: name of each output by its slot.
         values: the ONNX name of each fx node that has one tensor, in order; what a check compares.
+        apart: by name, the tensors of initializers that hold no data, since a file beside the model is to hold them.
     """
 
     model: onnx.ModelProto
@@ -41,6 +42,7 @@ class Translated:
     inputs: Mapping[Slot, str]
     outputs: Mapping[Slot, str]
     values: Mapping[fx.Node, str]
+    apart: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
 
 def translate(
@@ -49,6 +51,8 @@ def translate(
     outputs: Mapping[Slot, str],
     constants: Mapping[Slot, torch.Tensor] | None = None,
     block: int = 0,
+    *,
+    apart: bool = False,
 ) -> Translated:
     """Writes a pure program in ONNX.
 
@@ -58,6 +62,7 @@ def translate(
         outputs: the name of each output.
         constants: inputs whose value goes into the file instead.
         block: for a session in this process, channels in a block of convolutions; 0 for plain ONNX.
+        apart: whether the constants stay out of the model, which is one protobuf message and holds 2 GB at most.
 
     Raises:
         ExportError: an operator cannot be written; names it and its region.
@@ -68,7 +73,7 @@ def translate(
     for slot, node in zip(program.inputs, placeholders(program), strict=True):
         emitter.names[node] = inputs[slot]
         if slot in given:
-            add_initializer(emitter, inputs[slot], given[slot])
+            add_initializer(emitter, inputs[slot], given[slot], apart=apart)
         else:
             heads.append(value_info(inputs[slot], node.meta["val"]))
     for node in program.graph.graph.nodes:
@@ -82,17 +87,24 @@ def translate(
     model = helper.make_model(graph, opset_imports=opsets(emitter), ir_version=IR_VERSION, producer_name="altprop")
     here = {name for node in nodes for name in node.output} | {*inputs.values(), *emitter.constants}
     values = {node: name for node, name in emitter.names.items() if name in here and _is_tensor(node)}
-    return Translated(model, program, dict(inputs), dict(outputs), values)
+    held = {name: value for name, value in emitter.apart.items() if name in emitter.constants}
+    return Translated(model, program, dict(inputs), dict(outputs), values, held)
 
 
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
 
-def add_initializer(emitter: Emitter, name: str, value: torch.Tensor) -> None:
-    """Puts a tensor into the file under its own name."""
-    array = value.detach().cpu().contiguous().numpy()
-    emitter.constants[name] = onnx.numpy_helper.from_array(array, name)
+def add_initializer(emitter: Emitter, name: str, value: torch.Tensor, *, apart: bool) -> None:
+    """Puts a tensor into the model under its own name, or what there is to say of one that stays apart."""
+    value = value.detach().cpu().contiguous()
+    if not apart:
+        emitter.constants[name] = onnx.numpy_helper.from_array(value.numpy(), name)
+        return
+    emitter.constants[name] = TensorProto(
+        name=name, dims=value.shape, data_type=onnx_type(value.dtype), data_location=TensorProto.EXTERNAL
+    )
+    emitter.apart[name] = value
 
 
 def write(emitter: Emitter, node: fx.Node) -> Any:
