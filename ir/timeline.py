@@ -1,6 +1,7 @@
 """A schedule on a clock: when each task runs and each transfer is under way, as predicted or as measured."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -112,15 +113,20 @@ class Timeline:
             label = {"name": f"device {device} ({name})"}
             found.append({"ph": "M", "pid": 0, "tid": device, "name": "thread_name", "args": label})
         found += [_slice(e.device, e.label, e.kind, e.start, e.end) for e in self.events]
-        first = len(self.devices)
-        pairs = sorted({(t.source, t.target) for t in self.transfers})
-        for index, (source, target) in enumerate(pairs):
-            label = {"name": f"link {source} -> {target}"}
-            found.append({"ph": "M", "pid": 0, "tid": first + index, "name": "thread_name", "args": label})
-        for t in self.transfers:
-            track = first + pairs.index((t.source, t.target))
-            found.append({**_slice(track, t.value, "transfer", t.start, t.end), "args": {"bytes": t.bytes}})
+        for track, (lane, transfers) in enumerate(self._lanes().items(), start=len(self.devices)):
+            found.append({"ph": "M", "pid": 0, "tid": track, "name": "thread_name", "args": {"name": lane}})
+            for t in transfers:
+                found.append({**_slice(track, t.value, "transfer", t.start, t.end), "args": {"bytes": t.bytes}})
         return found
+
+    def _lanes(self) -> dict[str, list[Transfer]]:
+        """Transfers by link; one that starts while another is in flight has a lane of its own."""
+        lanes: dict[str, list[Transfer]] = {}
+        for t in sorted(self.transfers, key=lambda t: (t.source, t.target, t.start)):
+            names = (f"link {t.source} -> {t.target}{f' ({n})' if n > 1 else ''}" for n in itertools.count(1))
+            free = (name for name in names if name not in lanes or lanes[name][-1].end <= t.start)
+            lanes.setdefault(next(free), []).append(t)
+        return lanes
 
     def draw(self, path: str | Path) -> Path:
         """Draws a Gantt chart; the suffix chooses svg, png or pdf. Returns the path.
@@ -148,7 +154,9 @@ class Timeline:
 
 
 def _slice(track: int, label: str, category: str, start: float, end: float) -> dict[str, Any]:
-    times = {"ts": round(start * 1e6, 3), "dur": round((end - start) * 1e6, 3)}
+    # Viewers count whole nanoseconds and drop a slice that begins before the last one on its track has ended.
+    first, last = round(start * 1e9), round(end * 1e9)
+    times = {"ts": first / 1e3, "dur": (last - first) / 1e3}
     return {"ph": "X", "pid": 0, "tid": track, "name": label, "cat": category, **times}
 
 

@@ -216,6 +216,21 @@ def test_perfetto_trace(tmp_path: Path) -> None:
     assert names >= {"device 0 (cpu)", "device 1 (cpu)", "link 0 -> 1", "link 1 -> 0"}
 
 
+def test_slices_of_a_track_do_not_overlap(tmp_path: Path) -> None:
+    """By a nanosecond is enough: Perfetto's importer drops them."""
+    machine = Machine(flops=1.7e9, bandwidth=0.3e9, overhead=1.37e-6, link_latency=1e-4)
+    schedule = net_of("mlp", "reclra").schedule(devices=2, microbatches=4, batch=8, machine=machine)
+    trace = json.loads(schedule.to_perfetto(tmp_path / "trace.json").read_text())
+    tracks: dict[int, list[tuple[int, int]]] = {}
+    for event in trace["traceEvents"]:
+        if event["ph"] == "X":
+            start = round(event["ts"] * 1e3)
+            tracks.setdefault(event["tid"], []).append((start, start + round(event["dur"] * 1e3)))
+    assert len(tracks) > 4, "messages of a link are in flight together"
+    for times in tracks.values():
+        assert all(one[1] <= other[0] for one, other in pairwise(sorted(times)))
+
+
 def test_chart(tmp_path: Path) -> None:
     path = schedule_of("mlp", "dfa", 2).draw(tmp_path / "chart.svg")
     assert "milliseconds" in path.read_text()
