@@ -38,7 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     CONTROL: {"lr": 0.01},
     # The output averages every channel over space, so the true gradient is one value a channel, up to the activation.
     **{name: {"rule": f"{name}(kind='channel')"} for name in ("dfa", "dkp")},
-    **{name: {"rule": f"{name}(kind='channel')", "lr": 0.01} for name in ("sdfa", "drtp")},
+    "sdfa": {"rule": "sdfa(kind='channel')", "lr": 0.01},
+    # With a target at every layer it ends where its control does; with one a block, and exact gradients inside, above.
+    "drtp": {"rule": "drtp(kind='channel')", "regions": "block", "lr": 2e-3},
     "reclra": {"rule": "reclra(kind='channel')", "lr": 3e-3, "lr_schedule": "cosine"},
     # At a beta of 0.1 errors fade from layer to layer, and of twenty layers the first would get none that counts; error
     # synapses of the weights' own shape learn what a convolution does, where those by position see its middle alone.
