@@ -30,6 +30,7 @@ def table(runs: dict[str, Any]) -> str:
             continue
         epochs = ", ".join(f"{accuracy:.1f}" for accuracy in run["validation"])
         words = ", ".join(f"{key}={kept[key]:g}" for key in ("lr", "feedback_lr", "weight_decay") if key in kept)
+        words += ", one signal a block" if kept.get("regions") == "block" else ""
         lines.append(f"| {name} | {kept['optimizer']}, {words} | {epochs} | {run['test']:.1f} | {own} |")
     rules = {run["settings"]["rule"]: run for run in trained.values() if "control" in run}
     behind = [rule for rule, run in rules.items() if run["test"] <= trained[run["control"]]["test"]]
