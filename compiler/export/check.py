@@ -277,12 +277,9 @@ def _first_different(made: Translated, given: Mapping[Slot, torch.Tensor]) -> st
     for name, node in {name: node for node, name in watched.items()}.items():
         model.graph.output.append(value_info(name, node.meta["val"]))
     # A model that is no file has no file beside it.
-    del model.graph.initializer[:]
-    for tensor in made.model.graph.initializer:
-        if tensor.name in made.apart:
-            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        else:
-            model.graph.initializer.append(tensor)
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in made.apart]:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        model.graph.initializer.remove(tensor)
     try:
         session = load(model.SerializeToString())
     except ExportError:

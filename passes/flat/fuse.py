@@ -1,8 +1,8 @@
 """Fuses the optimizer with the products that feed it: an update runs into its buffer in one operator.
 
-m <- mul_(m, momentum);  m <- add_(m, (a b) s)     becomes     m <- addmm_(m, a, b, beta=momentum, alpha=s)
-m <- mul_(m, momentum);  m <- add_(m, sum(d, 0) s)   becomes     m <- addmv_(m, d^T, 1, beta=momentum, alpha=s)
-m <- add_(m, g s)                                  becomes     m <- add_(m, g, alpha=s)
+m <- mul_(m, momentum);  m <- add_(m, (a b) s)      becomes     m <- addmm_(m, a, b, beta=momentum, alpha=s)
+m <- mul_(m, momentum);  m <- add_(m, sum(d, 0) s)  becomes     m <- addmv_(m, d^T, 1, beta=momentum, alpha=s)
+m <- add_(m, g s)                                   becomes     m <- add_(m, g, alpha=s)
 """
 
 from typing import Any
@@ -18,9 +18,10 @@ aten = torch.ops.aten
 def fuse_updates(graph: fx.Graph) -> int:
     """Fuses scales and products into the in-place additions that alone read them. Returns how many."""
     count = 0
+    ones: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
         if node.target is aten.add_.Tensor:
-            count += _fuse_scale(graph, node) + (_fuse_product(graph, node) or _fuse_sum(graph, node))
+            count += _fuse_scale(graph, node) + (_fuse_product(graph, node) or _fuse_sum(graph, node, ones))
     prune(graph)
     return count
 
@@ -53,7 +54,7 @@ def _fuse_product(graph: fx.Graph, node: fx.Node) -> int:
     return _into_buffer(graph, node, aten.addmm_.default, product.args)
 
 
-def _fuse_sum(graph: fx.Graph, node: fx.Node) -> int:
+def _fuse_sum(graph: fx.Graph, node: fx.Node, known: dict[Any, fx.Node]) -> int:
     """Of a bias: a sum over samples is a product with ones, and products run into their buffers."""
     summed = node.args[1]
     while _alone(summed, aten.view.default):
@@ -67,20 +68,17 @@ def _fuse_sum(graph: fx.Graph, node: fx.Node) -> int:
     if dims != [0] or value is None or value.dim() != 2 or value.dtype != node.meta["val"].dtype or summed.kwargs:
         return 0
     with graph.inserting_before(node):
-        ones = _ones(graph, source)
+        # By its text, since comparing symbolic sizes would fix them.
+        key = (str(value.shape[0]), value.dtype, value.device)
+        ones = known[key] if key in known else known.setdefault(key, _ones(graph, source))
         turned = graph.call_function(aten.t.default, (source,))
     turned.meta["val"] = value.t()
     return _into_buffer(graph, node, aten.addmv_.default, (turned, ones))
 
 
 def _ones(graph: fx.Graph, source: fx.Node) -> fx.Node:
-    """A one for each sample of `source`, made once in a graph."""
+    """A one for each sample of `source`."""
     value = source.meta["val"]
-    for node in graph.nodes:
-        if node.target is aten.new_ones.default:
-            known = node.meta["val"]
-            if known.shape == value.shape[:1] and (known.dtype, known.device) == (value.dtype, value.device):
-                return node
     size: Any = value.shape[0]
     if not isinstance(size, int):
         size = graph.call_function(aten.sym_size.int, (source, 0))

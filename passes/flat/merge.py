@@ -13,8 +13,8 @@ from altprop.passes.flat.masks import mask_place
 aten = torch.ops.aten
 
 _RANDOM = ("dropout", "bernoulli", "rand", "multinomial", "normal", "rrelu")
-# Columns that a message may have on average for its projection to be joined with others.
-_WIDEST = {"cpu": 32, "gpu": 1024}
+# Columns of a joined projection, and on the CPU of a message on average.
+_MOST, _MOST_ON_CPU = 4096, 32
 
 
 def merge_twins(graph: fx.Graph) -> int:
@@ -80,8 +80,8 @@ def _is_feedback(node: Any) -> bool:
 
 def _pays(nodes: list[fx.Node]) -> bool:
     values = [node.meta["val"] for node in nodes]
-    widest = _WIDEST["cpu" if values[0].device.type == "cpu" else "gpu"]
-    return len(nodes) > 1 and sum(int(value.shape[1]) for value in values) <= widest * len(nodes)
+    limit = _MOST_ON_CPU * len(nodes) if values[0].device.type == "cpu" else _MOST
+    return len(nodes) > 1 and sum(int(value.shape[1]) for value in values) <= min(limit, _MOST)
 
 
 def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> int:
