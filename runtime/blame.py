@@ -33,9 +33,14 @@ def blame_the_batch(variant: Variant, name: str, call: Call) -> Iterator[None]:
     try:
         yield
     except IndexError as error:
-        program = variant.compiled.graph.programs[name]
-        reason = _wrong_class(variant, str(error)) or _wrong_index(program, variant, call) or str(error)
-        raise CompileError(f"the batch does not fit the model: {reason}") from error
+        raise blame(variant, name, call, error) from error
+
+
+def blame(variant: Variant, name: str, call: Call, error: IndexError) -> CompileError:
+    """Returns torch's complaint about an index out of range as a sentence; for the arguments see `blame_the_batch`."""
+    program = variant.compiled.graph.programs[name]
+    reason = _wrong_class(variant, str(error)) or _wrong_index(program, variant, call) or str(error)
+    return CompileError(f"the batch does not fit the model: {reason}")
 
 
 def _wrong_class(variant: Variant, message: str) -> str:

@@ -1,7 +1,7 @@
 """Runs a flat program: puts tensors into its slots, and hands back what comes out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -9,10 +9,22 @@ from torch import nn
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
 from altprop.runtime.cuda_graph import Recorded
+from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.hold import with_held_memory
+from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.straight import Function, straight
 
 Getter = Callable[[], Any]
+
+
+class Table(Protocol):
+    """Holds tensors by name."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Returns the present tensor of a name."""
+
+
+Place = tuple[Table, str]
 
 # What a step gets anew at every call; all else lives in the net.
 _GIVEN = ("input", "target", "scalar", "noise")
@@ -29,6 +41,7 @@ class Executor:
 
     def __init__(self, program: Program, bindings: "Bindings", backend: str = "eager") -> None:
         self.program = program
+        self.bindings = bindings
         self.backend = backend
         self._getters = [bindings.getter(slot) for slot in program.inputs]
         self._function: Function = compiled(program, backend)
@@ -40,10 +53,7 @@ class Executor:
         Args:
             given: values of the slots that are not looked up: inputs, targets, scalars, cotangents, residuals.
         """
-        slots = self.program.inputs
-        args = [get() if get is not None else given[slot] for get, slot in zip(self._getters, slots, strict=True)]
-        with torch.no_grad():
-            return self._function(*args)
+        return self.call(self.arguments(given))
 
     def arguments(self, given: Mapping[Slot, Any]) -> list[Any]:
         """Returns what `run` would pass."""
@@ -52,8 +62,12 @@ class Executor:
 
     def call(self, args: Sequence[Any]) -> Sequence[Any]:
         """Runs the program on arguments that `arguments` made."""
-        with torch.no_grad():
+        enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # what torch.no_grad does, without an object
+        try:
             return self._function(*args)
+        finally:
+            torch._C._set_grad_enabled(enabled)
 
 
 def compiled(program: Program, backend: str) -> Function:
@@ -79,8 +93,8 @@ class Bindings:
     def __init__(
         self,
         model: nn.Module,
-        feedback: Mapping[str, nn.Parameter],
-        state: nn.Module,
+        feedback: FeedbackStore,
+        state: OptimizerState,
         constants: Mapping[str, torch.Tensor],
     ) -> None:
         self._model = model
@@ -88,22 +102,29 @@ class Bindings:
         self._state = state
         self._constants = constants
 
-    def getter(self, slot: Slot) -> Getter | None:
-        """Returns the function that looks a slot up, or None if the caller gives its value."""
+    def place(self, slot: Slot) -> Place | None:
+        """Returns the mapping that holds a slot's tensor and its key there, or None if the caller gives its value."""
         if slot.kind == "parameter":
             module, leaf = owner(self._model, slot.name)
-            return _lookup(module._parameters, leaf, module)
+            return module._parameters if leaf in module._parameters else _Attributes(module), leaf
         if slot.kind == "buffer":
             module, leaf = owner(self._model, slot.name)
-            return _lookup(module._buffers, leaf, module)
+            return module._buffers if leaf in module._buffers else _Attributes(module), leaf
         if slot.kind == "feedback":
-            return lambda: self._feedback[slot.name]
+            return self._feedback.place(slot.name)
         if slot.kind == "state":
-            return lambda: self._state[slot.name]  # type: ignore[index]
+            return self._state.place(slot.name)
         if slot.kind == "constant":
-            value = self._constants[slot.name]
-            return lambda: value
+            return self._constants, slot.name
         return None
+
+    def getter(self, slot: Slot) -> Getter | None:
+        """Returns the function that looks a slot up, or None if the caller gives its value."""
+        place = self.place(slot)
+        if place is None:
+            return None
+        table, key = place
+        return lambda: table[key]
 
     def get(self, slot: Slot) -> torch.Tensor:
         """Returns the tensor of a slot that lives in the net."""
@@ -124,10 +145,14 @@ class Bindings:
                     table[name] = value  # type: ignore[assignment]
 
 
-def _lookup(table: Mapping[str, Any], leaf: str, module: nn.Module) -> Getter:
-    if leaf in table:
-        return lambda: table[leaf]
-    return lambda: getattr(module, leaf)
+class _Attributes:
+    """What a module computes when it is asked, such as a weight that is made of others, as a mapping."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

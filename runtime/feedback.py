@@ -38,6 +38,10 @@ class FeedbackStore(nn.Module):
         assert isinstance(parameter, nn.Parameter)
         return parameter
 
+    def place(self, name: str) -> tuple[dict[str, nn.Parameter | None], str]:
+        """Returns the mapping that holds a connection's parameter, and its key there."""
+        return self._parameters, _key(name)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
 

@@ -19,7 +19,7 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.timings import Timings
-from altprop.runtime.blame import blame_the_batch
+from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
@@ -28,6 +28,7 @@ from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
+from altprop.runtime.ready import Ready
 from altprop.runtime.variant import Call, Variant
 
 CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
@@ -63,6 +64,7 @@ class LocalNet(nn.Module):
         self._compiler = compiler
         self._variants: dict[Any, Variant] = {}
         self._first: Variant | None = None
+        self._ready: Ready | None = None
         self._plan: WiringPlan | None = None
         self._modules_of_model = list(model.modules())
 
@@ -140,9 +142,17 @@ class LocalNet(nn.Module):
         """
         if self.optimizer is None:
             raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
+        ready = self._ready
+        if ready is not None and ready.takes(inputs, target) and ready.mode == self._mode_key(inputs.device.type):
+            try:
+                return ready.run(inputs, target, self.optimizer)
+            except IndexError as error:
+                raise blame(ready.variant, "step", Call.from_inputs(inputs), error) from error
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         variant.need_target(target)
+        if Ready.can_be(variant, inputs, target):
+            self._ready = Ready(variant, self.state, self._mode_key(call.device_type), inputs, target)
         given = self._given(variant, call, target)
         number_of_step = self.state.advance()
         for name, number in self.optimizer.scalars(number_of_step).items():
@@ -219,7 +229,7 @@ class LocalNet(nn.Module):
 
     def _variant(self, call: Call, target: Any = None) -> Variant:
         """Returns the compiled programs for inputs of this form in the model's present mode."""
-        key = (call.key(), self._mode_key(call))
+        key = (call.key(), self._mode_key(call.device_type))
         variant = self._variants.get(key)
         if variant is not None and variant.fits(call, target):
             return variant
@@ -233,13 +243,13 @@ class LocalNet(nn.Module):
                 self._variants[longer] = variant
         return variant
 
-    def _mode_key(self, call: Call) -> Any:
+    def _mode_key(self, device_type: str) -> Any:
         modules = self._modules_of_model
         parameters = [p for module in modules for p in module._parameters.values() if p is not None]
         kind = (parameters[0].dtype, parameters[0].device) if parameters else ()
         training = tuple(module.training for module in modules)
         grads = tuple(p.requires_grad for p in parameters)
-        cast = torch.get_autocast_dtype(call.device_type) if torch.is_autocast_enabled(call.device_type) else None
+        cast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
         return kind, training, grads, cast
 
     def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
@@ -423,9 +433,9 @@ class LocalNet(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "LocalNet":
         made = self.__class__.__new__(self.__class__)
         memo[id(self)] = made
-        shared = {"_compiler", "_variants", "_first", "_plan", "_modules_of_model"}
+        shared = {"_compiler", "_variants", "_first", "_ready", "_plan", "_modules_of_model"}
         made.__dict__ = {k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in shared}
-        made._compiler, made._plan = self._compiler, self._plan
+        made._compiler, made._plan, made._ready = self._compiler, self._plan, None
         made._modules_of_model = list(made.model.modules())
         bound = {id(v): v.bind(made.model, made.feedback, made.state) for v in self._variants.values()}
         made._variants = {key: bound[id(v)] for key, v in self._variants.items()}
@@ -435,7 +445,7 @@ class LocalNet(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         examples = self._first.example if self._first is not None else None
-        state |= {"_variants": {}, "_first": None, "_examples": examples, "_modules_of_model": []}
+        state |= {"_variants": {}, "_first": None, "_ready": None, "_examples": examples, "_modules_of_model": []}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

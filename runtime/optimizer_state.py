@@ -24,15 +24,21 @@ class OptimizerState(nn.Module):
                 parameter = like[slot.name.partition(":")[2]]
                 self.register_buffer(key, torch.zeros_like(parameter, memory_format=torch.preserve_format))
 
+    def place(self, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
+        """Returns the mapping that holds a tensor, and its key there."""
+        return self._buffers, name.replace(".", "/")
+
     def __getitem__(self, name: str) -> torch.Tensor:
-        value = self._buffers[name.replace(".", "/")]
+        table, key = self.place(name)
+        value = table[key]
         assert value is not None
         return value
 
     def advance(self) -> int:
         """Counts one step; returns its number, from 1."""
-        self.count += 1
-        return self.count
+        number: int = self.count + 1
+        self.__dict__["count"] = number  # as an attribute, without what modules do at each assignment
+        return number
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:  # type: ignore[type-arg]
         step = self._buffers["step"]

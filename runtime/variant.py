@@ -14,7 +14,9 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.ir.structures import open_dataclasses
 from altprop.runtime.executor import Bindings, Executor
+from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import noise_forms
+from altprop.runtime.optimizer_state import OptimizerState
 
 _WITHOUT_TARGET = (
     "the rule reads the loss's target, which loss.backward() does not hand over, and which cannot be told from the "
@@ -115,8 +117,8 @@ class Variant:
         self,
         compiled: Any,
         model: nn.Module,
-        feedback: Mapping[str, nn.Parameter],
-        state: nn.Module,
+        feedback: FeedbackStore,
+        state: OptimizerState,
         backend: str,
     ) -> None:
         self.compiled = compiled
@@ -133,7 +135,7 @@ class Variant:
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         self._target_key = self._find_target_key()
 
-    def bind(self, model: nn.Module, feedback: Mapping[str, nn.Parameter], state: nn.Module) -> "Variant":
+    def bind(self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState) -> "Variant":
         """Returns the same programs, bound to another net's tensors."""
         return Variant(self.compiled, model, feedback, state, self.backend)
 
@@ -152,6 +154,16 @@ class Variant:
     def is_static(self) -> bool:
         """Whether the model fixes the size of its batch."""
         return isinstance(self._captured.batch, int)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether a step asks for nothing but one input, the target and the optimizer's numbers."""
+        return self.backend == "eager" and len(self._inputs) == 1 and not (self.noise or self._turns or self.is_static)
+
+    @property
+    def takes_dense(self) -> bool:
+        """Whether the first input must have no gaps."""
+        return self._dense[0]
 
     def _find_target_key(self) -> Any:
         if "backward" not in self._programs:

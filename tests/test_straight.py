@@ -1,13 +1,16 @@
 """Programs whose operators are looked up beforehand: the same bits, and no path left to follow."""
 
+import copy
 import inspect
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import ZOO
 
 import altprop
-from altprop.runtime.straight import straight
+from altprop.runtime.straight import NATIVE, straight
 
 
 @pytest.mark.parametrize("name", ["conv_bn_dropout", "residual", "encoder_layer"])
@@ -48,3 +51,51 @@ def test_what_looks_at_its_arguments_first_is_called_by_its_path() -> None:
     graph.output((graph.call_function(torch.add, (value, 1)),))
     (result,) = straight(torch.fx.GraphModule(torch.nn.Module(), graph))(torch.ones(2))
     assert torch.equal(result, torch.full((2,), 2.0))
+
+
+_ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "add.Tensor": ((torch.ones(2, 2), torch.ones(2, 2)), {"alpha": 2}),
+    "add_.Tensor": ((torch.ones(2, 2), torch.ones(2, 2)), {"alpha": 2.5}),
+    "addmm.default": ((torch.ones(2), torch.ones(2, 2), torch.ones(2, 2)), {}),
+    "addmm_.default": ((torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2)), {"beta": 0.9, "alpha": 0.1}),
+    "addmv_.default": ((torch.ones(2), torch.ones(2, 2), torch.ones(2)), {"beta": 0.9, "alpha": 0.1}),
+    "mm.default": ((torch.ones(2, 2), torch.ones(2, 2)), {}),
+    "mul.Tensor": ((torch.ones(2, 2), 0.5), {}),
+    "mul_.Tensor": ((torch.ones(2, 2), 3), {}),
+    "new_ones.default": ((torch.ones(2, 2), [3]), {"pin_memory": False}),
+    "relu.default": ((torch.ones(2),), {}),
+    "relu_.default": ((torch.ones(2),), {}),
+    "sub.Tensor": ((torch.ones(2, 2), torch.ones(2, 2)), {"alpha": 0.1}),
+    "sub_.Tensor": ((torch.ones(2, 2), torch.ones(2, 2)), {"alpha": 0.1}),
+    "sym_size.int": ((torch.ones(2, 3), 1), {}),
+    "t.default": ((torch.ones(2, 3),), {}),
+    "tanh.default": ((torch.ones(2),), {}),
+    "tanh_.default": ((torch.ones(2),), {}),
+    "view.default": ((torch.ones(2, 3), [6]), {}),
+}
+
+
+class Called(TorchDispatchMode):
+    """Remembers the operators that ran, with what arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.append((func, args[1:], kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("operator", NATIVE, ids=str)
+def test_torchs_own_functions_call_the_operators_they_stand_for(operator: torch._ops.OpOverload) -> None:
+    args, kwargs = copy.deepcopy(_ARGUMENTS[str(operator).removeprefix("aten.")])
+    expected = operator(*copy.deepcopy(args), **kwargs)
+    with torch.no_grad(), Called() as called:
+        found = NATIVE[operator](*args, **kwargs)
+    if isinstance(expected, int):
+        assert found == expected
+        return
+    assert torch.equal(found, expected)
+    ((ran, _, _),) = called.found
+    assert ran is operator
