@@ -6,6 +6,7 @@ attention stays whole too, since autograd knows its own backward. Recurrent laye
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -134,11 +135,16 @@ def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
                 buffer.copy_(buffers[name])
 
 
-def _decompositions() -> Any:
-    table = torch.export.default_decompositions()
-    for op in list(table.keys()):
-        if not _changes_no_bits(op):
-            table.pop(op)
+def _decompositions() -> dict[Any, Any]:
+    names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+    return dict(_decompositions_of(tuple(names)))
+
+
+@functools.lru_cache(maxsize=1)
+def _decompositions_of(composite: tuple[str, ...]) -> dict[Any, Any]:
+    """The table, made again when an operator was registered: that takes longer than a small model's passes."""
+    defaults = torch.export.default_decompositions()
+    table = {op: function for op, function in defaults.items() if _changes_no_bits(op)}
     table[torch.ops.aten.linear.default] = products.linear
     table[torch.ops.aten.matmul.default] = products.matmul
     table[torch.ops.aten._pad_circular.default] = padding.pad_circular

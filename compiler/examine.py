@@ -10,7 +10,7 @@ from torch import nn
 from altprop.compiler.capture import capture
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
-from altprop.compiler.quiet import quiet
+from altprop.compiler.quiet import quiet, uncollected
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
@@ -83,7 +83,7 @@ def examine(
         regions: as for `altprop.compile`.
     """
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}))
-    with quiet():
+    with quiet(), uncollected():
         return examiner.run(regions if isinstance(regions, str) else tuple(regions))
 
 

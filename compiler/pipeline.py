@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
 from altprop.compiler.observe import Observer
-from altprop.compiler.quiet import quiet
+from altprop.compiler.quiet import quiet, uncollected
 from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
@@ -86,7 +86,7 @@ def compile_graph(
         options: rule, plan, loss and so on.
         target: an example target; without one the loss's usual form is taken.
     """
-    with quiet():
+    with quiet(), uncollected():
         return _compile_graph(model, args, kwargs, options, target)
 
 

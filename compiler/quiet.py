@@ -1,6 +1,7 @@
 """Keeps torch's own words to itself while altprop traces: what goes wrong is said once, in a sentence of ours."""
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,3 +24,16 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Holds the garbage collector back: almost all that a compilation makes stays, and is looked through in vain."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
