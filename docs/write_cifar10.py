@@ -30,7 +30,7 @@ def table(runs: dict[str, Any]) -> str:
             continue
         epochs = ", ".join(f"{accuracy:.1f}" for accuracy in run["validation"])
         words = ", ".join(f"{key}={kept[key]:g}" for key in ("lr", "feedback_lr", "weight_decay") if key in kept)
-        words += ", one signal a block" if kept.get("regions") == "block" else ""
+        words += coarseness(kept.get("regions"))
         lines.append(f"| {name} | {kept['optimizer']}, {words} | {epochs} | {run['test']:.1f} | {own} |")
     rules = {run["settings"]["rule"]: run for run in trained.values() if "control" in run}
     behind = [rule for rule, run in rules.items() if run["test"] <= trained[run["control"]]["test"]]
@@ -40,6 +40,13 @@ def table(runs: dict[str, Any]) -> str:
         lines += [f"Better than that, but not than the best control: {', '.join(f'`{r}`' for r in also) or 'none'}."]
     refused = {label: run["refused"] for label, run in runs.items() if "refused" in run}
     return "\n".join([*lines, *(f"`{label}` does not compile: {why}" for label, why in refused.items())])
+
+
+def coarseness(regions: Any) -> str:
+    """Says how a run was cut, where it was not layer by layer."""
+    if regions == "block":
+        return ", one signal a block"
+    return f", one region for each {' and '.join(regions)}" if isinstance(regions, list) else ""
 
 
 def main() -> None:
