@@ -21,6 +21,7 @@ from altprop.compiler import padding, pooling, products
 from altprop.compiler.causal import known_masks
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
+from altprop.compiler.quiet import collect_young
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators
@@ -102,6 +103,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             dynamic = _by_name(model, *as_lists(shapes))
             with known_masks(model, args, kwargs), RefuseInnerGradients(), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+            collect_young()
             mark_no_grad(program.graph_module)
             with spent("decompose"):
                 return program.run_decompositions(_decompositions())

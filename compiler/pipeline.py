@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
 from altprop.compiler.observe import Observer
-from altprop.compiler.quiet import quiet, uncollected
+from altprop.compiler.quiet import collect_young, quiet, uncollected
 from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
@@ -169,7 +169,9 @@ class _Runner:
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
         with self.timings.stage(name):
-            return work()
+            made = work()
+            collect_young()
+        return made
 
     def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
         result: PassResult = self.time(one.name + suffix, lambda: one(graph))

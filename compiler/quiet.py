@@ -28,7 +28,10 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Holds the garbage collector back: almost all that a compilation makes stays, and is looked through in vain."""
+    """Holds the garbage collector back; `collect_young` takes its place between the stages.
+
+    Almost all that a stage makes stays until its end, so that the collector would look through it many times in vain.
+    """
     if not gc.isenabled():
         yield
         return
@@ -37,3 +40,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def collect_young() -> None:
+    """Collects what was made since the collector was held back, where it is."""
+    if not gc.isenabled():
+        gc.collect(1)
