@@ -1,6 +1,6 @@
 """Fashion-MNIST in torch and in onnxruntime alone, from the same initial weights on the same batches.
 
-python benchmarks/without_torch.py --data-dir data                 # 200 steps, five seeds; writes docs/onnx.md
+python benchmarks/without_torch.py --data-dir data                 # 200 steps, three seeds; writes docs/onnx.md
 python benchmarks/without_torch.py --data-dir data --seeds 1 --steps 20   # anything less is printed alone
 
 `examples/train_without_torch.py` runs in a process of its own, which has neither torch nor altprop, and says so. Test
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "train_without_torch.py"
 WORK = {"convnet": "2-conv net", "resnet8": "residual net"}
 RULES = ("dfa", "reclra")
-STEPS, SEEDS, BATCH = 200, 5, 64
+STEPS, SEEDS, BATCH = 200, 3, 64
 
 
 def example() -> ModuleType:

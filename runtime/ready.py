@@ -1,7 +1,7 @@
 """A step that is ready for batches like the last one.
 
 A step's operators go through more memory than the caches hold, so that every Python object that is looked at between
-two steps has to be fetched again, and beside a small network that takes a tenth of the time. What `net.step` found out
+two steps has to be fetched again, and beside a small network that takes time. What `net.step` found out
 about a batch is kept here: the next batch of the same form asks only for what may have changed.
 """
 
