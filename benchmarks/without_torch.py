@@ -70,7 +70,7 @@ def without(net: altprop.LocalNet, data: Path, steps: int, seed: int) -> float:
         path = net.export(Path(folder) / "step.onnx")
         words = ["--data-dir", data, "--steps", steps, "--batch", BATCH, "--seed", seed]
         command = [sys.executable, str(EXAMPLE), str(path), *map(str, words)]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = json.loads(shown.splitlines()[-1])
     if found["torch_loaded"]:
         raise SystemExit("the example has loaded torch: what it trained says nothing.")
@@ -131,9 +131,12 @@ def main() -> None:
     words = parser.parse_args()
     if words.threads:
         torch.set_num_threads(words.threads)
+    folder = words.data_dir / "FashionMNIST" / "raw"
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not there: give the folder of the data sets by --data-dir.")
     results = run(words.data_dir, words.steps, words.seeds)
     print(table(results))
-    if (words.steps, words.seeds) >= (STEPS, SEEDS):
+    if words.steps >= STEPS and words.seeds >= SEEDS:
         timing.save(ROOT / "benchmarks" / "results" / "without_torch.json", results)
         timing.replace_section(ROOT / "docs" / "onnx.md", "without_torch", table(results))
 

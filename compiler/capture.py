@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler import padding, pooling, products
 from altprop.compiler.causal import known_masks
+from altprop.compiler.collector import collect_young
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
-from altprop.compiler.quiet import collect_young
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators

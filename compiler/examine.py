@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture import capture
+from altprop.compiler.collector import uncollected
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
-from altprop.compiler.quiet import quiet, uncollected
+from altprop.compiler.quiet import quiet
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
+from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.observe import Observer
-from altprop.compiler.quiet import collect_young, quiet, uncollected
+from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph

@@ -1,7 +1,6 @@
 """Keeps torch's own words to itself while altprop traces: what goes wrong is said once, in a sentence of ours."""
 
 import contextlib
-import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -24,25 +23,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Holds the garbage collector back; `collect_young` takes its place between the stages.
-
-    Almost all that a stage makes stays until its end, so that the collector would look through it many times in vain.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def collect_young() -> None:
-    """Collects what was made since the collector was held back, where it is."""
-    if not gc.isenabled():
-        gc.collect(1)

@@ -92,6 +92,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     words = parser.parse_args()
     folder = words.data_dir / words.set / "raw"
+    for path in (words.step, *(folder / name for names in FILES.values() for name in names)):
+        if not path.exists():
+            raise SystemExit(f"{path} is not there: name a step file, and by --data-dir the folder of the data sets.")
     images, labels = load(folder, "train")
     step = Step(words.step, words.threads)
     start = time.perf_counter()

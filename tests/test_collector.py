@@ -45,10 +45,16 @@ def test_the_collector_goes_on_after_a_refusal(collector: None) -> None:
     assert gc.isenabled()
 
 
-def test_a_collector_that_is_off_stays_off(collector: None) -> None:
+def test_a_collector_that_is_off_stays_off(collector: None, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.disable()
+    calls: list[Any] = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: calls.append(generation))
     altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
     assert not gc.isenabled()
+    assert calls == []
+    gc.enable()
+    altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
+    assert len(calls) > 5
 
 
 def test_an_operator_that_is_registered_late_is_taken_apart() -> None:
