@@ -2,6 +2,7 @@
 
 python benchmarks/onnx_step.py            # prints, writes results/onnx_step.json and the table in docs/onnx.md
 python benchmarks/onnx_step.py --quick    # fewer rounds, writes nothing
+python benchmarks/onnx_step.py --device cuda    # by onnxruntime's CUDA provider, in results/onnx_step_gpu.json
 """
 
 import argparse
@@ -24,26 +25,38 @@ WORK: dict[str, tuple[str, tuple[int, ...], int]] = {
 }
 
 
-def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(name: str, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Times the backends on one piece of work."""
     kind, shape, repeats = WORK[name]
     torch.manual_seed(0)
-    model = models.build(kind, shape[1:])
-    x, y = torch.randn(shape), torch.randint(0, 10, (shape[0],))
+    model = models.build(kind, shape[1:]).to(device)
+    x, y = torch.randn(shape, device=device), torch.randint(0, 10, (shape[0],), device=device)
     steps = {
-        f"altprop {rule}, {backend}": our_step(copy.deepcopy(model), rule, x, y, backend)
+        f"altprop {rule}, {backend}": finished(our_step(copy.deepcopy(model), rule, x, y, backend), device)
         for rule in RULES
         for backend in ("onnxruntime", "eager")
     }
-    base = plain_step(model, x, y)
+    base = finished(plain_step(model, x, y), device)
     return timing.ratios(base, steps, rounds=rounds, repeats=repeats, title=name)
+
+
+def finished(step: timing.Step, device: torch.device) -> timing.Step:
+    """The step, and a wait for the GPU where there is one: onnxruntime waits at its every step."""
+    if device.type == "cpu":
+        return step
+
+    def run() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    return run
 
 
 def table(results: dict[str, Any]) -> str:
     """Returns the ratios as a table, with the machine that they hold for."""
     made = results["machine"]
     threads = "one thread" if made["cores"] == "1" else f"{made['cores']} threads"
-    where = f"{made['processor']} ({made['simd']}), {threads}"
+    where = made.get("gpu") or f"{made['processor']} ({made['simd']}), {threads}"
     lines = [
         f"Median ratio to plain autograd's time, with its quartiles, on {where}:",
         "",
@@ -63,16 +76,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
     results: dict[str, Any] = {"machine": timing.machine(), "step": {}}
+    if words.device.type == "cuda":
+        results["machine"]["gpu"] = torch.cuda.get_device_name(words.device)
     for name in WORK:
-        results["step"][name] = measure(name, 5 if words.quick else 15)
+        results["step"][name] = measure(name, 5 if words.quick else 15, words.device)
         for key, row in results["step"][name].items():
             print(f"{name:30} {key:30} {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})  {row['ms']:.1f} ms")
     if not words.quick:
-        timing.save(ROOT / "benchmarks" / "results" / "onnx_step.json", results)
-        timing.replace_section(ROOT / "docs" / "onnx.md", "steps", table(results))
+        name, section = ("onnx_step", "steps") if words.device.type == "cpu" else ("onnx_step_gpu", "gpu steps")
+        timing.save(ROOT / "benchmarks" / "results" / f"{name}.json", results)
+        timing.replace_section(ROOT / "docs" / "onnx.md", section, table(results))
 
 
 if __name__ == "__main__":

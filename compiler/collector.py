@@ -1,15 +1,18 @@
 """Holds the garbage collector back while a model compiles.
 
 Almost all that a stage makes stays until its end, so that the collector would look through it many times in vain. What
-a stage leaves is collected between the stages instead.
+a stage leaves is collected between the stages instead, and goes back to the system.
 """
 
 import contextlib
 import contextvars
+import ctypes
+import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-_HELD: contextvars.ContextVar[bool] = contextvars.ContextVar("held", default=False)
+_HELD: contextvars.ContextVar[int | None] = contextvars.ContextVar("held", default=None)
+"""The generation up to which is collected between stages, while the collector is held back."""
 
 
 @contextlib.contextmanager
@@ -19,15 +22,30 @@ def uncollected() -> Iterator[None]:
         yield
         return
     gc.disable()
-    token = _HELD.set(True)
+    frozen = gc.get_freeze_count() == 0  # who froze something has to thaw it
+    if frozen:
+        gc.freeze()  # what was there before is not looked through between the stages
+    token = _HELD.set(2 if frozen else 1)
     try:
         yield
     finally:
         _HELD.reset(token)
+        if frozen:
+            gc.unfreeze()
         gc.enable()
 
 
 def collect_young() -> None:
-    """Collects what was made since the collector was held back; does nothing where it was not."""
-    if _HELD.get():
-        gc.collect(1)
+    """Collects what was made since the collector was held back, and gives it back; does nothing where it was not."""
+    if (generation := _HELD.get()) is not None:
+        gc.collect(generation)
+        _trimmer()()
+
+
+@functools.cache
+def _trimmer() -> Callable[[], object]:
+    """What gives freed memory back to the system: glibc keeps it otherwise, a page here and a page there."""
+    try:
+        return functools.partial(ctypes.CDLL(None).malloc_trim, 0)
+    except (OSError, TypeError, AttributeError):  # Windows, another C library
+        return lambda: None

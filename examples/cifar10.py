@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10 by every rule, each beside a control whose features stay as they were drawn.
 
     python examples/cifar10.py --data-dir data --threads 2
-    python examples/cifar10.py --data-dir data --device cuda
+    python examples/cifar10.py --data-dir data --device cuda --jobs 8
     python examples/cifar10.py --data-dir data --rules dfa,reclra --epochs 1 --train-size 9000
 
 All rules get the same initial weights and the same batches, each its own recipe (`altprop rules` lists them) unless
@@ -12,9 +12,14 @@ what it holds under the same settings is not trained again, so that a run can be
 """
 
 import dataclasses
+import functools
 import json
 import math
+import multiprocessing
 import statistics
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,34 +133,110 @@ def means(losses: list[float], points: int) -> list[float]:
     return [round(statistics.fmean(losses[i : i + size]), 4) for i in range(0, len(losses) - size + 1, size)]
 
 
-def run_all(task: Task, labels: list[str], out: Path, more: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Train every rule that the results file does not hold yet under these settings; returns all that it holds."""
+def attempt(task: Task, label: str, config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """Train once, or say why the rule does not compile."""
+    try:
+        return train(task, label, config, progress)
+    except altprop.CompileError as error:
+        return {"settings": task.settings(config), "refused": str(error)}
+
+
+class Here(Executor):
+    """Trains in this process, one run after the other, each with a bar of its own."""
+
+    def __init__(self, task: Task, progress: Progress) -> None:
+        self.task, self.progress = task, progress
+
+    def submit(self, label: str, config: RunConfig) -> "Future[dict[str, Any]]":  # type: ignore[override]
+        """Train at once; returns what is done."""
+        done: Future[dict[str, Any]] = Future()
+        done.set_result(attempt(self.task, label, config, self.progress))
+        return done
+
+
+class There(ProcessPoolExecutor):
+    """Trains in processes of their own, several runs at once."""
+
+    def __init__(self, jobs: int, make: Callable[[], Task]) -> None:
+        super().__init__(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(make,))
+
+    def submit(self, label: str, config: RunConfig) -> "Future[dict[str, Any]]":  # type: ignore[override]
+        """Train as soon as a process is free."""
+        return super().submit(_attempt_there, label, config)
+
+
+_task: Task
+"""The task of a process of `There`."""
+
+
+def _begin(make: Callable[[], Task]) -> None:
+    global _task  # noqa: PLW0603 (a process of a pool has no other place)
+    torch.set_num_threads(1)
+    _task = make()
+
+
+def _attempt_there(label: str, config: RunConfig) -> dict[str, Any]:
+    return attempt(_task, label, config, Progress(disable=True))
+
+
+def make_task(data_dir: Path | None, train_size: int | None, device: str, *rest: int) -> Task:
+    """Load the data to a device: `rest` is the epochs, the batch size and the seed."""
+    place = check_device(device)
+    return Task(load("cifar10", data_dir, subset=train_size).to(place), *rest)
+
+
+def run_all(
+    task: Task,
+    labels: list[str],
+    out: Path,
+    more: dict[str, Any],
+    console: Console,
+    jobs: int = 1,
+    make: Callable[[], Task] | None = None,
+) -> dict[str, Any]:
+    """Train every rule that the results file does not hold yet under these settings; returns all that it holds.
+
+    Args:
+        jobs: runs at once; above one, each in a process of its own.
+        make: makes the task anew in such a process.
+    """
     runs: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    queue = deque((label, task.config(label, **more)) for label in labels)
+    rules, asked = set(labels) - {CONTROL}, set(labels)
+    running: dict[Future[dict[str, Any]], str] = {}
     columns = (
         TextColumn("{task.description:18}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
 
-        def run(label: str, config: RunConfig) -> None:
-            if label in runs and runs[label].get("settings") == task.settings(config):
-                return
-            try:
-                runs[label] = train(task, label, config, progress)
-            except altprop.CompileError as error:
-                runs[label] = {"settings": task.settings(config), "refused": str(error)}
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(out, runs)
-
-        for label in labels:
-            config = task.config(label, **more)
-            run(label, config)
-            if label != CONTROL and "test" in runs[label]:
-                runs[label]["control"], own = control_of(config)
-                run(runs[label]["control"], task.config(runs[label]["control"], **own))
+    def keep(label: str, found: dict[str, Any]) -> None:
+        runs[label] = found
+        if label in rules and "test" in found:
+            found["control"], own = control_of(task.config(label, **more))
+            if found["control"] not in asked:
+                asked.add(found["control"])
+                queue.appendleft((found["control"], task.config(found["control"], **own)))
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, runs)
+
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        pool = Here(task, progress) if jobs == 1 or make is None else There(jobs, make)
+        whole = progress.add_task("runs", total=None, state="", visible=jobs > 1)
+        with pool:
+            while queue or running:
+                if queue and len(running) < jobs:
+                    label, config = queue.popleft()
+                    if label in runs and runs[label].get("settings") == task.settings(config):
+                        keep(label, runs[label])
+                    else:
+                        running[pool.submit(label, config)] = label
+                    if jobs > 1:
+                        continue
+                for done in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                    keep(running.pop(done), done.result())
+                progress.update(whole, completed=len(asked) - len(queue) - len(running), total=len(asked))
     return runs
 
 
@@ -216,20 +297,21 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     out: Annotated[Path, typer.Option(help="JSON file for the results.")] = Path("results/cifar10.json"),
 ) -> None:
     """Train ResNet-20 on CIFAR-10 by every rule, and compare with random features."""
     console = Console()
     if threads:
         torch.set_num_threads(threads)
+    make = functools.partial(make_task, data_dir, train_size, device, epochs, batch_size, seed)
     try:
-        place = check_device(device)
-        data = load("cifar10", data_dir, subset=train_size).to(place)
+        task = make()
     except (DataError, TrainingError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     labels = [CONTROL, *(split_rules(rules) if rules else altprop.rules.available())]
-    runs = run_all(Task(data, epochs, batch_size, seed), labels, out, {} if lr is None else {"lr": lr}, console)
+    runs = run_all(task, labels, out, {} if lr is None else {"lr": lr}, console, jobs, make)
     show(runs, console)
     plot(runs, out.with_suffix(".svg"))
     console.print(f"written to {out} and {out.with_suffix('.svg')}", highlight=False)

@@ -197,7 +197,20 @@ def providers(device: torch.device, available: Sequence[str]) -> list[Any]:
             f"the net is on {device}, and the installed onnxruntime has no CUDA: pip uninstall onnxruntime, then "
             'pip install "altprop[gpu]"; or move the net with net.cpu().'
         )
-    return [(CUDA, {"device_id": device.index or 0}), "CPUExecutionProvider"]
+    return [(CUDA, {"device_id": device.index or 0} | as_torch_computes()), "CPUExecutionProvider"]
+
+
+def as_torch_computes() -> dict[str, str]:
+    """Returns the CUDA provider's options that torch has as switches: TF32, and trying out convolutions' algorithms.
+
+    Left alone, the provider rounds to TF32 and tries all algorithms at every new shape.
+    """
+    cudnn = torch.backends.cudnn
+    tf32 = torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32
+    return {
+        "use_tf32": str(int(tf32)),
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if cudnn.benchmark else "HEURISTIC",
+    }
 
 
 def _bind_input(binding: Any, name: str, value: torch.Tensor) -> None:

@@ -87,3 +87,15 @@ def test_an_operator_that_is_registered_late_is_taken_apart() -> None:
         assert gradient is not None
         assert parameter.grad is not None
         assert torch.allclose(parameter.grad, gradient, atol=1e-6)
+
+
+def test_what_somebody_froze_stays_frozen(collector: None) -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
+        assert gc.get_freeze_count() > 0.9 * frozen  # some of it is gone since
+    finally:
+        gc.unfreeze()
+    altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
+    assert gc.get_freeze_count() == 0

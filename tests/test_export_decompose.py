@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from altprop.compiler.export import threefry
-from altprop.compiler.export.decompose import OWN
+from altprop.compiler.export.decompose import OWN, attention
 
 aten = torch.ops.aten
 
@@ -194,6 +195,36 @@ def test_fused_attention(causal: bool, mask: bool) -> None:
     out, lse = operator(query, key, value, 0.0, causal, **options)
     backward = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
     assert_same(backward, drawn(2, 3, 5, 4, seed=4), query, key, value, out, lse, 0.0, causal, **options)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_gpus_fused_attention(causal: bool, mask: bool) -> None:
+    """The operator itself is not on the CPU: what it computes is."""
+    query, key, value = (drawn(2, 3, 5, 4, seed=seed).requires_grad_() for seed in range(3))
+    bias = drawn(1, 1, 5, 5, seed=3).requires_grad_() if mask else None
+    scale = 0.3 if mask else None
+    out, lse, *rest = attention.efficient(query, key, value, bias, True, 0.0, causal, scale=scale)
+    hidden = bias if bias is not None else torch.zeros(5, 5, dtype=query.dtype)
+    hidden = hidden.masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")) if causal else hidden
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = F.scaled_dot_product_attention(query, key, value, hidden, scale=scale)
+    torch.testing.assert_close(out, expected)
+    grad = drawn(2, 3, 5, 4, seed=4)
+    inputs = [x for x in (query, key, value, bias) if x is not None]
+    gradients = torch.autograd.grad(expected, inputs, grad)
+    wanted = [True, True, True, mask]
+    made = attention.efficient_backward(
+        grad, query, key, value, bias, out, lse, *rest, 0.0, wanted, causal, scale=scale
+    )
+    assert (made[3] is None) != mask
+    torch.testing.assert_close([x for x in made if x is not None], list(gradients))
+
+
+def test_dropout_in_a_gpus_fused_attention_is_not_supported() -> None:
+    x = drawn(1, 1, 2, 4)
+    with pytest.raises(NotImplementedError, match=r"dropout_p=0\.5 inside fused attention"):
+        attention.efficient(x, x, x, None, True, 0.5)
 
 
 def test_attention_of_a_row_that_sees_nothing() -> None:

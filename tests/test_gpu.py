@@ -179,6 +179,7 @@ def test_the_usual_loop_under_autocast(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
+@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled")
 def test_inductor_on_the_gpu() -> None:
     expected = trained(compiled("reclra", "cuda", torch.float32), "cuda", torch.float32)
     found = trained(compiled("reclra", "cuda", torch.float32, backend="inductor"), "cuda", torch.float32)

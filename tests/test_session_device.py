@@ -20,11 +20,24 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 def test_the_provider_follows_the_net() -> None:
     assert session.providers(torch.device("cpu"), [CUDA, CPU]) == [CPU]
-    assert session.providers(torch.device("cuda"), [CUDA, CPU]) == [(CUDA, {"device_id": 0}), CPU]
-    assert session.providers(torch.device("cuda", 2), ["TensorrtExecutionProvider", CUDA, CPU])[0] == (
-        CUDA,
-        {"device_id": 2},
-    )
+    (found, options), other = session.providers(torch.device("cuda"), [CUDA, CPU])
+    assert (found, options["device_id"], other) == (CUDA, 0, CPU)
+    found, options = session.providers(torch.device("cuda", 2), ["TensorrtExecutionProvider", CUDA, CPU])[0]
+    assert (found, options["device_id"]) == (CUDA, 2)
+
+
+@pytest.mark.parametrize(("tf32", "benchmark"), [(False, False), (True, True)])
+def test_the_cuda_provider_computes_as_torch_does(*, tf32: bool, benchmark: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = tf32
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=True):
+            options = session.providers(torch.device("cuda"), [CUDA, CPU])[0][1]
+    finally:
+        matmul.allow_tf32 = before
+    algorithms = "EXHAUSTIVE" if benchmark else "HEURISTIC"
+    assert options == {"device_id": 0, "use_tf32": str(int(tf32)), "cudnn_conv_algo_search": algorithms}
 
 
 def test_a_package_without_cuda_is_named() -> None:

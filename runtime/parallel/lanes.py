@@ -38,6 +38,11 @@ class Lane:
             return self.streams.stream(self.stream)
         return contextlib.nullcontext() if self.device.type == "cpu" else module_of(self.device).device(self.device)
 
+    def claim(self) -> None:
+        """Makes the lane's GPU the present one of a thread, which has none until it says so."""
+        if self.device.type != "cpu":
+            module_of(self.device).set_device(self.device)
+
     def carrying(self) -> contextlib.AbstractContextManager[Any]:
         """Copies that are called inside run beside this lane's work."""
         return contextlib.nullcontext() if self.streams is None else self.streams.stream(self.porter)

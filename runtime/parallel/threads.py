@@ -54,9 +54,11 @@ class ThreadsRuntime(LocalRuntime):
 
     def _drive(self, worker: Worker, threads: int) -> None:
         torch.set_num_threads(threads)
+        lane = self.lanes[worker.device]
         running: Task | None = None
         try:
-            with torch.no_grad(), self.lanes[worker.device].here():
+            lane.claim()
+            with torch.no_grad(), lane.here():
                 for task, action in worker.actions:
                     running = task
                     self._post.check()

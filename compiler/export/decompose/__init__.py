@@ -36,6 +36,8 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool3d_backward.default: pooling.adaptive_avg_pool3d_backward,
     aten._scaled_dot_product_flash_attention_for_cpu.default: attention.flash_for_cpu,
     aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention.flash_for_cpu_backward,
+    aten._scaled_dot_product_efficient_attention.default: attention.efficient,
+    aten._scaled_dot_product_efficient_attention_backward.default: attention.efficient_backward,
     aten._safe_softmax.default: attention.safe_softmax,
     aten.embedding_dense_backward.default: tables.embedding_dense_backward,
     aten._embedding_bag.default: tables.embedding_bag,

@@ -5,6 +5,7 @@ logarithm of each row's sum of exponentials, and makes the probabilities of it a
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,14 +63,69 @@ def flash_for_cpu_backward(
     """In the place of `aten._scaled_dot_product_flash_attention_for_cpu_backward`."""
     factor = _scale(query, scale)
     scores = _scores(query, key, is_causal, attn_mask, factor)
+    to_scores, to_value = _backward(grad, value, out, logsumexp, scores)
+    to_scores = to_scores * factor
+    return to_scores @ key, to_scores.transpose(-1, -2) @ query, to_value
+
+
+def _backward(
+    grad: torch.Tensor, value: torch.Tensor, out: torch.Tensor, logsumexp: torch.Tensor, scores: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of the scores, mask included, and of the values."""
     row = logsumexp.unsqueeze(-1).to(scores.dtype)
     unseen = row == float("-inf")
     weights = torch.exp(scores - torch.where(unseen, torch.zeros_like(row), row))
-    to_value = weights.transpose(-1, -2) @ grad
     to_weights = grad @ value.transpose(-1, -2)
     inner = (grad * out).sum(-1, keepdim=True)
-    to_scores = weights * (to_weights - inner) * factor
-    return to_scores @ key, to_scores.transpose(-1, -2) @ query, to_value
+    return weights * (to_weights - inner), weights.transpose(-1, -2) @ grad
+
+
+def efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: Optional,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """In the place of `aten._scaled_dot_product_efficient_attention`, which a GPU takes for float32.
+
+    Raises:
+        NotImplementedError: there is dropout, which it draws inside from a stream of its own.
+    """
+    if dropout_p:
+        raise NotImplementedError(f"dropout_p={dropout_p} inside fused attention")
+    made = flash_for_cpu(query, key, value, 0.0, is_causal, attn_mask=attn_bias, scale=scale)
+    unused = torch.zeros((), dtype=torch.int64, device=query.device)
+    return *made, unused, unused.clone()
+
+
+def efficient_backward(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: Optional,
+    out: torch.Tensor,
+    logsumexp: torch.Tensor,
+    philox_seed: torch.Tensor,
+    philox_offset: torch.Tensor,
+    dropout_p: float,
+    grad_input_mask: Sequence[bool],
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Optional]:
+    """In the place of `aten._scaled_dot_product_efficient_attention_backward`; see `efficient`."""
+    factor = _scale(query, scale)
+    scores = _scores(query, key, is_causal, attn_bias, factor)
+    to_scores, to_value = _backward(grad, value, out, logsumexp, scores)
+    to_bias = to_scores.sum_to_size(attn_bias.shape) if attn_bias is not None and grad_input_mask[3] else None
+    to_scores = to_scores * factor
+    return to_scores @ key, to_scores.transpose(-1, -2) @ query, to_value, to_bias
 
 
 def safe_softmax(x: torch.Tensor, dim: int, dtype: Any = None) -> torch.Tensor:
