@@ -89,13 +89,22 @@ def test_an_operator_that_is_registered_late_is_taken_apart() -> None:
         assert torch.allclose(parameter.grad, gradient, atol=1e-6)
 
 
-def test_what_somebody_froze_stays_frozen(collector: None) -> None:
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Without what `conftest.py` froze."""
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
     gc.freeze()
-    try:
-        frozen = gc.get_freeze_count()
-        altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
-        assert gc.get_freeze_count() > 0.9 * frozen  # some of it is gone since
-    finally:
-        gc.unfreeze()
+
+
+def test_nothing_stays_frozen(thawed: None) -> None:
     altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
     assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_froze_stays_frozen(thawed: None) -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
+    assert gc.get_freeze_count() > 0.9 * frozen  # some of it is gone since
