@@ -170,7 +170,7 @@ _task: Task
 
 
 def _begin(make: Callable[[], Task]) -> None:
-    global _task  # noqa: PLW0603 (a process of a pool has no other place)
+    global _task
     torch.set_num_threads(1)
     _task = make()
 

@@ -1,11 +1,14 @@
 """Every example runs, on little data, and leaves what it promises."""
 
 import csv
+import dataclasses
+import functools
 import importlib.util
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +105,11 @@ def test_characters(data_dir: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cifar10() -> Any:
-    """The example's module."""
-    spec = importlib.util.spec_from_file_location("cifar10_example", EXAMPLES / "cifar10.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def cifar10() -> Iterator[Any]:
+    """The example's module, where its processes find it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield importlib.import_module("cifar10")
 
 
 def noise(samples: int) -> Split:
@@ -142,6 +141,22 @@ def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: p
     assert "not better than the best control" in shown
     assert "ddtp(top='gradient') does not compile: ddtp: every region has an inverse" in shown
     assert "<svg" in (tmp_path / "runs.svg").read_text()
+
+
+def test_cifar10_trains_side_by_side(cifar10: Any, tmp_path: Path) -> None:
+    task = cifar10.Task(DataSet("noise", noise(40), noise(10), noise(20)), 1, 16, 0)
+    labels = [cifar10.CONTROL, "ddtp(top='gradient')"]
+    console = Console(width=200, file=io.StringIO())
+    alone = cifar10.run_all(task, labels, tmp_path / "alone.json", {}, console)
+    make = functools.partial(dataclasses.replace, task)
+    found = cifar10.run_all(task, labels, tmp_path / "both.json", {}, console, jobs=2, make=make)
+    assert found == json.loads((tmp_path / "both.json").read_text())
+    assert found.keys() == alone.keys()
+    for label, run in alone.items():
+        assert found[label].keys() == run.keys()
+        # Sums of several threads have another order.
+        assert found[label].get("loss", [0.0]) == pytest.approx(run.get("loss", [0.0]), abs=1e-3)
+        assert found[label].get("refused") == run.get("refused")
 
 
 def test_cifar10_splits_rules_outside_brackets(cifar10: Any) -> None:
