@@ -65,7 +65,7 @@ def compile(
     model: nn.Module,
     rule: str | Rule | Mapping[str, str | Rule] = "reclra",
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | torch.Tensor | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     plan: str | Path | WiringPlan | None = None,
     regions: str | Sequence[str] = "layer",
@@ -80,13 +80,14 @@ def compile(
     Args:
         model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared.
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
-        example_inputs: tuple of inputs with a batch of two or more; None captures at the first call.
+        example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
         plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path
             of a file; "auto" weighs many for `devices` (`net.graph.options["weighed"]` says what it weighed).
         regions: "layer" (attention is one region with its projections), "operator" (its output projection is one of
             its own), "block", or globs over module names.
-        loss: a name, or a callable `(output, target) -> scalar`.
+        loss: a name, or a callable `(output, target) -> scalar`; one whose `reduction` is not "sum" counts as the mean
+            over samples.
         optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
         devices: None; one device that the model is on already; a number of devices like the model's; a list of
             devices, `["cuda:0", "cuda:1"]`; or a `DeviceMesh` of processes with the dimensions `("replica", "region")`
@@ -101,6 +102,12 @@ def compile(
     """
     if not isinstance(model, nn.Module):
         raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        shown = optimizer.__name__ if isinstance(optimizer, type) else repr(optimizer).split("\n")[0]
+        raise CompileError(
+            f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...) or "
+            "AdamW(...); one of torch.optim takes net.param_groups(...)."
+        )
     if backend not in BACKENDS:
         raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
     _check_device(model, devices)
@@ -117,6 +124,8 @@ def compile(
     kind = SessionNet if backend == "onnxruntime" else LocalNet
     net = kind(model, _Compiler(options, wanted), optimizer=optimizer, backend=backend, seed=seed)
     net.training = model.training
+    if isinstance(example_inputs, torch.Tensor):
+        example_inputs = (example_inputs,)
     if example_inputs is not None or example_kwargs:
         net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))
     return net
@@ -127,12 +136,16 @@ def _rules(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
         if not rule:
             raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")
         return {glob: get(one) for glob, one in rule.items()}
+    if not isinstance(rule, str | Rule):
+        raise CompileError(f"rule={rule!r}: give a rule's name, a rule, or a mapping from globs to rules.")
     return {"*": get(rule)}
 
 
 def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
     if isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")):
         return WiringPlan.load(plan)
+    if plan is not None and not isinstance(plan, str | WiringPlan):
+        raise CompileError(f"plan={plan!r}: give a plan's name, a plan, or the path of a file.")
     return plan
 
 

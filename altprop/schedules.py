@@ -23,6 +23,7 @@ from altprop.exporting import subject_of
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.machine import Machine
 from altprop.ir.program import Slot
 from altprop.ir.schedule import RESIDENT, Lowered
@@ -272,6 +273,9 @@ def make_lowering(
     graph = net.graph
     _check_rules(graph)
     form = fake_target(graph.captured, options.loss, target)
+    size = (batch or net.example_batch) // max(microbatches, 1)
+    if 0 < size < least_batch(graph.captured.graph):
+        raise ScheduleError(f"micro-batches of one sample do not do: {LONELY}")
     return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, tuning)
 
 

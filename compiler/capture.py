@@ -27,6 +27,7 @@ from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refus
 from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
+from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CaptureError
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
@@ -99,7 +100,12 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     opened = model.register_forward_hook(lambda module, given, output: open_dataclasses(output))
     try:
-        with torch.enable_grad(), refuse_autograd_functions(), plain_recurrent_weights(model):
+        with (
+            torch.enable_grad(),
+            refuse_autograd_functions(),
+            plain_recurrent_weights(model),
+            unchecked_distributions(),
+        ):
             dynamic = _by_name(model, *as_lists(shapes))
             with known_masks(model, args, kwargs), RefuseInnerGradients(), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)

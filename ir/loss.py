@@ -176,6 +176,8 @@ def get_loss(loss: str | LossFunction) -> Loss:
     if not callable(loss):
         raise CompileError(f"loss={loss!r} is neither a name nor a callable (output, target) -> scalar.")
     reduction = getattr(loss, "reduction", "mean")
+    if reduction == "batchmean":
+        reduction = "mean"
     if reduction not in ("mean", "sum"):
         raise CompileError(f'the loss {loss} has reduction="{reduction}"; it must return a scalar: "mean" or "sum".')
     name = getattr(loss, "__name__", type(loss).__name__)

@@ -34,7 +34,7 @@ class Region:
         tail: operators that follow the activity.
         model_outputs: those of `outputs` that the model returns.
         shape: shape of the activity; the batch is written "N".
-        output_shape: shape of the first of `model_outputs`, or empty.
+        output_shape: shape of the first of `model_outputs`, () for a scalar, or None.
         block: name of the repeated submodule that the region belongs to, or "".
     """
 
@@ -51,7 +51,7 @@ class Region:
     tail: tuple[str, ...]
     model_outputs: tuple[str, ...]
     shape: tuple[int | str, ...]
-    output_shape: tuple[int | str, ...] = ()
+    output_shape: tuple[int | str, ...] | None = None
     block: str = ""
 
     @property
@@ -68,7 +68,7 @@ class Region:
     @property
     def error_shape(self) -> tuple[int | str, ...]:
         """Shape of the error that the region sends: that of its output, if the model returns one."""
-        return self.output_shape or self.shape
+        return self.shape if self.output_shape is None else self.output_shape
 
     @property
     def units(self) -> int:

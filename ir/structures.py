@@ -29,6 +29,20 @@ def open_dataclasses(value: Any) -> None:
             open_dataclasses(getattr(value, field.name))
 
 
+def structure_of(value: Any) -> Any:
+    """Returns how a value is built of tensors and other leaves, keys in their order; None for a leaf.
+
+    Two values are built alike where this is equal, so that their flattened leaves mean the same one by one.
+    """
+    if isinstance(value, Mapping):
+        return (type(value), *((key, structure_of(one)) for key, one in value.items()))
+    if isinstance(value, (list, tuple)):
+        return (type(value), *map(structure_of, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return (type(value), *(structure_of(getattr(value, field.name)) for field in dataclasses.fields(value)))
+    return None
+
+
 def as_lists(value: Any) -> Any:
     """The same structure with a list of its fields in the place of every dataclass that is opened."""
     if type(value) is dict:

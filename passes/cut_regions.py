@@ -43,6 +43,7 @@ class CutRegions(Pass):
         if not roles.main:
             raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
         _refuse_complex(captured, roles)
+        _refuse_returned_parameters(captured, roles)
         blocks = find_blocks(captured, roles)
         whole = block_of(captured, self._whole(captured, blocks))
         groups = cut_layers(captured, roles, whole, whole_attention=self.regions != "operator")
@@ -67,6 +68,21 @@ class CutRegions(Pass):
             known = '", "'.join(GRANULARITIES)
             raise CompileError(f'regions="{self.regions}" is neither one of "{known}" nor a list of globs.')
         return (*match_globs(captured, self.regions), *recurrent)
+
+
+def _refuse_returned_parameters(captured: CapturedGraph, roles: Roles) -> None:
+    """Refuses a result made of parameters alone: no region makes it, so that its part of the loss would teach nobody.
+
+    Raises:
+        CompileError: names the parameters.
+    """
+    for name in captured.outputs:
+        behind = roles.parameters_of.get(name, frozenset())
+        if behind and name in roles.live and name not in roles.main:
+            raise CompileError(
+                f"the model returns a value that is made of {', '.join(sorted(behind))} alone: no region could learn "
+                "from it. Return its detach(), or leave such a penalty to the optimizer's weight decay."
+            )
 
 
 class _Builder:
@@ -143,9 +159,9 @@ class _Builder:
             block=self.block_of(nodes[0]),
         )
 
-    def _output_shape(self, returned: Sequence[fx.Node]) -> tuple[int | str, ...]:
+    def _output_shape(self, returned: Sequence[fx.Node]) -> tuple[int | str, ...] | None:
         floating = [n for n in returned if is_floating(n)]
-        return _shape(floating[0], self.captured.batch) if floating else ()
+        return _shape(floating[0], self.captured.batch) if floating else None
 
     def _is_read(self, user: fx.Node, inside: set[fx.Node]) -> bool:
         return user not in inside and user in self.groups.of

@@ -18,6 +18,7 @@ from altprop.ir.measurement import Measurement
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
+from altprop.ir.structures import structure_of
 from altprop.ir.timings import Timings
 from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
@@ -66,16 +67,19 @@ class LocalNet(nn.Module):
         self._first: Variant | None = None
         self._ready: Ready | None = None
         self._plan: WiringPlan | None = None
+        self._trainable: tuple[bool, ...] = ()
         self._modules_of_model = list(model.modules())
 
     def capture(self, *args: Any, **kwargs: Any) -> None:
         """Compiles for inputs like these, without running anything."""
-        mode = self.model.training
-        self.model.train()
+        modes = [(module, module.training) for module in self.model.modules()]
+        if not self.model.training:
+            self.model.train()
         try:
             self._variant(Call.of(args, kwargs))
         finally:
-            self.model.train(mode)
+            for module, mode in modes:
+                module.training = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model's forward.
@@ -253,11 +257,15 @@ class LocalNet(nn.Module):
         return kind, training, grads, cast
 
     def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
-        compiled = self._compiler(self.model, call, target if exact or self._first is not None else None, self._plan)
+        target = target if exact or self._first is not None else None
+        trainable = tuple(p.requires_grad for p in self.model.parameters())
+        # What was frozen or thawed since has other regions: a plan that the rules made is made anew.
+        plan = self._plan if trainable == self._trainable else None
+        compiled = self._compiler(self.model, call, target, plan)
         graph: ErrorGraph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
             self.feedback.add(graph.feedback, self.model)
-        variant = Variant(compiled, self.model, self.feedback, self.state, self.backend)
+        variant = Variant(compiled, self.model, self.feedback, self.state, self.backend, structure_of(target))
         if variant.noise:
             self.noise.use()
         if self.optimizer is not None:
@@ -269,7 +277,7 @@ class LocalNet(nn.Module):
                 kinds += [f"{OTHER}{kind}" for kind in self.optimizer.slots]
             self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
         if self._first is None:
-            self._first, self._plan = variant, graph.plan
+            self._first, self._plan, self._trainable = variant, graph.plan, trainable
         return variant
 
     def _compiled(self) -> Any:
@@ -340,7 +348,9 @@ class LocalNet(nn.Module):
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
         keywords = tuple(self._compiled().example.kwargs)
         forms = noise_forms(list(graph.programs.values()))
-        return NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
+        made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
+        made.structure = self._compiled().example.structure
+        return made
 
     @property
     def example_batch(self) -> int:

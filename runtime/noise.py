@@ -49,6 +49,9 @@ class Noise(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        draws = self._buffers.get("draws")
+        if draws is not None:
+            draws.fill_(self.count)  # what a checkpoint does not hold stays
         super()._load_from_state_dict(*args, **kwargs)
         draws = self._buffers.get("draws")
         if draws is not None:
@@ -63,14 +66,17 @@ def noise_forms(programs: Sequence[Program]) -> list[Form]:
         for slot, node in zip(program.inputs, nodes, strict=True):
             if slot.kind == "noise":
                 value = node.meta["val"]
-                found[slot] = (slot, value.dtype, tuple(_line(size) for size in value.shape))
+                found[slot] = (slot, value.dtype, tuple(line_in_batch(size) for size in value.shape))
     return list(found.values())
 
 
-def _line(size: Any) -> tuple[int, int]:
+def line_in_batch(size: Any) -> tuple[int, int]:
+    """Returns a and b of a size that is a * batch + b."""
     if isinstance(size, int):
         return 0, size
     expression = size.node.expr
+    if expression.is_number:
+        return 0, int(expression)
     (symbol,) = expression.free_symbols
     offset = int(expression.subs(symbol, 0))
     return int(expression.subs(symbol, 1)) - offset, offset

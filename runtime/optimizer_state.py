@@ -47,6 +47,9 @@ class OptimizerState(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        step = self._buffers["step"]
+        assert step is not None
+        step.fill_(self.count)  # what a checkpoint does not hold stays
         super()._load_from_state_dict(*args, **kwargs)
         step = self._buffers["step"]
         assert step is not None

@@ -31,6 +31,7 @@ class Ready:
         self._executor = variant.executor("step")
         self._forms = _form(inputs), _form(target)
         self._dense = variant.takes_dense
+        self._least = variant.least_batch
         slots = list(enumerate(self._executor.program.inputs))
         places = [self._executor.bindings.place(slot) for _, slot in slots]
         self._residents = [place for place in places if place is not None]
@@ -48,7 +49,7 @@ class Ready:
         return (
             _is_plain(inputs, target)
             and (_form(inputs), _form(target)) == self._forms
-            and inputs.shape[0] == target.shape[0]
+            and self._least <= inputs.shape[0] == target.shape[0]
         )
 
     def run(self, inputs: torch.Tensor, target: torch.Tensor, optimizer: Optimizer) -> torch.Tensor:

@@ -226,6 +226,9 @@ def _place(value: torch.Tensor) -> tuple[str, int]:
 
 
 def _numpy_type(value: torch.Tensor) -> Any:
+    if value.dtype not in _TYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _TYPES)
+        raise CompileError(f'backend="onnxruntime" takes tensors of {names}, not of {value.dtype}: convert it first.')
     return _TYPES[value.dtype]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
+from altprop.runtime.blame import blame_the_batch
 from altprop.runtime.net import LocalNet
 from altprop.runtime.session import Session, StateStore, installed
 from altprop.runtime.variant import Call, Variant
@@ -55,10 +56,17 @@ class SessionNet(LocalNet):
             call = Call.from_inputs(inputs)
             variant = self._variant(call, target)
             session = self._session(variant, target)
-            loss = session.run(self._feeds(variant, call, target), self._store, variant.tensor)
+            with blame_the_batch(variant, "step", call):
+                loss = session.run(self._feeds(variant, call, target), self._store, variant.tensor)
         finally:
             self.__dict__["_busy"] = False
         return loss
+
+    def tensors(self) -> Any:
+        """Returns what runtimes of schedules need; see `LocalNet.tensors`."""
+        made = super().tensors()
+        made.refresh = self._come_home
+        return made
 
     def _session(self, variant: Variant, target: Any) -> Session:
         sessions: dict[int, Session] = self._sessions
@@ -74,7 +82,8 @@ class SessionNet(LocalNet):
     def _feeds(self, variant: Variant, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
         assert self.optimizer is not None
         optimizer = self.optimizer
-        given = {slot: value.contiguous() for slot, value in variant.given(call, target).items()}
+        values = variant.given(call, target)
+        given = {slot: value.contiguous() for slot, value in values.items() if isinstance(value, torch.Tensor)}
         feedback_lr = optimizer.lr if optimizer.feedback_lr is None else optimizer.feedback_lr
         given[Slot("scalar", "lr")] = torch.tensor(optimizer.lr, dtype=torch.float32)
         given[Slot("scalar", "feedback_lr")] = torch.tensor(feedback_lr, dtype=torch.float32)
@@ -86,6 +95,16 @@ class SessionNet(LocalNet):
         """Runs the model's forward in torch; see `LocalNet.forward`."""
         self._come_home()
         return super().forward(*args, **kwargs)
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yields names and modules, one level deep."""
+        self._come_home()
+        return super().named_children()
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Yields names and modules."""
+        self._come_home()
+        return super().named_modules(*args, **kwargs)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields names and parameters."""

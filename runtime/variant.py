@@ -11,11 +11,12 @@ from torch.utils import _pytree as pytree
 from altprop.ir.alternate import SUFFIX
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.program import Slot
-from altprop.ir.structures import open_dataclasses
+from altprop.ir.structures import open_dataclasses, structure_of
 from altprop.runtime.executor import Bindings, Executor
 from altprop.runtime.feedback import FeedbackStore
-from altprop.runtime.noise import noise_forms
+from altprop.runtime.noise import line_in_batch, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 
 _WITHOUT_TARGET = (
@@ -88,13 +89,19 @@ class Call:
                 return (leaf.dtype, leaf.device, leaf.shape[1:])
             return (leaf.dtype, leaf.device, leaf.shape, None)
 
-        return (tuple(self.kwargs), len(self.args), *(of(leaf) for leaf in self.leaves))
+        return (self.structure, *(of(leaf) for leaf in self.leaves))
+
+    @property
+    def structure(self) -> Any:
+        """How the arguments are built: two calls of the same leaves may mean different things by them."""
+        return structure_of((self.args, self.kwargs))
 
     @staticmethod
     def target_key(target: Any) -> Any:
         """Returns what must agree for two targets to run the same program: all but the batch."""
         leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
-        return tuple((t.dtype, tuple(t.shape[1:])) if isinstance(t, torch.Tensor) else t for t in leaves)
+        forms = ((t.dtype, tuple(t.shape[1:])) if isinstance(t, torch.Tensor) else t for t in leaves)
+        return (structure_of(target), *forms)
 
     def refuse_input_gradients(self) -> None:
         """Refuses inputs that require grad: no local rule sends errors beyond the first region.
@@ -120,8 +127,10 @@ class Variant:
         feedback: FeedbackStore,
         state: OptimizerState,
         backend: str,
+        target: Any = None,
     ) -> None:
         self.compiled = compiled
+        self._target_structure = target
         self.backend = backend
         self.example: Call = compiled.example
         graph: ErrorGraph = compiled.graph
@@ -133,11 +142,13 @@ class Variant:
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(list(graph.programs.values()))
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
+        self._target_rows: list[tuple[int, int]] = []
         self._target_key = self._find_target_key()
+        self.least_batch = least_batch(graph.captured.graph)
 
     def bind(self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState) -> "Variant":
         """Returns the same programs, bound to another net's tensors."""
-        return Variant(self.compiled, model, feedback, state, self.backend)
+        return Variant(self.compiled, model, feedback, state, self.backend, self._target_structure)
 
     def tensor(self, slot: Slot) -> torch.Tensor:
         """Returns the present tensor behind a slot of the model, its feedback, the optimizer or the constants."""
@@ -171,7 +182,8 @@ class Variant:
         program = self._programs["backward"]
         nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
         values = [n.meta["val"] for slot, n in zip(program.inputs, nodes, strict=True) if slot.kind == "target"]
-        return tuple((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in values)
+        self._target_rows = [line_in_batch(v.shape[0]) if v.dim() else (0, 0) for v in values]
+        return (self._target_structure, *((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in values))
 
     def fits(self, call: Call, target: Any = None) -> bool:
         """Whether the programs run this call, with this target."""
@@ -185,7 +197,7 @@ class Variant:
         Raises:
             CompileError: says so.
         """
-        if target is None and self._target_key:
+        if target is None and self._target_key is not None and len(self._target_key) > 1:
             raise CompileError("the loss takes a target, and None was given: net.step(inputs, target).")
 
     def turn(self, seed: int, step: int) -> str:
@@ -216,8 +228,10 @@ class Variant:
         """Pairs the slots of inputs and targets with values.
 
         Raises:
-            ValueError: input and target have batches of different sizes.
+            ValueError: input and target have batches of different sizes, or one that the model cannot train on.
         """
+        if call.batch < self.least_batch:
+            raise ValueError(f"the batch has {_samples(call.batch)}{'; ' + LONELY if call.batch else '.'}")
         given: dict[Slot, Any] = {
             slot: leaf.contiguous() if dense and isinstance(leaf, torch.Tensor) else leaf
             for slot, leaf, dense in zip(self._inputs, self._ordered(call), self._dense, strict=True)
@@ -225,7 +239,8 @@ class Variant:
         leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         for index, leaf in enumerate(tensors):
-            if leaf.dim() and leaf.shape[0] != call.batch:
+            times, more = self._target_rows[index] if index < len(self._target_rows) else (1, 0)
+            if leaf.dim() and leaf.shape[0] != times * call.batch + more:
                 raise ValueError(f"the target has a batch of {leaf.shape[0]}, the input one of {call.batch}.")
             given[Slot("target", str(index))] = leaf.contiguous()
         return given
@@ -245,6 +260,10 @@ class Variant:
             next(rest) if name else captured.constant_outputs[index] for index, name in enumerate(captured.outputs)
         ]
         return pytree.tree_unflatten(leaves, captured.out_spec)
+
+
+def _samples(count: int) -> str:
+    return "one sample" if count == 1 else f"{count or 'no'} samples"
 
 
 def _is_dense(value: Any) -> bool:

@@ -52,7 +52,7 @@ class TaggedBuilder(FlatBuilder):
         super().__init__(graph)
         self.tags: dict[fx.Node, Tag] = {}
         if target is None:
-            raise ScheduleError("the form of the target is not known: call net.step or net.backward once before.")
+            raise ScheduleError("the form of the target is not known: net.schedule(..., target=) takes an example.")
         with self._tagged("F", PREAMBLE):
             self.preamble()
         with self._tagged("E", TARGET):

@@ -108,7 +108,7 @@ class _Linearizer:
             with torch.enable_grad(), enable_python_dispatcher(), self.captured.fake_mode:
                 made = make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
                 if any(writes(node) for node in made.graph.nodes):  # some derivatives write into tensors of their own
-                    pure = torch.func.functionalize(joint, remove="mutations")
+                    pure = torch.func.functionalize(made, remove="mutations")
                     made = make_fx(pure, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
         except CompileError:
             raise

@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from altprop.ir.captured import CapturedGraph
+from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
@@ -32,11 +33,12 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
     """
     captured = builder.captured
     names = [name for name in captured.outputs if name and _floating(captured, name)]
+    others = [name for name in dict.fromkeys(captured.outputs) if name and not _floating(captured, name)]
     _refuse_misfit(captured, loss, names, target)
     leaves, spec = pytree.tree_flatten(target)
-    module = _trace(captured, loss, names, leaves, spec)
+    module = _trace(captured, loss, names, others, leaves, spec)
     placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
-    given = [builder.value(("captured", name)) for name in names]
+    given = [builder.value(("captured", name)) for name in (*names, *others)]
     given += add_target_inputs(builder, target)
     made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
@@ -86,16 +88,21 @@ _REMEDY = (
 )
 
 
-def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[Any], spec: Any) -> fx.GraphModule:
+def _trace(
+    captured: CapturedGraph, loss: Loss, names: list[str], others: list[str], leaves: list[Any], spec: Any
+) -> fx.GraphModule:
+    """Traces the loss and its gradient at `names`; `others` of the model's values have none, and may be read."""
     is_tensor = [isinstance(leaf, torch.Tensor) for leaf in leaves]
 
     def losses(*args: torch.Tensor) -> list[torch.Tensor]:
         outputs, rest = list(args[: len(names)]), iter(args[len(names) :])
+        fixed = {name: next(rest) for name in others}
         given = [next(rest) if tensor else leaf for tensor, leaf in zip(is_tensor, leaves, strict=True)]
         target = pytree.tree_unflatten(given, spec)
 
         def scalar(outputs: list[torch.Tensor]) -> torch.Tensor:
-            given = _structure(captured, names, outputs) if loss.structured else outputs[0]
+            values = fixed | dict(zip(names, outputs, strict=True))
+            given = _structure(captured, values, outputs) if loss.structured else outputs[0]
             result = loss.function(given, target)
             if isinstance(result, torch.Tensor) and result.dim() == 0:
                 return result
@@ -105,9 +112,10 @@ def _trace(captured: CapturedGraph, loss: Loss, names: list[str], leaves: list[A
         value, pull = torch.func.vjp(scalar, outputs)
         return [value, *pull(torch.ones_like(value))[0]]
 
-    fakes = [captured.value(name).detach() for name in names] + [x for x in leaves if isinstance(x, torch.Tensor)]
+    shown = [captured.value(name).detach() for name in (*names, *others)]
+    fakes = shown + [x for x in leaves if isinstance(x, torch.Tensor)]
     try:
-        with torch.enable_grad(), enable_python_dispatcher(), captured.fake_mode:
+        with torch.enable_grad(), enable_python_dispatcher(), captured.fake_mode, unchecked_distributions():
             return make_fx(losses, tracing_mode="real")(*fakes)
     except CompileError:
         raise
@@ -142,15 +150,11 @@ def _shape(captured: CapturedGraph, value: torch.Tensor) -> str:
     return f"({', '.join(sizes)})"
 
 
-def _structure(captured: CapturedGraph, names: list[str], outputs: list[torch.Tensor]) -> Any:
+def _structure(captured: CapturedGraph, values: dict[str, torch.Tensor], outputs: list[torch.Tensor]) -> Any:
     """The model's result as the user sees it; a loss that takes one tensor is given the tensor."""
     if len(captured.outputs) == 1:
         return pytree.tree_unflatten(outputs, captured.out_spec)
-    by_name = dict(zip(names, outputs, strict=True))
-    leaves = [
-        by_name.get(name, captured.value(name)) if name else captured.constant_outputs[index]
-        for index, name in enumerate(captured.outputs)
-    ]
+    leaves = [values[name] if name else captured.constant_outputs[index] for index, name in enumerate(captured.outputs)]
     return pytree.tree_unflatten(leaves, captured.out_spec)
 
 

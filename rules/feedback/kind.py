@@ -121,6 +121,12 @@ def units(shape: Shape) -> int:
             "the model returns a scalar, which holds no error for each sample: have it return its scores, and give the "
             "loss to altprop.compile; or use a rule that follows the forward's edges, such as fa."
         )
+    if shape[0] != "N":
+        raise PlanError(
+            f"an error of the shape {shape} has no batch in front, so that direct feedback cannot tell its samples "
+            "apart: use batch_first=True, return (N, positions, classes) in the place of flattened scores, or use a "
+            "rule that follows the forward's edges, such as fa."
+        )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise PlanError(
             f"an error of the shape {shape} has units that depend on the batch, so no matrix fits it: use a rule that "

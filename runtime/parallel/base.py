@@ -29,6 +29,8 @@ class NetTensors:
         state: its tensors and step count.
         noise: draws what programs want of it.
         noise_forms: what a step of the whole net wants.
+        structure: how the inputs of the capture were built.
+        refresh: brings the tensors to where `bindings` finds them; every use of the net begins with it.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class NetTensors:
         self.bindings, self.inputs, self.keywords = bindings, inputs, keywords
         self.optimizer, self.state = optimizer, state
         self.noise, self.noise_forms = noise, noise_forms
+        self.structure: Any = None
+        self.refresh: Callable[[], None] = lambda: None
 
 
 class Runtime:
@@ -77,6 +81,7 @@ class Runtime:
         Raises:
             ScheduleError: the batch is not that of the schedule.
         """
+        self.net.refresh()
         given = self._given(inputs, target)
         scalars = self.net.optimizer.scalars(self.net.state.advance())
         with torch.no_grad(), self._uncast():
@@ -101,6 +106,7 @@ class Runtime:
         """Writes a checkpoint of the run; in a distributed run all ranks call it. Returns its folder."""
         from altprop.runtime.parallel.checkpoint import save
 
+        self.net.refresh()
         return save(folder, self.net, self.held)
 
     def resume(self, folder: str | Path) -> int:
@@ -114,6 +120,7 @@ class Runtime:
         """
         from altprop.runtime.parallel.checkpoint import load
 
+        self.net.refresh()
         return load(folder, self.net, self.held)
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
@@ -126,7 +133,12 @@ class Runtime:
     def _named_inputs(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
             inputs = {name: inputs[name] for name in self.net.keywords}
-        leaves = Call.from_inputs(inputs).leaves
+        call = Call.from_inputs(inputs)
+        if self.net.structure not in (None, call.structure):
+            raise ScheduleError(
+                "the inputs are not built as those of the capture: give the same keys in the same order."
+            )
+        leaves = call.leaves
         return {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
 
     def _named_targets(self, target: Any) -> dict[str, Any]:
