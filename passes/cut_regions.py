@@ -16,8 +16,9 @@ from altprop.passes.cut.activation import find_activation
 from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, match_globs
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
-from altprop.passes.cut.operators import is_complex, is_floating
+from altprop.passes.cut.operators import is_floating
 from altprop.passes.cut.roles import Roles, find_roles
+from altprop.passes.cut.unlearnable import refuse_unlearnable
 
 GRANULARITIES = ("layer", "operator", "block")
 
@@ -42,8 +43,7 @@ class CutRegions(Pass):
         roles = find_roles(captured)
         if not roles.main:
             raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
-        _refuse_complex(captured, roles)
-        _refuse_returned_parameters(captured, roles)
+        refuse_unlearnable(captured, roles)
         blocks = find_blocks(captured, roles)
         whole = block_of(captured, self._whole(captured, blocks))
         groups = cut_layers(captured, roles, whole, whole_attention=self.regions != "operator")
@@ -68,21 +68,6 @@ class CutRegions(Pass):
             known = '", "'.join(GRANULARITIES)
             raise CompileError(f'regions="{self.regions}" is neither one of "{known}" nor a list of globs.')
         return (*match_globs(captured, self.regions), *recurrent)
-
-
-def _refuse_returned_parameters(captured: CapturedGraph, roles: Roles) -> None:
-    """Refuses a result made of parameters alone: no region makes it, so that its part of the loss would teach nobody.
-
-    Raises:
-        CompileError: names the parameters.
-    """
-    for name in captured.outputs:
-        behind = roles.parameters_of.get(name, frozenset())
-        if behind and name in roles.live and name not in roles.main:
-            raise CompileError(
-                f"the model returns a value that is made of {', '.join(sorted(behind))} alone: no region could learn "
-                "from it. Return its detach(), or leave such a penalty to the optimizer's weight decay."
-            )
 
 
 class _Builder:
@@ -186,17 +171,6 @@ class _Builder:
         inside = set(nodes)
         read = {s.name for n in nodes for s in n.all_input_nodes if s in self.groups.of and s not in inside}
         return tuple(sorted(read, key=self.order.__getitem__))
-
-
-def _refuse_complex(captured: CapturedGraph, roles: Roles) -> None:
-    """Errors are real numbers: none could enter at a complex value."""
-    found = next((node for name in roles.main if is_complex(node := captured.node(name))), None)
-    if found is not None:
-        where = captured.call_of(found) or "the forward"
-        raise CompileError(
-            f"{where} computes complex numbers ({found.name}) from trainable parameters, and errors are real: keep "
-            "the real and the imaginary part as two channels, or detach this part and freeze what feeds it."
-        )
 
 
 def _preamble(captured: CapturedGraph, roles: Roles) -> tuple[str, ...]:

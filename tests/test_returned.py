@@ -102,6 +102,47 @@ def test_a_scalar_beside_scores_is_named_where_direct_feedback_cannot_use_it() -
         altprop.compile(model, "dfa", loss=loss, example_inputs=(drawn(4, 6),))
 
 
+class Gated(nn.Module):
+    """A threshold that is a parameter, and a choice of a row by the largest score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.score, self.rows, self.o = nn.Linear(5, 6), nn.Linear(5, 4), nn.Embedding(4, 6), nn.Linear(6, 3)
+        self.threshold = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 5) to (N, 3)."""
+        h = self.a(x)
+        h = torch.where(h > self.threshold, h, 0.1 * h) + self.rows(self.score(x).argmax(-1))
+        return self.o(h)
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa"])
+def test_parameters_behind_comparisons_and_indices_are_named(rule: str) -> None:
+    said = r"(?=.*threshold)(?=.*score\.weight)(?=.*score\.bias).* reach what the model returns through comparisons or"
+    with pytest.raises(CompileError, match=said):
+        altprop.compile(Gated(), rule, example_inputs=(drawn(4, 5).float(),))
+    model = Gated()
+    model.score.requires_grad_(False)
+    with pytest.raises(CompileError, match=r"^threshold reaches what the model returns"):
+        altprop.compile(model, rule, example_inputs=(drawn(4, 5).float(),))
+
+
+def test_with_them_frozen_it_learns() -> None:
+    model = Gated()
+    model.score.requires_grad_(False)
+    model.threshold.requires_grad_(False)
+    model = model.double()
+    net = altprop.compile(copy.deepcopy(model), "bp", loss="mse", example_inputs=(drawn(4, 5),))
+    functional.mse_loss(model(drawn(4, 5)), drawn(4, 3)).backward()
+    net.backward(drawn(4, 5), drawn(4, 3))
+    for own, other in zip(model.parameters(), net.model.parameters(), strict=True):
+        assert (own.grad is None) == (other.grad is None)
+        if own.grad is not None:
+            torch.testing.assert_close(other.grad, own.grad, rtol=1e-10, atol=1e-10)
+
+
 class Flattened(nn.Module):
     """Scores of all positions in one dimension."""
 
@@ -165,3 +206,17 @@ def test_a_loss_may_be_made_of_a_distribution() -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 4))
     gradients_equal(model, nll, drawn(6, 5), drawn(6, 2), (6, 3))
     assert torch.distributions.Distribution._validate_args is before
+
+
+def test_a_loss_that_chooses_by_values_is_named() -> None:
+    def ctc(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        lengths = torch.full((output.shape[0],), 6), torch.full((output.shape[0],), 2)
+        return functional.ctc_loss(output.log_softmax(2).transpose(0, 1), target, *lengths)
+
+    net = altprop.compile(nn.Linear(5, 4), "bp", loss=ctc, example_inputs=(torch.randn(4, 6, 5),))
+    with pytest.raises(CompileError, match=r"the loss ctc chooses by the values that it is given.*behind net\(x\)"):
+        net.backward(torch.randn(4, 6, 5), torch.randint(1, 4, (4, 2)))
+    functional.ctc_loss(
+        net(torch.randn(4, 6, 5)).log_softmax(2).transpose(0, 1), torch.randint(1, 4, (4, 2)), (6,) * 4, (2,) * 4
+    ).backward()
+    assert net.model.weight.grad is not None

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from altprop.ir.captured import CapturedGraph
@@ -88,6 +90,9 @@ _REMEDY = (
 )
 
 
+_BY_VALUES = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+
+
 def _trace(
     captured: CapturedGraph, loss: Loss, names: list[str], others: list[str], leaves: list[Any], spec: Any
 ) -> fx.GraphModule:
@@ -121,6 +126,11 @@ def _trace(
         raise
     except Exception as error:  # a loss is user code
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, _BY_VALUES):
+            raise CompileError(
+                f"the loss {loss.name} chooses by the values that it is given, which a program for all batches cannot "
+                f"({first}): write it in tensor operators, or call it behind net(x) in a loop of your own."
+            ) from error
         shapes = ", ".join(_shape(captured, fake) for fake in fakes)
         raise CompileError(
             f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}"

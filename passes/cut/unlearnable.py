@@ -1,0 +1,65 @@
+"""What no local rule can teach, said before anything is cut."""
+
+import torch
+
+from altprop.ir.captured import CapturedGraph
+from altprop.ir.errors import CompileError
+from altprop.passes.cut.operators import is_complex
+from altprop.passes.cut.roles import Roles
+
+
+def refuse_unlearnable(captured: CapturedGraph, roles: Roles) -> None:
+    """Refuses parameters that no error would reach.
+
+    Raises:
+        CompileError: names them, and the way out.
+    """
+    _refuse_complex(captured, roles)
+    _refuse_returned_parameters(captured, roles)
+    _refuse_unfelt(captured)
+
+
+def _refuse_complex(captured: CapturedGraph, roles: Roles) -> None:
+    """Errors are real numbers: none could enter at a complex value."""
+    found = next((node for name in roles.main if is_complex(node := captured.node(name))), None)
+    if found is not None:
+        where = captured.call_of(found) or "the forward"
+        raise CompileError(
+            f"{where} computes complex numbers ({found.name}) from trainable parameters, and errors are real: keep "
+            "the real and the imaginary part as two channels, or detach this part and freeze what feeds it."
+        )
+
+
+def _refuse_returned_parameters(captured: CapturedGraph, roles: Roles) -> None:
+    """Refuses a result made of parameters alone: no region makes it, so that its part of the loss would teach nobody.
+
+    Raises:
+        CompileError: names the parameters.
+    """
+    for name in captured.outputs:
+        behind = roles.parameters_of.get(name, frozenset())
+        if behind and name in roles.live and name not in roles.main:
+            raise CompileError(
+                f"the model returns a value that is made of {', '.join(sorted(behind))} alone: no region could learn "
+                "from it. Return its detach(), or leave such a penalty to the optimizer's weight decay."
+            )
+
+
+def _refuse_unfelt(captured: CapturedGraph) -> None:
+    """Refuses parameters that reach the results through whole numbers or truth values alone."""
+    felt: set[str] = set()
+    for node in reversed(captured.graph.nodes):
+        reached = node.name in captured.outputs or any(user.name in felt for user in node.users)
+        if reached and _carries_errors(node.meta.get("val")):
+            felt.add(node.name)
+    placeholders = [node for node in captured.graph.nodes if captured.is_trainable(node)]
+    unfelt = [captured.parameters[n.name] for n in placeholders if n.name in captured.live and n.name not in felt]
+    if unfelt:
+        raise CompileError(
+            f"{', '.join(unfelt)} reach{'es' if len(unfelt) == 1 else ''} what the model returns through comparisons "
+            "or indices alone, which have no derivative, so that nothing teaches it: freeze it, requires_grad_(False)."
+        )
+
+
+def _carries_errors(value: object) -> bool:
+    return not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
