@@ -4,10 +4,11 @@ torch asks in Python, when batch norm is called; a captured graph holds what com
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import fx
+
+from altprop.ir.sizes import size_at
 
 aten = torch.ops.aten
 
@@ -27,11 +28,4 @@ def least_batch(graph: fx.Graph) -> int:
 
 def _values_of_one(x: torch.Tensor) -> int:
     """Values a channel, where the batch is one sample."""
-    return math.prod(_at_one(size) for index, size in enumerate(x.shape) if index != 1)
-
-
-def _at_one(size: Any) -> int:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
+    return math.prod(size_at(size, 1) for index, size in enumerate(x.shape) if index != 1)

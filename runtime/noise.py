@@ -6,12 +6,13 @@ is loaded goes on with the very numbers that the saved one would have had. No gl
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
+from altprop.ir.sizes import line_in_batch
 
 Form = tuple[Slot, torch.dtype, tuple[tuple[int, int], ...]]
 """A slot, its dtype, and each of its sizes as `(a, b)` with `a batch + b`."""
@@ -59,27 +60,22 @@ class Noise(nn.Module):
 
 
 def noise_forms(programs: Sequence[Program]) -> list[Form]:
-    """Returns what the noise slots of some programs want, each once."""
+    """Returns what the noise slots of some programs want, each once.
+
+    Raises:
+        CompileError: a size does not follow the batch along a line.
+    """
     found: dict[Slot, Form] = {}
     for program in programs:
         nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
         for slot, node in zip(program.inputs, nodes, strict=True):
             if slot.kind == "noise":
                 value = node.meta["val"]
-                found[slot] = (slot, value.dtype, tuple(line_in_batch(size) for size in value.shape))
+                lines = [line for size in value.shape if (line := line_in_batch(size))]
+                if len(lines) < value.dim():
+                    raise CompileError(f"noise of the shape {tuple(value.shape)}, which does not grow with the batch.")
+                found[slot] = (slot, value.dtype, tuple(lines))
     return list(found.values())
-
-
-def line_in_batch(size: Any) -> tuple[int, int]:
-    """Returns a and b of a size that is a * batch + b."""
-    if isinstance(size, int):
-        return 0, size
-    expression = size.node.expr
-    if expression.is_number:
-        return 0, int(expression)
-    (symbol,) = expression.free_symbols
-    offset = int(expression.subs(symbol, 0))
-    return int(expression.subs(symbol, 1)) - offset, offset
 
 
 def _seed(text: str) -> int:

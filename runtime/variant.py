@@ -13,10 +13,11 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.program import Slot
+from altprop.ir.sizes import line_in_batch
 from altprop.ir.structures import open_dataclasses, structure_of
 from altprop.runtime.executor import Bindings, Executor
 from altprop.runtime.feedback import FeedbackStore
-from altprop.runtime.noise import line_in_batch, noise_forms
+from altprop.runtime.noise import noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 
 _WITHOUT_TARGET = (
@@ -142,8 +143,9 @@ class Variant:
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(list(graph.programs.values()))
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
-        self._target_rows: list[tuple[int, int]] = []
-        self._target_key = self._find_target_key()
+        targets = self._find_targets()
+        self._target_rows = [line_in_batch(value.shape[0]) if value.dim() else (0, 0) for value in targets or ()]
+        self._target_key = None if targets is None else self._key_of(targets)
         self.least_batch = least_batch(graph.captured.graph)
 
     def bind(self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState) -> "Variant":
@@ -176,14 +178,16 @@ class Variant:
         """Whether the first input must have no gaps."""
         return self._dense[0]
 
-    def _find_target_key(self) -> Any:
-        if "backward" not in self._programs:
+    def _find_targets(self) -> list[torch.Tensor] | None:
+        """The targets as the program that derives errors from them was traced with; None without such a program."""
+        program = self._programs.get("backward")
+        if program is None:
             return None
-        program = self._programs["backward"]
-        nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
-        values = [n.meta["val"] for slot, n in zip(program.inputs, nodes, strict=True) if slot.kind == "target"]
-        self._target_rows = [line_in_batch(v.shape[0]) if v.dim() else (0, 0) for v in values]
-        return (self._target_structure, *((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in values))
+        nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+        return [n.meta["val"] for slot, n in zip(program.inputs, nodes, strict=True) if slot.kind == "target"]
+
+    def _key_of(self, targets: list[torch.Tensor]) -> Any:
+        return (self._target_structure, *((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in targets))
 
     def fits(self, call: Call, target: Any = None) -> bool:
         """Whether the programs run this call, with this target."""
@@ -239,8 +243,8 @@ class Variant:
         leaves = [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         for index, leaf in enumerate(tensors):
-            times, more = self._target_rows[index] if index < len(self._target_rows) else (1, 0)
-            if leaf.dim() and leaf.shape[0] != times * call.batch + more:
+            line = self._target_rows[index] if index < len(self._target_rows) else (1, 0)
+            if leaf.dim() and line is not None and leaf.shape[0] != line[0] * call.batch + line[1]:
                 raise ValueError(f"the target has a batch of {leaf.shape[0]}, the input one of {call.batch}.")
             given[Slot("target", str(index))] = leaf.contiguous()
         return given

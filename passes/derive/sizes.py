@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.sizes import line_in_batch
+
 aten = torch.ops.aten
 
 
@@ -34,20 +36,6 @@ def sizes_from_batch(graph: fx.Graph, tensors: Set[fx.Node], anchor: fx.Node, ba
                 graph.erase_node(node)
                 count += 1
     return count
-
-
-def line_in_batch(size: Any, batch: Any) -> tuple[int, int] | None:
-    """Returns `(a, b)` where `size = a batch + b`, or None."""
-    if isinstance(size, int):
-        return 0, size
-    if not isinstance(size, torch.SymInt) or not isinstance(batch, torch.SymInt):
-        return None
-    expression, symbol = size.node.expr, batch.node.expr
-    slope = expression.diff(symbol)
-    offset = expression.subs(symbol, 0)
-    if not (slope.is_integer and slope.is_number and offset.is_number):
-        return None
-    return int(slope), int(offset)
 
 
 def _emit(graph: fx.Graph, anchor: fx.Node, batch: Any, slope: int, offset: int) -> fx.Node:

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from altprop.ir.loss import Loss
-from altprop.passes.derive.sizes import line_in_batch
+from altprop.ir.sizes import line_in_batch
 from altprop.passes.flat.builder import FlatBuilder, aten
 
 
