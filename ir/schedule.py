@@ -21,6 +21,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from altprop.ir.program import Program
 
@@ -194,11 +195,13 @@ class Lowered:
         schedule: the schedule.
         pieces: by kind and region; `("U+", region)` adds to gradients that are there already.
         mean: whether the loss is a mean over samples; else it is a sum.
+        target: how the loss's target is built, as `structure_of` tells it.
     """
 
     schedule: Schedule
     pieces: Mapping[tuple[str, str], Piece]
     mean: bool
+    target: Any = None
 
     @property
     def share(self) -> float:

@@ -119,16 +119,27 @@ def test_a_schedule_refuses_other_keys() -> None:
         running.step(({"b": b, "a": a},), classes(4))
 
 
-def test_a_dictionary_as_target_is_read_by_its_keys() -> None:
-    def loss(output: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tensor:
-        return functional.mse_loss(output, target["a"]) + 5 * functional.mse_loss(output, target["b"])
+def uneven(output: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tensor:
+    return functional.mse_loss(output, target["a"]) + 5 * functional.mse_loss(output, target["b"])
 
-    net = altprop.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=loss)
+
+def test_a_dictionary_as_target_is_read_by_its_keys() -> None:
+    net = altprop.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven)
     x, a, b = drawn(4, 5), drawn(4, 3, seed=1), drawn(4, 3, seed=2)
-    expected = float(loss(net.model(x), {"a": a, "b": b}).detach())
+    expected = float(uneven(net.model(x), {"a": a, "b": b}).detach())
     assert float(net.backward(x, {"a": a, "b": b})) == pytest.approx(expected)
     assert float(net.backward(x, {"b": b, "a": a})) == pytest.approx(expected)
     assert float(net.backward(x, {"a": a, "b": b})) == pytest.approx(expected)
+
+
+def test_a_schedule_refuses_other_keys_of_targets() -> None:
+    net = altprop.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven, optimizer=SGD)
+    x, a, b = drawn(4, 5), drawn(4, 3, seed=1), drawn(4, 3, seed=2)
+    running = net.schedule(devices=2, batch=4, target={"a": a, "b": b}).runtime("serial")
+    expected = float(uneven(net.model(x), {"a": a, "b": b}).detach())
+    assert float(running.step(x, {"a": a, "b": b})) == pytest.approx(expected)
+    with pytest.raises(ScheduleError, match="the target is not built as the example"):
+        running.step(x, {"b": b, "a": a})
 
 
 def test_a_frozen_batch_norm_stays_in_evaluation_mode() -> None:

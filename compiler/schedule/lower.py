@@ -22,6 +22,7 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.schedule import Lowered, Piece, Schedule, Task, ValueForm
+from altprop.ir.structures import structure_of
 
 Order = Callable[["Problem"], list[list[int]]]
 
@@ -88,7 +89,7 @@ class Lowering:
             )
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
         self.sizes = Sizes(graph.captured, batch // microbatches)
-        self.mean = loss.mean
+        self.mean, self.target = loss.mean, structure_of(target)
         builder = TaggedBuilder(graph, loss, target, self.sizes, tuning == "cpu")
         self.cut: Cut = cut(builder, microbatches, self.sizes, tuning)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
@@ -139,7 +140,7 @@ class Lowering:
             programs=emitter.emit(),
         )
         verify_schedule(made)
-        return Lowered(made, self._on_devices(placed, devices), self.mean)
+        return Lowered(made, self._on_devices(placed, devices), self.mean, self.target)
 
     def _on_devices(self, placed: Sequence[int], devices: Sequence[str]) -> dict[Tag, Piece]:
         """All pieces, for the kinds of devices that run them; where torch knows no such kind they stay as they are."""

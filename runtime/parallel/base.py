@@ -12,6 +12,7 @@ from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
 from altprop.ir.schedule import Lowered, Schedule, residents
+from altprop.ir.structures import structure_of
 from altprop.runtime.executor import Bindings
 from altprop.runtime.noise import Form, Noise
 from altprop.runtime.optimizer_state import OptimizerState
@@ -142,6 +143,10 @@ class Runtime:
         return {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
 
     def _named_targets(self, target: Any) -> dict[str, Any]:
+        if structure_of(target) != self.lowered.target:
+            raise ScheduleError(
+                "the target is not built as the example of net.schedule(target=): give the same keys in the same order."
+            )
         tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
         return {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
 
