@@ -120,7 +120,7 @@ class LocalNet(nn.Module):
         name = f"backward{self._turn(variant)}"
         executor = variant.executor(name)
         given = self._given(variant, call, target)
-        with _uncast(call.device_type), blame_the_batch(variant, name, call):
+        with _uncast(call.device_type), blame_the_batch(variant, name, call, target):
             made = executor.run(given)
         loss: torch.Tensor | None = None
         for slot, value in zip(executor.outputs, made, strict=True):
@@ -151,7 +151,7 @@ class LocalNet(nn.Module):
             try:
                 return ready.run(inputs, target, self.optimizer)
             except IndexError as error:
-                raise blame(ready.variant, "step", Call.from_inputs(inputs), error) from error
+                raise blame(ready.variant, "step", Call.from_inputs(inputs), target, error) from error
         call = Call.from_inputs(inputs)
         variant = self._variant(call, target)
         variant.need_target(target)
@@ -164,7 +164,7 @@ class LocalNet(nn.Module):
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
             )
         name = f"step{variant.turn(self.feedback.seed, number_of_step)}"
-        with _uncast(call.device_type), blame_the_batch(variant, name, call):
+        with _uncast(call.device_type), blame_the_batch(variant, name, call, target):
             (loss,) = variant.executor(name).run(given)
         result: torch.Tensor = loss
         return result

@@ -13,6 +13,7 @@ import torch
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
+from altprop.runtime.ranges import Range
 
 Lookup = Callable[[Slot], torch.Tensor]
 CPU = torch.device("cpu")
@@ -68,11 +69,12 @@ class Session:
 
     Args:
         program: the step.
+        asked: the integers that it may be given; onnxruntime counts negative ones from the end.
         device: where the net's tensors are; a number such as the learning rate may stay on the CPU.
     """
 
-    def __init__(self, program: SessionProgram, device: torch.device = CPU) -> None:
-        self.program = program
+    def __init__(self, program: SessionProgram, asked: list[Range], device: torch.device = CPU) -> None:
+        self.program, self.ranges = program, asked
         self.device = device
         self.engine = open_engine(program.model, device)
         self.states = [

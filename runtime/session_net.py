@@ -8,8 +8,9 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
-from altprop.runtime.blame import blame_the_batch
+from altprop.runtime.blame import refuse_wrong_integers
 from altprop.runtime.net import LocalNet
+from altprop.runtime.ranges import ranges
 from altprop.runtime.session import Session, StateStore, installed
 from altprop.runtime.variant import Call, Variant
 
@@ -56,8 +57,9 @@ class SessionNet(LocalNet):
             call = Call.from_inputs(inputs)
             variant = self._variant(call, target)
             session = self._session(variant, target)
-            with blame_the_batch(variant, "step", call):
-                loss = session.run(self._feeds(variant, call, target), self._store, variant.tensor)
+            values = variant.given(call, target)
+            refuse_wrong_integers(session.ranges, values)
+            loss = session.run(self._feeds(values), self._store, variant.tensor)
         finally:
             self.__dict__["_busy"] = False
         return loss
@@ -76,13 +78,13 @@ class SessionNet(LocalNet):
             device = next(iter(self.model.parameters())).device
             installed(device)  # refuses before anything is made
             program = self._compiler.session(self, variant, target)  # type: ignore[attr-defined]
-            sessions[id(variant)] = Session(program, device)
+            asked = ranges(variant.compiled.graph.programs["step"])
+            sessions[id(variant)] = Session(program, asked, device)
         return sessions[id(variant)]
 
-    def _feeds(self, variant: Variant, call: Call, target: Any) -> dict[Slot, torch.Tensor]:
+    def _feeds(self, values: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
         assert self.optimizer is not None
         optimizer = self.optimizer
-        values = variant.given(call, target)
         given = {slot: value.contiguous() for slot, value in values.items() if isinstance(value, torch.Tensor)}
         feedback_lr = optimizer.lr if optimizer.feedback_lr is None else optimizer.feedback_lr
         given[Slot("scalar", "lr")] = torch.tensor(optimizer.lr, dtype=torch.float32)

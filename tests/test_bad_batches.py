@@ -11,9 +11,9 @@ X = torch.randn(4, 6)
 CLASSES = torch.tensor([0, 1, 2, 0])
 
 
-def net(rule: str = "dfa", loss: str = "cross_entropy") -> altprop.LocalNet:
+def net(rule: str = "dfa", loss: str = "cross_entropy", **options: str) -> altprop.LocalNet:
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-    return altprop.compile(model, rule, example_inputs=(X,), loss=loss, optimizer=altprop.optim.SGD(lr=0.1))
+    return altprop.compile(model, rule, example_inputs=(X,), loss=loss, optimizer=altprop.optim.SGD(lr=0.1), **options)
 
 
 @pytest.mark.parametrize("rule", ["bp", "dfa", "drtp"])
@@ -25,6 +25,27 @@ def test_a_class_that_the_output_does_not_have(rule: str, wrong: int) -> None:
         made.step(X, target)
     with pytest.raises(altprop.CompileError, match=message):
         made.backward(X, target)
+
+
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_onnxruntime_is_not_given_a_wrong_class(wrong: int) -> None:
+    made = net(backend="onnxruntime")
+    made.step(X, CLASSES)
+    with pytest.raises(altprop.CompileError, match=f"the target holds the class {wrong}, and the output has scores"):
+        made.step(X, torch.tensor([-100, 0, wrong, 1]))
+    assert torch.isfinite(made.step(X, torch.tensor([0, -100, 2, 1])))
+    assert made.state.count == 2  # the refused batch was no step
+
+
+@pytest.mark.parametrize("wrong", [9, -1])
+def test_onnxruntime_is_not_given_a_wrong_word(wrong: int) -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3))
+    words, options = torch.zeros(4, 2, dtype=torch.int64), {"optimizer": altprop.optim.SGD(lr=0.1)}
+    made = altprop.compile(model, "dfa", example_inputs=(words,), backend="onnxruntime", **options)
+    made.step(words, CLASSES)
+    words[2, 1] = wrong
+    with pytest.raises(altprop.CompileError, match=rf"input holds {wrong}, and 0\.weight has the rows 0 to 4"):
+        made.step(words, CLASSES)
 
 
 def test_a_sample_to_be_left_out_is_no_wrong_class() -> None:

@@ -1,0 +1,34 @@
+"""Sizes as functions of the batch: what a symbol of torch's stands for."""
+
+from typing import Any
+
+import torch
+
+
+def size_at(size: Any, batch: int) -> int:
+    """Returns a size as it is in a batch of so many samples; an integer is the same in all."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, batch)))
+
+
+def line_in_batch(size: Any, batch: Any = None) -> tuple[int, int] | None:
+    """Returns `(a, b)` where `size = a batch + b`, or None where it is not of that form.
+
+    Args:
+        size: an integer or a `SymInt`.
+        batch: the batch as the graph has it, whose symbol must be the one in the size; left out, any symbol is.
+    """
+    if isinstance(size, int):
+        return 0, size
+    if not isinstance(size, torch.SymInt) or isinstance(batch, int):
+        return None
+    expression = size.node.expr
+    symbols = expression.free_symbols | (set() if batch is None else batch.node.expr.free_symbols)
+    if not symbols:
+        return 0, int(expression)
+    if len(symbols) > 1:
+        return None
+    slope = expression.diff(*symbols)
+    return (int(slope), size_at(size, 0)) if slope.is_integer and slope.is_number else None
