@@ -18,6 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from altprop.compiler import padding, pooling, products
+from altprop.compiler.attributes import attributes_kept
 from altprop.compiler.causal import known_masks
 from altprop.compiler.collector import collect_young
 from altprop.compiler.failures import explain_failure
@@ -107,7 +108,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             unchecked_distributions(),
         ):
             dynamic = _by_name(model, *as_lists(shapes))
-            with known_masks(model, args, kwargs), RefuseInnerGradients(), spent("export"):
+            with known_masks(model, args, kwargs), RefuseInnerGradients(), attributes_kept(model), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()
             mark_no_grad(program.graph_module)

@@ -40,6 +40,11 @@ _PACKED = (
     "Packed sequences have sizes that depend on their contents: pad the sequences, and leave the padding out of the "
     "loss."
 )
+_HIDDEN = (
+    r"fake tensor in the exported program constant's list",
+    "forward reads or assigns `.data` of a tensor, of which a capture sees nothing. Use the tensor itself, with "
+    ".detach() where no gradient is wanted; torch.nn.utils.parametrizations norm a weight.",
+)
 _DEFAULT = "Write this part with tensor operations that torch.export can capture, or leave it outside the model."
 
 
@@ -48,6 +53,8 @@ def explain_failure(model: nn.Module, error: BaseException) -> str:
     text = str(error).strip()
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     module, place = _locate(model, error, text)
+    if re.search(_HIDDEN[0], text):
+        return f"{module} cannot be captured{place}: {_HIDDEN[1]}"
     remedy = _PACKED if _reads_packed(error) else _remedy(text)
     return f"{module} cannot be captured{place}: {first[:300]} {remedy}"
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from altprop.ir.alternate import OTHER
-from altprop.ir.errors import CompileError, ExportError
+from altprop.ir.errors import CompileError, ExportError, PlanError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.measurement import Measurement
@@ -261,7 +261,7 @@ class LocalNet(nn.Module):
         trainable = tuple(p.requires_grad for p in self.model.parameters())
         # What was frozen or thawed since has other regions: a plan that the rules made is made anew.
         plan = self._plan if trainable == self._trainable else None
-        compiled = self._compiler(self.model, call, target, plan)
+        compiled = self._compile_by(plan, call, target)
         graph: ErrorGraph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
             self.feedback.add(graph.feedback, self.model)
@@ -279,6 +279,18 @@ class LocalNet(nn.Module):
         if self._first is None:
             self._first, self._plan, self._trainable = variant, graph.plan, trainable
         return variant
+
+    def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:
+        try:
+            return self._compiler(self.model, call, target, plan)
+        except PlanError as error:
+            if self._first is None or not self._first.is_static or call.batch == self._first.example.batch:
+                raise
+            raise CompileError(
+                f"the model was captured on a batch of {self._first.example.batch}, and runs other layers on one of "
+                f"{call.batch}, as where forward loops over the samples: give batches of one size, or compute on the "
+                "whole batch at once."
+            ) from error
 
     def _compiled(self) -> Any:
         if self._first is None:

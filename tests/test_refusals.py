@@ -161,3 +161,49 @@ def test_refused_in_one_sentence(name: str) -> None:
 def test_checkpoints_without_reentry_compile() -> None:
     net = altprop.compile(Checkpointed(False), "dfa", example_inputs=ROWS)
     assert {row.parameter for row in net.explain().rows} == set(dict(net.model.named_parameters()))
+
+
+class ByPath(nn.Module):
+    """A layer that goes a way of its own: `path` chooses what forward does beside it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.layer, self.path, self.passes, self.kept = nn.Linear(6, 3), path, 0, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.path == "data":
+            self.layer.weight.data.clamp_(-1, 1)
+        if self.path == "rows":
+            return torch.stack([self.layer(row) for row in x])
+        if self.path == "passes":
+            self.passes += 1
+        y = self.layer(x)
+        if self.path == "kept":
+            self.kept = y
+        return y
+
+
+def by_path(path: str) -> altprop.LocalNet:
+    return altprop.compile(ByPath(path), "dfa", example_inputs=(torch.randn(4, 6),))
+
+
+def test_what_passes_by_the_tracer_is_named() -> None:
+    with pytest.raises(altprop.CompileError, match=r"ByPath cannot be captured: forward reads or assigns `\.data`"):
+        by_path("data")
+
+
+def test_a_loop_over_the_samples_takes_one_size_of_batch() -> None:
+    net = by_path("rows")
+    net.backward(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(altprop.CompileError, match=r"captured on a batch of 4, and runs other layers on one of 5"):
+        net.backward(torch.randn(5, 6), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("passes", r"the forward assigns passes: the program has"), ("kept", r"attribute self\.kept was assigned")],
+)
+def test_attributes_are_what_they_were_before_the_capture(path: str, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        net = by_path(path)
+    assert (net.model.passes, net.model.kept) == (0, None)

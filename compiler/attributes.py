@@ -1,0 +1,53 @@
+"""Python attributes that a model's forward assigns: a capture runs the forward once and must leave no trace."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+_PLAIN = (bool, int, float, str)
+_MISSING = object()
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Puts back what the modules' attributes were, and warns where forward counts or switches something.
+
+    A tensor that forward assigns would be left as one of the tracer's; torch warns of it.
+    """
+    before = [(name, module, dict(vars(module))) for name, module in model.named_modules()]
+    changed: set[str] = set()
+
+    def look(*_: Any) -> None:  # at the end of forward: torch.export puts some attributes back itself
+        for path, module, kept in before:
+            for name, was, became in _assigned(module, kept):
+                if isinstance(became, _PLAIN) and became != was:
+                    changed.add(f"{path}.{name}" if path else name)
+
+    handle = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for _, module, kept in before:
+            for name, was, _ in _assigned(module, kept):
+                if was is _MISSING:
+                    del vars(module)[name]
+                else:
+                    vars(module)[name] = was
+    if changed:
+        warnings.warn(
+            f"the forward assigns {', '.join(sorted(changed))}: the program has what follows from the value at "
+            "capture, and assigns nothing; a buffer (register_buffer) would be carried from pass to pass.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _assigned(module: nn.Module, kept: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Names of the attributes that are others than they were, with what they were and are."""
+    now = vars(module)
+    pairs = [(name, kept.get(name, _MISSING), now.get(name, _MISSING)) for name in now.keys() | kept.keys()]
+    return [(name, was, became) for name, was, became in pairs if was is not became]
