@@ -1,6 +1,6 @@
 """Writes the table of ResNet-20 on CIFAR-10 into `docs/training.md`, from what `examples/cifar10.py` kept.
 
-    python examples/cifar10.py --device cuda --out benchmarks/results/cifar10.json
+    python examples/cifar10.py --jobs 2 --threads 1 --out benchmarks/results/cifar10.json
     python docs/write_cifar10.py
 
 It also copies the picture beside the results to `docs/cifar10.svg`.
