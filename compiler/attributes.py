@@ -6,25 +6,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _pytree as pytree
 
-_PLAIN = (bool, int, float, str)
 _MISSING = object()
 
 
 @contextlib.contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Puts back what the modules' attributes were, and warns where forward counts or switches something.
+    """Puts back what the tracer's tensors were assigned over, and warns where forward counts something.
 
-    A tensor that forward assigns would be left as one of the tracer's; torch warns of it.
+    Of tensors torch warns itself. Flags of what is done once stay as they are, such as that of hooks in place.
     """
     before = [(name, module, dict(vars(module))) for name, module in model.named_modules()]
-    changed: set[str] = set()
+    counted: set[str] = set()
 
     def look(*_: Any) -> None:  # at the end of forward: torch.export puts some attributes back itself
         for path, module, kept in before:
             for name, was, became in _assigned(module, kept):
-                if isinstance(became, _PLAIN) and became != was:
-                    changed.add(f"{path}.{name}" if path else name)
+                if isinstance(became, (int, float)) and not isinstance(became, bool) and became != was:
+                    counted.add(f"{path}.{name}" if path else name)
 
     handle = model.register_forward_hook(look)
     try:
@@ -32,14 +33,14 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         handle.remove()
         for _, module, kept in before:
-            for name, was, _ in _assigned(module, kept):
-                if was is _MISSING:
-                    del vars(module)[name]
-                else:
+            for name, was, became in _assigned(module, kept):
+                if any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(became)):
                     vars(module)[name] = was
-    if changed:
+                    if was is _MISSING:
+                        del vars(module)[name]
+    if counted:
         warnings.warn(
-            f"the forward assigns {', '.join(sorted(changed))}: the program has what follows from the value at "
+            f"the forward assigns {', '.join(sorted(counted))}: the program has what follows from the value at "
             "capture, and assigns nothing; a buffer (register_buffer) would be carried from pass to pass.",
             UserWarning,
             stacklevel=2,

@@ -99,7 +99,7 @@ def _follow(net: Any, case: Case, other: Any) -> Values:
         subject = subject_of(net, other._compiler.options, target, variant)
         program = flat_program(subject, "step", outputs=False)
         start = {slot: variant.tensor(slot) for slot in program.inputs if slot.kind in (*HELD, "constant")}
-        given = other._feeds(variant, call, target) | {STEP: torch.tensor(step)}
+        given = other._feeds(variant.given(call, target)) | {STEP: torch.tensor(step)}
         made = reference(subject, program, {**start, **held, **given})
         held |= {slot: value for slot, value in made.items() if slot.kind in HELD and slot != STEP}
         losses.append(made[Slot("loss", "loss")])
