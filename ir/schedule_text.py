@@ -22,7 +22,7 @@ quotes, as a JSON text. Printing and parsing share one table of fields, `_LINES`
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from altprop.ir.errors import ScheduleError
@@ -130,7 +130,9 @@ def _read(line: str, text: str) -> dict[str, Any] | None:
     if match is None:
         return None
     found = match.groupdict()
-    return {n: m if found[n] is None else _FIELDS[k][2](found[n]) for _, n, k, m in _LINES[line]}
+    values = {n: m if found[n] is None else _FIELDS[k][2](found[n]) for _, n, k, m in _LINES[line]}
+    idle = (n for _, n, _, m in _LINES[line] if found[n] is not None and values[n] == m)
+    return None if any(idle) else values  # there is one way to write a value: that which is left out is not written
 
 
 def format_schedule(schedule: Schedule) -> str:
@@ -216,10 +218,12 @@ class _Parser:
         self.devices.append(found["name"])
 
     def _value(self, found: dict[str, Any]) -> None:
+        self._once(found["name"], self.forms)
         self.forms[found["name"]] = ValueForm(**found)
 
     def _home(self, found: dict[str, Any]) -> None:
         self._known_device(found["device"])
+        self._once(found["name"], self.homes)
         self.homes[found["name"]] = found["device"]
 
     def _on(self, found: dict[str, Any]) -> None:
@@ -234,6 +238,10 @@ class _Parser:
         if found["peer"] is not None:
             self._known_device(found["peer"])
         self.programs[-1].append(Task(**found))
+
+    def _once(self, name: str, known: Mapping[str, Any]) -> None:
+        if name in known:
+            raise self._error(f'"{name}" stands twice')
 
     def _known_device(self, device: int) -> None:
         if device >= len(self.devices):

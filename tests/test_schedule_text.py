@@ -1,7 +1,9 @@
 """Text of schedules, for schedules of any content: what is printed parses back, and what is not is refused."""
 
+import re
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_schedule import schedule_of
@@ -53,6 +55,25 @@ def schedules(draw: st.DrawFn) -> Schedule:
 @given(schedules())
 def test_any_schedule_parses_back(schedule: Schedule) -> None:
     assert Schedule.parse(str(schedule)) == schedule
+
+
+@pytest.mark.parametrize(
+    ("line", "after", "message"),
+    [
+        ("  STEP fc1", ", operators 0", "does not read as a line"),
+        ("value ", "", "stands twice"),
+        ("home ", "", "stands twice"),
+    ],
+)
+def test_a_text_has_one_form(line: str, after: str, message: str) -> None:
+    lines = str(schedule_of("mlp", "dfa", 2)).split("\n")
+    place = next(index for index, text in enumerate(lines) if text.startswith(line))
+    if after:
+        lines[place] = re.sub(r", operators \d+", after, lines[place])
+    else:
+        lines.insert(place, lines[place])
+    with pytest.raises(ScheduleError, match=message):
+        Schedule.parse("\n".join(lines))
 
 
 @settings(max_examples=100, deadline=None)
