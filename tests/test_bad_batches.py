@@ -40,8 +40,8 @@ def test_onnxruntime_is_not_given_a_wrong_class(wrong: int) -> None:
 @pytest.mark.parametrize("wrong", [9, -1])
 def test_onnxruntime_is_not_given_a_wrong_word(wrong: int) -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3))
-    words, options = torch.zeros(4, 2, dtype=torch.int64), {"optimizer": altprop.optim.SGD(lr=0.1)}
-    made = altprop.compile(model, "dfa", example_inputs=(words,), backend="onnxruntime", **options)
+    words, sgd = torch.zeros(4, 2, dtype=torch.int64), altprop.optim.SGD(lr=0.1)
+    made = altprop.compile(model, "dfa", example_inputs=(words,), backend="onnxruntime", optimizer=sgd)
     made.step(words, CLASSES)
     words[2, 1] = wrong
     with pytest.raises(altprop.CompileError, match=rf"input holds {wrong}, and 0\.weight has the rows 0 to 4"):
