@@ -121,7 +121,7 @@ class Schedule:
         """Writes each device's program as ONNX files, and `schedule.json`, which says what goes where.
 
         Tasks are ordered anew for operators that nothing fuses, with the devices, the placement and the order that this
-        schedule has.
+        schedule has, and with an update for every micro-batch.
 
         Args:
             folder: where to; it is made.
@@ -227,6 +227,7 @@ def make_schedule(
     devices: Any,
     *,
     microbatches: int = 1,
+    join: int = 1,
     batch: int | None = None,
     target: Any = None,
     placement: Mapping[str, int] | None = None,
@@ -237,13 +238,17 @@ def make_schedule(
     if isinstance(devices, str | torch.device):
         raise ScheduleError(f'devices="{devices}": give a number of devices, or a list of names.')
     wanted = devices if isinstance(devices, Devices) else read_devices(devices, ScheduleError)
+    if join > 1 and order != "list":
+        raise ScheduleError(f'join={join}: the order "{order}" updates after every micro-batch; leave order= out.')
     names = wanted.named(_device_of(net))
     if isinstance(machine, str | Path):
         machine = Machine.load(machine)
     costs = machine if isinstance(machine, CostModel) else CostModel.on(machine or Machine(), names)
     everywhere = all(device is None or device.type == "cpu" for device in map(device_called, names))
     tuning: Tuning = "cpu" if everywhere else "any"
-    lowering = make_lowering(net, options, microbatches=microbatches, batch=batch, target=target, tuning=tuning)
+    lowering = make_lowering(
+        net, options, microbatches=microbatches, join=join, batch=batch, target=target, tuning=tuning
+    )
     lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
     return Schedule(lowered.schedule, costs, lowered, net, wanted.mesh)
 
@@ -265,6 +270,7 @@ def make_lowering(
     options: Options,
     *,
     microbatches: int = 1,
+    join: int = 1,
     batch: int | None = None,
     target: Any = None,
     tuning: Tuning = "cpu",
@@ -276,7 +282,7 @@ def make_lowering(
     size = (batch or net.example_batch) // max(microbatches, 1)
     if 0 < size < least_batch(graph.captured.graph):
         raise ScheduleError(f"micro-batches of one sample do not do: {LONELY}")
-    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, tuning)
+    return Lowering(graph, options.loss, form, batch or net.example_batch, microbatches, tuning, join)
 
 
 def _device_of(net: LocalNet) -> str:

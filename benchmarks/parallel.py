@@ -169,7 +169,9 @@ class Ours:
             for region in net.graph.regions
         }
         self.placement = placement
-        self.schedule = net.schedule(devices=2, microbatches=microbatches, batch=x.shape[0], placement=placement)
+        self.schedule = net.schedule(
+            devices=2, microbatches=microbatches, join=microbatches, batch=x.shape[0], placement=placement
+        )
         self._timer = self.schedule.timer()
         self._batch = x, y
         self._timer.warm_up(x, y)

@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from altprop.ir.program import Program
+from altprop.ir.program import Program, Slot
 
 COMPUTE = ("F", "M", "E", "U", "STEP")
 KINDS = (*COMPUTE, "SEND", "RECV", "FREE")
@@ -165,7 +165,8 @@ class Piece:
         kind: one of `COMPUTE`.
         region: as in `Task`.
         program: operators; its inputs are slots of the net, and of the kind "value".
-        reads: values in the order of the program's inputs; None for numbers that change from step to step.
+        reads: values in the order of the program's inputs, those of later micro-batches as `ahead` names them; None
+            for numbers that change from step to step.
         writes: values in the order of the program's outputs.
         changes: values that the operators change in place.
         flops: floating-point operations.
@@ -212,6 +213,26 @@ class Lowered:
         """Returns what a task runs."""
         accumulates = task.kind == "U" and bool(task.microbatch)
         return self.pieces.get(("U+" if accumulates else task.kind, task.region), self.pieces[task.kind, task.region])
+
+
+def location(slot: Slot) -> str | None:
+    """Returns the value that stands in a slot of a piece, without micro-batch; None for a number."""
+    if slot.kind == "scalar":
+        return None
+    return slot.name if slot.kind == "value" else f"{slot.kind}:{slot.name}"
+
+
+def ahead(value: str, count: int) -> str:
+    """Returns what a piece calls the value of a micro-batch that is so many behind the one it begins with."""
+    return f"{value}+{count}" if count else value
+
+
+def in_microbatch(value: str, microbatch: int | None) -> str:
+    """Returns the name in a program of what a piece that begins with a micro-batch calls `value` or `value+1`."""
+    if is_resident(value) or is_gradient(value) or microbatch is None:
+        return value
+    name, _, count = value.partition("+")
+    return f"{name}@{microbatch + int(count or 0)}"
 
 
 def base_name(value: str) -> str:

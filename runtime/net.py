@@ -335,11 +335,12 @@ class LocalNet(nn.Module):
             devices: how many devices like the model's own; a list, such as `["cpu", "cuda:0"]` or
                 `["cuda:0", "cuda:0"]`, two streams of one GPU; a `DeviceMesh` with the dimensions
                 `("replica", "region")` or `("region",)`; None means what `compile` was told.
-            options: `microbatches=`, a number that divides the batch; `batch=`, samples of a step, else those of the
-                example; `target=`, an example of the loss's target where it has no usual form; `placement=`, the
-                device of each region, by name, where stages of equal work are not wanted; `machine=`, an
-                `altprop.Machine`, or the file of one; `order=`, "list", or a known order of pipelines to compare with:
-                "naive", "gpipe", "1f1b", "zero-bubble".
+            options: `microbatches=`, a number that divides the batch; `join=`, a number that divides them: so many may
+                share an update where that pays, which then holds what it reads of each; `batch=`, samples of a step,
+                else those of the example; `target=`, an example of the loss's target where it has no usual form;
+                `placement=`, the device of each region, by name, where stages of equal work are not wanted;
+                `machine=`, an `altprop.Machine`, or the file of one; `order=`, "list", or a known order of pipelines
+                to compare with: "naive", "gpipe", "1f1b", "zero-bubble".
 
         Returns:
             An `altprop.Schedule`.

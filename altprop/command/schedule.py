@@ -24,6 +24,7 @@ def schedule(
     ] = None,
     devices: Annotated[int, typer.Option("--devices", "-d", min=1, help="Number of devices.")] = 2,
     microbatches: Annotated[int, typer.Option("--microbatches", "-m", min=1, help="Micro-batches of a step.")] = 1,
+    join: Annotated[int, typer.Option(min=1, help="Micro-batches that one update may serve, where that pays.")] = 1,
     order: Annotated[str, typer.Option(help=f"Order of the tasks: {', '.join(ORDERS)}.")] = "list",
     machine: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A machine's numbers; 'altprop bench --calibrate' writes them.")
@@ -45,7 +46,7 @@ def schedule(
         raise CommandError(f"{chart}: a chart ends in one of {', '.join(CHARTS)}")
     optimizer = altprop.optim.SGD(momentum=0.9)
     net = choice.compile(plan, devices=devices, optimizer=optimizer)
-    made: altprop.Schedule = net.schedule(microbatches=microbatches, machine=machine, order=order)
+    made: altprop.Schedule = net.schedule(microbatches=microbatches, join=join, machine=machine, order=order)
     if plan == "auto":
         results.print(f"{net.graph.options['weighed']}\n")
     timeline = made.simulate()

@@ -68,6 +68,7 @@ class Lowering:
         batch: samples of a step.
         microbatches: number of micro-batches.
         tuning: what the pieces may be tuned for.
+        join: how many micro-batches an update serves.
 
     Raises:
         ScheduleError: the batch cannot be cut, or the target's form is not known.
@@ -81,17 +82,24 @@ class Lowering:
         batch: int,
         microbatches: int = 1,
         tuning: Tuning = "cpu",
+        join: int = 1,
     ) -> None:
         if microbatches < 1 or batch % microbatches:
             raise ScheduleError(
                 f"a batch of {batch} cannot be cut into {microbatches} micro-batches of one size: "
                 "choose a number that divides it."
             )
+        if join < 1 or microbatches % join:
+            raise ScheduleError(
+                f"join={join}: updates cannot serve {join} of {microbatches} micro-batches at a time: "
+                "choose a number that divides them."
+            )
         self.graph, self.batch, self.microbatches = graph, batch, microbatches
-        self.sizes = Sizes(graph.captured, batch // microbatches)
+        several = [Sizes(graph.captured, batch // microbatches * count) for count in dict.fromkeys((1, join))]
+        self.sizes = several[0]
         self.mean, self.target = loss.mean, structure_of(target)
-        builder = TaggedBuilder(graph, loss, target, self.sizes, tuning == "cpu")
-        self.cut: Cut = cut(builder, microbatches, self.sizes, tuning)
+        builders = [TaggedBuilder(graph, loss, target, sizes, tuning == "cpu") for sizes in several]
+        self.cut: Cut = cut(builders, microbatches, several, tuning)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)

@@ -5,7 +5,7 @@ views it itself, so that every value that crosses owns its memory.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import networkx as nx
@@ -14,6 +14,7 @@ from torch import fx
 
 from altprop.compiler.schedule.assign import assign
 from altprop.compiler.schedule.costs import count_flops, count_touched
+from altprop.compiler.schedule.join import join, joint_regions
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.steps import step_pieces
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
@@ -21,7 +22,7 @@ from altprop.ir.aliases import is_view
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import Piece, is_gradient
+from altprop.ir.schedule import Piece, is_gradient, location
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.builder import aten, written
 
@@ -39,32 +40,42 @@ class Cut:
         pieces: by kind and region; the order is one in which they can run, `STEP` pieces last.
         fakes: fake tensors of the values, by name.
         factor: of the loss's reduction for one micro-batch, or None for a sum.
+        joint: of the regions whose update serves several micro-batches: how many.
     """
 
     pieces: Mapping[Tag, Piece]
     fakes: Mapping[str, torch.Tensor]
     factor: float | None
+    joint: Mapping[str, int]
 
 
-def cut(builder: TaggedBuilder, microbatches: int, sizes: Sizes, tuning: Tuning = "cpu") -> Cut:
+def cut(builders: Sequence[TaggedBuilder], microbatches: int, sizes: Sequence[Sizes], tuning: Tuning = "cpu") -> Cut:
     """Cuts a tagged program into pieces.
 
     Args:
-        builder: the program.
+        builders: the program of one micro-batch; and of those that an update serves, where it serves several.
         microbatches: number of micro-batches; with more than one, gradients are added up.
-        sizes: sizes of one micro-batch.
+        sizes: sizes of each.
         tuning: what the pieces may be tuned for.
     """
+    builder, count = builders[0], sizes[-1].batch // sizes[0].batch
     cutter = _Cutter(builder)
     programs = cutter.programs()
+    joint = cutter.joint_regions(sizes[0]) if count > 1 else frozenset()
+    if joint:
+        wide = _Cutter(builders[-1]).programs()
+        programs |= {("U", name): join(wide["U", name], count, sizes[0]) for name in joint}
     steps = step_pieces(builder, microbatches, tensor_scalars=tuning == "none")
-    if microbatches > 1:
-        programs |= {("U+", name): _accumulating(p) for (kind, name), p in programs.items() if kind == "U"}
+    again = {name for kind, name in programs if kind == "U" and microbatches > (count if name in joint else 1)}
+    programs |= {("U+", name): _accumulating(programs["U", name]) for name in sorted(again)}
     programs |= {("STEP", name): program for name, program in steps.items()}
     cleaned = _clean(builder.source, programs, tuning)
-    found = {tag: _piece(tag, program, sizes) for tag, program in cleaned.items()}
+    found = {
+        tag: _piece(tag, program, sizes[-1] if tag[0].startswith("U") and tag[1] in joint else sizes[0])
+        for tag, program in cleaned.items()
+    }
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
-    return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor)
+    return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor, dict.fromkeys(joint, count))
 
 
 def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], tuning: Tuning) -> dict[Tag, Program]:
@@ -91,13 +102,6 @@ def _piece(tag: Tag, program: Program, sizes: Sizes) -> Piece:
         flops=count_flops(program.graph.graph, sizes),
         touched=count_touched(program.graph.graph, sizes),
     )
-
-
-def location(slot: Slot) -> str | None:
-    """Returns the value that stands in a slot, without micro-batch; None for a number."""
-    if slot.kind == "scalar":
-        return None
-    return slot.name if slot.kind == "value" else f"{slot.kind}:{slot.name}"
 
 
 class _Cutter:
@@ -128,6 +132,11 @@ class _Cutter:
             if node in self.tags:
                 writers[self.tags[node]].give(self.name(node), writers[self.tags[node]].here[node])
         return {tag: writers[tag].finish(f"{tag[0]} {tag[1]}") for tag in self._order(writers)}
+
+    def joint_regions(self, sizes: Sizes) -> frozenset[str]:
+        """Returns the regions whose update may serve several micro-batches of some sizes."""
+        gradients = {region: list(found.values()) for region, found in self._gradients().items()}
+        return joint_regions(self.builder, self.tags, gradients, sizes)
 
     def _order(self, writers: Mapping[Tag, "_Writer"]) -> list[Tag]:
         """An order in which the tasks can run: forwards, then errors, then updates."""
@@ -165,7 +174,7 @@ class _Cutter:
             for slot, node in (*zip(program.inputs, nodes, strict=True), *program.results.items()):
                 name, value = location(slot), node.meta.get("val")
                 if name is not None and isinstance(value, torch.Tensor):
-                    found.setdefault(name, value)
+                    found.setdefault(name.partition("+")[0], value)
         return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from altprop.compiler.schedule.pieces import Cut
 from altprop.compiler.schedule.sizes import Sizes
-from altprop.ir.schedule import Piece, Task, ValueForm, is_gradient, is_resident
+from altprop.ir.schedule import Piece, Task, ValueForm, in_microbatch
 
 
 def make_forms(cut: Cut, sizes: Sizes) -> dict[str, ValueForm]:
@@ -24,15 +24,18 @@ def make_tasks(cut: Cut, microbatches: int, sizes: Sizes) -> list[Task]:
     tasks: list[Task] = []
     for microbatch in range(microbatches):
         for (kind, region), piece in cut.pieces.items():
-            if kind != "STEP" and kind != "U+":
-                chosen = cut.pieces.get(("U+", region), piece) if kind == "U" and microbatch else piece
-                tasks.append(_task(chosen, microbatch, forms))
+            if kind in ("F", "M", "E"):
+                tasks.append(_task(piece, microbatch, forms))
+            elif kind == "U" and (microbatch + 1) % cut.joint.get(region, 1) == 0:
+                first = microbatch + 1 - cut.joint.get(region, 1)
+                chosen = cut.pieces.get(("U+", region), piece) if first else piece
+                tasks.append(_task(chosen, first, forms))
     return [*tasks, *(_task(piece, None, forms) for piece in once)]
 
 
 def _task(piece: Piece, microbatch: int | None, forms: dict[str, ValueForm]) -> Task:
     def name(value: str) -> str:
-        return value if is_resident(value) or is_gradient(value) or microbatch is None else f"{value}@{microbatch}"
+        return in_microbatch(value, microbatch)
 
     made = [*piece.writes, *piece.changes]
     return Task(
