@@ -1,13 +1,14 @@
 """Some cells of the grid of rules and models in onnxruntime; `docs/write_sessions.py` runs all."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import session_grid
 import torch
 from session_grid import BAD, RULES, fill, load, run_cell, table
 from zoo import ZOO
+
+from altprop.runtime.session_net import SessionNet
 
 # A rule each, on models that compile in seconds: products, convolutions, norms, several outputs, draws.
 FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
@@ -24,15 +25,18 @@ def test_some_cells(name: str, rule: str) -> None:
     assert run_cell(name, rule) == "equal"
 
 
-def test_a_wrong_session_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = session_grid._run
+@pytest.mark.parametrize("name", ["mlp_tanh", "conv_bn_dropout"])
+def test_a_wrong_session_differs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = SessionNet.step
+    monkeypatch.setattr(SessionNet, "step", lambda *args, **kwargs: step(*args, **kwargs) + 1e-3)
+    assert run_cell(name, "dfa").startswith(f"{BAD} by ")
 
-    def wrong(net: Any, case: Any) -> Any:
-        made = run(net, case)
-        return {**made, "loss": made["loss"] + 1e-3} if net.backend == "onnxruntime" else made
 
-    monkeypatch.setattr(session_grid, "_run", wrong)
-    assert run_cell("mlp_tanh", "dfa").startswith(f"{BAD} by ")
+def test_rounding_that_grows_is_told_from_wrong_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = session_grid.distance
+    far = iter([0.5])
+    monkeypatch.setattr(session_grid, "distance", lambda one, other: next(far, None) or compare(one, other))
+    assert run_cell("mlp_tanh", "dfa") == "rounding grows to 5e-01"
 
 
 def test_the_grid_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
