@@ -39,10 +39,10 @@ def run_cell(name: str, rule: str) -> str:
     """Runs a cell and returns its outcome.
 
     Returns:
-        "equal": to 1e-5 of numbers up to 1, relative to the largest above. "rounding grows to 3e-05": most of the single
-        steps are equal when torch starts them from the session's states, or a net in torch whose parameters are
-        changed by their last bit ends as far off. "not finite": in torch too. "refused: " and the sentence. "**differs** by
-        3e-05": what ought not to be.
+        "equal": to 1e-5 of numbers up to 1, relative to the largest above. "rounding grows to 3e-05": most of the
+        single steps are equal when torch starts them from the session's states, or a net in torch whose parameters are
+        changed by their last bit ends as far off. "not finite": in torch too. "refused: " and the sentence.
+        "**differs** by 3e-05": what ought not to be.
     """
     case = ZOO[name]
     try:
