@@ -170,7 +170,7 @@ class Ours:
         }
         self.placement = placement
         self.schedule = net.schedule(
-            devices=2, microbatches=microbatches, join=microbatches, batch=x.shape[0], placement=placement
+            devices=2, microbatches=microbatches, join=max(microbatches // 2, 1), batch=x.shape[0], placement=placement
         )
         self._timer = self.schedule.timer()
         self._batch = x, y

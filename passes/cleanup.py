@@ -11,11 +11,12 @@ import torch
 from torch import fx
 
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.layouts import feedback_of
 from altprop.ir.program import Program
 from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
-from altprop.passes.flat.layout import choose_layout
+from altprop.passes.flat.layout import choose_layout, store_feedback
 from altprop.passes.flat.masks import narrow_masks
 from altprop.passes.flat.merge import merge_projections, merge_twins
 from altprop.passes.flat.recompute import recompute_activities
@@ -69,6 +70,8 @@ class Cleanup(Pass):
             may_move = self.channels_last and (self.opaque or name not in _CALLERS)
             seen = [node for slot, node in program.results.items() if slot.kind != "residual"]
             count += choose_layout(graph, may_move=may_move, seen=seen)
+            if not self.opaque:
+                count += store_feedback(graph, feedback_of(program).values())
         if self.join:
             count += merge_projections(graph)
         if self.kernels and name != "forward" and onednn_pays():

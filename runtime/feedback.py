@@ -1,10 +1,11 @@
 """Feedback parameters: drawn once, as a function of the seed and their name alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
 from altprop.ir.graph import FeedbackParameter
+from altprop.ir.layouts import FORMATS
 from altprop.runtime.draw import draw
 
 
@@ -19,14 +20,23 @@ class FeedbackStore(nn.Module):
         self.seed = seed
         self.specs: dict[str, FeedbackParameter] = {}
 
-    def add(self, specs: Mapping[str, FeedbackParameter], model: nn.Module) -> None:
-        """Draws the parameters that are not there yet, in the dtype and on the device of the model's first one."""
+    def add(
+        self, specs: Mapping[str, FeedbackParameter], model: nn.Module, channels_last: Collection[str] = ()
+    ) -> None:
+        """Draws the parameters that are not there yet, in the dtype and on the device of the model's first one.
+
+        Args:
+            specs: what to draw, by name.
+            model: the model.
+            channels_last: names of those that are stored so.
+        """
         weights = dict(model.named_parameters())
         like = next(weight for weight in weights.values() if weight.is_floating_point())
         for name, spec in specs.items():
             if name not in self.specs:
                 value = draw(self.seed, spec, weights).to(like.device)
                 value = value.to(like.dtype) if spec.dtype == "float" else value
+                value = value.contiguous(memory_format=FORMATS[value.dim()]) if name in channels_last else value
                 self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
 

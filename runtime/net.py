@@ -14,6 +14,7 @@ from altprop.ir.alternate import OTHER
 from altprop.ir.errors import CompileError, ExportError, PlanError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.layouts import feedback_channels_last
 from altprop.ir.measurement import Measurement
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
@@ -264,7 +265,9 @@ class LocalNet(nn.Module):
         compiled = self._compile_by(plan, call, target)
         graph: ErrorGraph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
-            self.feedback.add(graph.feedback, self.model)
+            # Operators of torch take any strides; a session wants them without gaps.
+            step = graph.programs.get("step") if self.backend == "eager" else None
+            self.feedback.add(graph.feedback, self.model, feedback_channels_last(step) if step is not None else ())
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend, structure_of(target))
         if variant.noise:
             self.noise.use()

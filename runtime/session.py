@@ -64,6 +64,24 @@ class StateStore:
         self.version += 1
 
 
+class Binding:
+    """What a session reads and writes; a number that is given again, such as a rate, is not bound again."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self._numbers: dict[str, tuple[torch.Tensor, int]] = {}
+
+    def give(self, name: str, value: torch.Tensor) -> None:
+        """Binds an input."""
+        if value.dim():
+            _bind_input(self.engine, name, value)
+            return
+        bound, place = self._numbers.get(name, (None, 0))
+        if bound is not value or place != value.data_ptr():
+            _bind_input(self.engine, name, value)
+            self._numbers[name] = value, value.data_ptr()
+
+
 class Session:
     """One step in onnxruntime.
 
@@ -81,8 +99,10 @@ class Session:
             s for s in program.inputs if s.kind in ("parameter", "buffer", "feedback", "state") and s.name != "step"
         ]
         self._moving = [slot for slot in self.states if slot in program.outputs]
-        self._bindings: dict[Any, Any] = {}
-        self._kept: list[torch.Tensor] = []
+        self._version = -1
+        self._held: list[Held] = []
+        self._loss_type = torch.float32
+        self._bindings: dict[Any, Binding] = {}
 
     def run(self, given: Mapping[Slot, torch.Tensor], store: StateStore, lookup: Lookup) -> torch.Tensor:
         """Runs one step.
@@ -95,17 +115,27 @@ class Session:
         Returns:
             The loss.
         """
-        store.add(self.states, self._moving, lookup)
+        if self._version != store.version:
+            self._take_over(store, lookup)
         binding = self._binding(store)
         for slot, value in given.items():
             if slot in self.program.inputs:
-                _bind_input(binding, self.program.inputs[slot], value)
-        loss = torch.empty((), dtype=self._loss_type(store), device=self.device)
-        _bind_output(binding, self.program.outputs[Slot("loss", "loss")], loss)
-        self._run(binding)
-        for slot in self._moving:
-            store.held[slot].turn ^= 1
+                binding.give(self.program.inputs[slot], value)
+        loss = torch.empty((), dtype=self._loss_type, device=self.device)
+        _bind_output(binding.engine, self.program.outputs[Slot("loss", "loss")], loss)
+        self._run(binding.engine)
+        for held in self._held:
+            held.turn ^= 1
         return loss
+
+    def _take_over(self, store: StateStore, lookup: Lookup) -> None:
+        """Takes over the states, which stay the store's until it releases them."""
+        store.add(self.states, self._moving, lookup)
+        self._held = [store.held[slot] for slot in self._moving]
+        self._bindings = {}
+        types = (held.own.dtype for slot, held in store.held.items() if slot.kind == "parameter")
+        self._loss_type = next(types, torch.float32)
+        self._version = store.version
 
     def _run(self, binding: Any) -> None:
         """The session has a stream of its own: it begins when torch's is done, and torch's goes on when it is."""
@@ -115,16 +145,12 @@ class Session:
         if self.device.type == "cuda":
             binding.synchronize_outputs()
 
-    def _loss_type(self, store: StateStore) -> torch.dtype:
-        return next((held.own.dtype for slot, held in store.held.items() if slot.kind == "parameter"), torch.float32)
-
-    def _binding(self, store: StateStore) -> Any:
+    def _binding(self, store: StateStore) -> "Binding":
         """The binding for the present turns: two in all, as long as nobody touches the net between steps."""
-        key = (store.version, tuple(store.held[slot].turn for slot in self._moving))
-        if key not in self._bindings:
-            self._bindings = {k: b for k, b in self._bindings.items() if k[0] == store.version}
-            self._bindings[key] = self._bind(store)
-        return self._bindings[key]
+        turns = tuple([held.turn for held in self._held])
+        if turns not in self._bindings:
+            self._bindings[turns] = Binding(self._bind(store))
+        return self._bindings[turns]
 
     def _bind(self, store: StateStore) -> Any:
         binding = self.engine.io_binding()

@@ -1,5 +1,6 @@
 """`SessionNet`: a compiled model whose steps run in onnxruntime."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -87,10 +88,10 @@ class SessionNet(LocalNet):
         optimizer = self.optimizer
         given = {slot: value.contiguous() for slot, value in values.items() if isinstance(value, torch.Tensor)}
         feedback_lr = optimizer.lr if optimizer.feedback_lr is None else optimizer.feedback_lr
-        given[Slot("scalar", "lr")] = torch.tensor(optimizer.lr, dtype=torch.float32)
-        given[Slot("scalar", "feedback_lr")] = torch.tensor(feedback_lr, dtype=torch.float32)
+        given[Slot("scalar", "lr")] = _number(float(optimizer.lr))
+        given[Slot("scalar", "feedback_lr")] = _number(float(feedback_lr))
         given[STEP] = torch.tensor(self.state.advance() - 1)
-        given[SEED] = torch.tensor(self.feedback.seed)
+        given[SEED] = _number(self.feedback.seed)
         return given
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -147,3 +148,9 @@ class SessionNet(LocalNet):
     def __getstate__(self) -> dict[str, Any]:
         self._come_home()
         return super().__getstate__() | {"_store": StateStore(), "_sessions": {}, "_busy": False}
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _number(value: float | int) -> torch.Tensor:
+    """A number as the tensor that a session reads; the same one every time, so that it is bound once."""
+    return torch.tensor(value, dtype=torch.float32 if isinstance(value, float) else torch.int64)

@@ -101,7 +101,8 @@ def _follow(net: Any, case: Case, other: Any) -> Values:
     for step, batch in enumerate(batches(case)):
         made = _drawn_step(net, other, step, *batch)
         losses.append(made.pop("loss"))
-        net.load_state_dict({**net.state_dict(), **made})
+        kept = net.state_dict()  # without buffers that are not persistent, which no step moves
+        net.load_state_dict({key: made.get(key, value) for key, value in kept.items()})
     return {"loss": torch.stack(losses)} | made
 
 

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from zoo import ZOO, Case
@@ -115,6 +116,60 @@ def test_traced_values_have_the_strides_of_the_real_ones(name: str, monkeypatch:
     with torch.no_grad():
         Watch(program.graph).run(*args)
     assert not wrong
+
+
+def test_feedback_is_stored_as_its_products_read_it() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
+    optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9)
+    net, dense = (
+        altprop.compile(tiny.Residual(), "reclra", example_inputs=(x,), optimizer=optimizer, seed=0, backend=backend)
+        for backend in ("eager", "onnxruntime")
+    )
+    images = {name: value for name, value in net.feedback.items() if value.dim() == 4}
+    assert images
+    for name, value in images.items():
+        assert value.is_contiguous(memory_format=torch.channels_last), name
+        assert net.state[f"momentum:{name}"].stride() == value.stride(), name
+        assert dense.feedback[name].is_contiguous(), name
+        assert torch.equal(value, dense.feedback[name]), name
+    copied = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            value = super().run_node(n)
+            if n.target is aten.permute.default and n.args[0].op == "placeholder":  # type: ignore[union-attr]
+                copied.extend(user for user in n.users if not value.is_contiguous())
+            return value
+
+    program = net.graph.programs["step"]
+    bindings = Bindings(net.model, net.feedback, net.state, net.graph.captured.constants)
+    given = {"input": x, "target": y, "scalar": 0.1}
+    with torch.no_grad():
+        Watch(program.graph).run(*[given[s.kind] if s.kind in given else bindings.get(s) for s in program.inputs])
+    assert not copied
+
+
+def test_other_programs_take_feedback_as_it_is_stored() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
+    model = tiny.Residual()
+    nets = [
+        altprop.compile(copy.deepcopy(model), "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.1), seed=0)
+        for _ in range(2)
+    ]
+    with torch.no_grad():
+        for value in nets[1].feedback.values():
+            value.data = value.data.contiguous()
+    assert any(not value.is_contiguous() for value in nets[0].feedback.values())
+    found = []
+    for net in nets:
+        nn.functional.cross_entropy(net(x), y).backward()
+        found.append([p.grad for p in net.model.parameters()])
+        net.double()
+        found[-1] += [net.step(x.double(), y), *net.model.parameters()]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_large_filters_are_not_laid_out() -> None:

@@ -18,7 +18,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
 from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.layout import choose_layout
+from altprop.passes.flat.layout import choose_layout, store_feedback
 from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.simplify import simplify
@@ -123,6 +123,7 @@ class TaggedBuilder(FlatBuilder):
         results = self.graph.output((*(self.values[key] for key in keys), *more))
         simplify(self.graph)
         choose_layout(self.graph, may_move=choose)
+        store_feedback(self.graph, [[node] for slot, node in self.inputs if slot.kind == "feedback"])
         found: list[fx.Node] = list(results.args[0])  # type: ignore[arg-type]
         self.values.update(zip(keys, found[: len(keys)], strict=True))
         self.loss = found[len(keys)]

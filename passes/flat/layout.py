@@ -12,7 +12,7 @@ The order of terms in a message and in B's update stays; convolutions and sums o
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +20,14 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
+from altprop.ir.layouts import FORMATS, is_channels_last
+
 aten = torch.ops.aten
 
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default, aten.reshape.default})
 _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
-_LEAST_SHARE = 8  # of an image's elements over a filter's
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _LAST = {4: [0, 2, 3, 1], 5: [0, 2, 3, 4, 1]}
+_LEAST_SHARE = 8  # of an image's elements over a filter's
 _FIRST = {4: [0, 3, 1, 2], 5: [0, 4, 1, 2, 3]}
 # Operands of convolutions that are images, filters among them, by their places.
 _OPERANDS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
@@ -54,7 +55,7 @@ def _count(value: torch.Tensor) -> int:
 
 def is_laid_out(graph: fx.Graph) -> bool:
     """Whether a program was traced from a model whose convolutions are channels last."""
-    return any(_is_channels_last(node.args[0].meta["val"]) for node in _convolutions(graph))
+    return any(is_channels_last(node.args[0].meta["val"]) for node in _convolutions(graph))
 
 
 def choose_layout(graph: fx.Graph, *, may_move: bool, seen: Iterable[fx.Node] = ()) -> int:
@@ -67,7 +68,7 @@ def choose_layout(graph: fx.Graph, *, may_move: bool, seen: Iterable[fx.Node] = 
     """
     if not (may_move and layout_pays(graph)):
         return _lay_channels_last(graph, convolutions=False) if is_laid_out(graph) else 0
-    dense = [node for node in seen if _dimensions(node) in _FORMATS and node.meta["val"].is_contiguous()]
+    dense = [node for node in seen if _dimensions(node) in FORMATS and node.meta["val"].is_contiguous()]
     count = _lay_channels_last(graph, convolutions=True)
     return count + sum(_restore(graph, node) for node in dense)
 
@@ -88,9 +89,41 @@ def _lay_channels_last(graph: fx.Graph, *, convolutions: bool) -> int:
     return count
 
 
-def _trace_strides(graph: fx.Graph) -> None:
+def store_feedback(graph: fx.Graph, feedback: Iterable[Sequence[fx.Node]]) -> int:
+    """Stores channels last what a program turns over before every product, so that nothing is copied.
+
+    Other programs may flatten it, for which all take `reshape`.
+
+    Args:
+        graph: operators that `choose_layout` has laid out.
+        feedback: inputs that the net stores: feedback, and behind it what the optimizer keeps for it.
+
+    Returns:
+        How many are stored so.
+    """
+    changed: list[fx.Node] = []
+    count = 0
+    for first, *states in feedback:
+        for user in first.users if _dimensions(first) in FORMATS else ():
+            user.target = aten.reshape.default if user.target in _VIEWS else user.target
+        read = [user for user in first.users if user.users]
+        users = [user for user in read if torch.Tag.pointwise not in getattr(user.target, "tags", ())]
+        if users and all(_turns_over(user) for user in users):
+            for node in (first, *(node for node in states if _dimensions(node) == _dimensions(first))):
+                node.meta["val"] = node.meta["val"].contiguous(memory_format=FORMATS[_dimensions(first)])
+                changed.append(node)
+            count += 1
+    _trace_strides(graph, changed)
+    return count
+
+
+def _turns_over(node: fx.Node) -> bool:
+    return node.target is aten.permute.default and node.args[1] == _LAST.get(_dimensions(node))
+
+
+def _trace_strides(graph: fx.Graph, changed: Iterable[fx.Node] = ()) -> None:
     """Makes the traced values anew behind those whose strides changed, for passes that ask for strides."""
-    moved: set[fx.Node] = set()
+    moved = set(changed)
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         values[node] = old = node.meta.get("val", 1.0)  # a placeholder without a value is a learning rate
@@ -113,19 +146,12 @@ def _strides(value: Any) -> list[str]:
 
 
 def _convolutions(graph: fx.Graph) -> list[fx.Node]:
-    return [node for node in graph.nodes if node.target in _OPERANDS and _dimensions(node.args[0]) in _FORMATS]
+    return [node for node in graph.nodes if node.target in _OPERANDS and _dimensions(node.args[0]) in FORMATS]
 
 
 def is_dense(value: torch.Tensor) -> bool:
     """Whether a value fills its memory without gaps, contiguous or channels last."""
-    return value.is_contiguous() or _is_channels_last(value)
-
-
-def _is_channels_last(value: Any) -> bool:
-    """Whether a value is channels last and not contiguous as well, as those with one channel or pixel are."""
-    if not isinstance(value, torch.Tensor) or value.dim() not in _FORMATS or value.is_contiguous():
-        return False
-    return value.is_contiguous(memory_format=_FORMATS[value.dim()])
+    return value.is_contiguous() or is_channels_last(value)
 
 
 def _dimensions(node: Any) -> int:
@@ -140,7 +166,7 @@ def _image_of(node: fx.Node) -> tuple[int, ...] | None:
     """
     shapes = [_sizes(user) if _is_view(user) else None for user in node.users]
     shape = shapes[0] if shapes else None
-    if shape is None or len(shape) + 1 not in _FORMATS or any(other != shape for other in shapes):
+    if shape is None or len(shape) + 1 not in FORMATS or any(other != shape for other in shapes):
         return None
     return shape if _sizes(node.args[1]) == (math.prod(shape),) else None
 
@@ -193,12 +219,12 @@ def _lay_convolutions(graph: fx.Graph) -> int:
     laid: dict[fx.Node, fx.Node] = {}
     count = 0
     for node in list(graph.nodes):
-        places = [p for p in _OPERANDS.get(node.target, ()) if _dimensions(node.args[p]) in _FORMATS]
+        places = [p for p in _OPERANDS.get(node.target, ()) if _dimensions(node.args[p]) in FORMATS]
         for place in places:
             operand = node.args[place]
             if operand not in laid:
                 with graph.inserting_before(node):
-                    form = _FORMATS[_dimensions(operand)]
+                    form = FORMATS[_dimensions(operand)]
                     laid[operand] = _call(graph, aten.contiguous.default, operand, memory_format=form)
             node.update_arg(place, laid[operand])
         count += bool(places)
@@ -207,7 +233,7 @@ def _lay_convolutions(graph: fx.Graph) -> int:
 
 def _restore(graph: fx.Graph, node: fx.Node) -> bool:
     """Returns a result with its channels first again."""
-    if not _is_channels_last(node.meta["val"]):
+    if not is_channels_last(node.meta["val"]):
         return False
     output = next(one for one in graph.nodes if one.op == "output")
     with graph.inserting_before(output):

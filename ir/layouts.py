@@ -1,0 +1,33 @@
+"""Inputs of a program that are stored channels last."""
+
+import torch
+from torch import fx
+
+from altprop.ir.program import Program
+
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def is_channels_last(value: object) -> bool:
+    """Whether a value is channels last and not contiguous as well, as those with one channel or pixel are."""
+    if not isinstance(value, torch.Tensor) or value.dim() not in FORMATS or value.is_contiguous():
+        return False
+    return value.is_contiguous(memory_format=FORMATS[value.dim()])
+
+
+def feedback_of(program: Program) -> dict[str, list[fx.Node]]:
+    """Returns the feedback that a program reads, by name: its input, and those of its optimizer's state."""
+    nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
+    slots = list(zip(program.inputs, nodes, strict=True))
+    found = {slot.name: [node] for slot, node in slots if slot.kind == "feedback"}
+    for slot, node in slots:
+        name = slot.name.partition(":")[2]
+        if slot.kind == "state" and name in found:
+            found[name].append(node)
+    return found
+
+
+def feedback_channels_last(program: Program) -> frozenset[str]:
+    """Returns the names of the feedback that a program was made for as stored channels last."""
+    found = feedback_of(program).items()
+    return frozenset(name for name, nodes in found if is_channels_last(nodes[0].meta.get("val")))
