@@ -1,8 +1,9 @@
 """Updates that serve several micro-batches at once: the same numbers, fewer products."""
 
 import copy
+import dataclasses
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 import altprop
 from altprop import ScheduleError
+from altprop.rules.base import Local
+from altprop.rules.dfa import DirectFeedbackAlignment
 
 BATCH, MICROBATCHES = 16, 4
 SGD = altprop.optim.SGD(lr=0.1, momentum=0.9)
@@ -91,6 +94,29 @@ def test_only_updates_that_gain_are_joined() -> None:
     assert found["fc1"] == 1
     assert found["conv1"] == MICROBATCHES  # batch norm mixes the samples of a micro-batch
     assert found["conv2"] == MICROBATCHES  # a filter is smaller than its images
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanDFA(DirectFeedbackAlignment):
+    """Updates that divide by the samples that they see: those of one micro-batch."""
+
+    name: ClassVar[str] = "test_mean_dfa"
+    listed: ClassVar[bool] = False
+
+    def update(self, local: Local, e: Tensor) -> dict[str, Tensor]:
+        return {name: moved / local.z.shape[0] for name, moved in local.parameter_vjp(e).items()}
+
+
+def test_an_update_that_counts_samples_is_not_joined() -> None:
+    net, x, y = made("plain", "test_mean_dfa")
+    found = []
+    for join in (1, 4):
+        trained = copy.deepcopy(net)
+        schedule = trained.schedule(devices=2, microbatches=MICROBATCHES, join=join, batch=BATCH)
+        found.append(after(trained, schedule.runtime("serial").step, x, y))
+        assert updates(schedule)["2"] == MICROBATCHES
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-9, atol=1e-9, msg=key)
 
 
 def test_a_joint_update_reads_all_its_microbatches_and_comes_behind_them() -> None:

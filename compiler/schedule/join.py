@@ -41,7 +41,7 @@ def joint_regions(
     kinds = _Kinds(builder, tags)
     own: dict[str, list[fx.Node]] = {region: [] for region in gradients}
     for node, (kind, region) in tags.items():
-        if kind == "U":
+        if kind == "U" and region in own:
             own[region].append(node)
     return frozenset(
         region
@@ -98,7 +98,13 @@ def line_of(node: fx.Node) -> int | None:
     if not isinstance(value, torch.Tensor):
         return None
     found = [i for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and _is_multiple(value.shape[found[0]]) else None
+
+
+def _is_multiple(size: torch.SymInt) -> bool:
+    """Whether a size is the batch times a number."""
+    expression = size.node.expr
+    return len(expression.free_symbols) == 1 and bool((expression / next(iter(expression.free_symbols))).is_number)
 
 
 def _of_constants(node: fx.Node) -> Kind:
@@ -211,6 +217,7 @@ def _embedding_backward(node: fx.Node, found: Found) -> Kind:
     return "sum" if lines == [0, 0] and not node.args[4] else None
 
 
+_RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 _RULES: dict[Any, Callable[[fx.Node, Found], Any]] = {
     **dict.fromkeys(
         (
@@ -225,13 +232,33 @@ _RULES: dict[Any, Callable[[fx.Node, Found], Any]] = {
         ),
         _moved,
     ),
-    **dict.fromkeys((aten.view.default, aten.reshape.default, aten._unsafe_view.default), _reshaped),
+    **dict.fromkeys(_RESHAPES, _reshaped),
     **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList), _summed),
     **dict.fromkeys((aten.mm.default, aten.bmm.default), _product),
     **dict.fromkeys((aten.native_layer_norm_backward.default, aten.native_group_norm_backward.default), _norm_backward),
     aten.convolution_backward.default: _convolution_backward,
     aten.embedding_dense_backward.default: _embedding_backward,
 }
+
+
+def knows_the_batch(single: Program, wide: Program) -> bool:
+    """Whether an update calculates with the number of samples, as a mean does: then several are not one's sum.
+
+    Args:
+        single: the update of one micro-batch.
+        wide: the update of several, the same operators for their sizes.
+    """
+    pairs = zip(single.graph.graph.nodes, wide.graph.graph.nodes, strict=True)
+    return any(_numbers(one) != _numbers(other) for one, other in pairs if one.target not in _SHAPED)
+
+
+def _numbers(node: fx.Node) -> str:
+    """The arguments that are no values."""
+    return str(fx.map_arg((node.args, node.kwargs), lambda _: None))
+
+
+# Their sizes are those of what they return or read.
+_SHAPED = (*_RESHAPES, aten.expand.default, aten.native_group_norm_backward.default)
 
 
 def join(program: Program, count: int, sizes: Sizes) -> Program:

@@ -14,7 +14,7 @@ from torch import fx
 
 from altprop.compiler.schedule.assign import assign
 from altprop.compiler.schedule.costs import count_flops, count_touched
-from altprop.compiler.schedule.join import join, joint_regions
+from altprop.compiler.schedule.join import join, joint_regions, knows_the_batch
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.steps import step_pieces
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
@@ -64,6 +64,7 @@ def cut(builders: Sequence[TaggedBuilder], microbatches: int, sizes: Sequence[Si
     joint = cutter.joint_regions(sizes[0]) if count > 1 else frozenset()
     if joint:
         wide = _Cutter(builders[-1]).programs()
+        joint = frozenset(name for name in joint if not knows_the_batch(programs["U", name], wide["U", name]))
         programs |= {("U", name): join(wide["U", name], count, sizes[0]) for name in joint}
     steps = step_pieces(builder, microbatches, tensor_scalars=tuning == "none")
     again = {name for kind, name in programs if kind == "U" and microbatches > (count if name in joint else 1)}
