@@ -85,7 +85,7 @@ class Schedule:
         if other._lowered is None or other.programs.digest != self.programs.digest:
             raise ScheduleError(
                 f"the schedule was made for operators with digest {self.programs.digest}, not "
-                f"{other.programs.digest}: use the same model, rule, plan, batch and micro-batches."
+                f"{other.programs.digest}: use the same model, rule, plan, batch, micro-batches and join."
             )
         lowered = dataclasses.replace(other._lowered, schedule=self.programs)
         return Schedule(self.programs, other.costs, lowered, other._net, other._mesh)

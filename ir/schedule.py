@@ -222,16 +222,24 @@ def location(slot: Slot) -> str | None:
     return slot.name if slot.kind == "value" else f"{slot.kind}:{slot.name}"
 
 
+_AHEAD = "@+"
+
+
 def ahead(value: str, count: int) -> str:
     """Returns what a piece calls the value of a micro-batch that is so many behind the one it begins with."""
-    return f"{value}+{count}" if count else value
+    return f"{value}{_AHEAD}{count}" if count else value
+
+
+def without_ahead(value: str) -> str:
+    """Returns what a piece calls the value of the micro-batch that it begins with."""
+    return value if is_resident(value) or is_gradient(value) else value.partition(_AHEAD)[0]
 
 
 def in_microbatch(value: str, microbatch: int | None) -> str:
-    """Returns the name in a program of what a piece that begins with a micro-batch calls `value` or `value+1`."""
+    """Returns the name in a program of what a piece that begins with a micro-batch calls `ahead(value, count)`."""
     if is_resident(value) or is_gradient(value) or microbatch is None:
         return value
-    name, _, count = value.partition("+")
+    name, _, count = value.partition(_AHEAD)
     return f"{name}@{microbatch + int(count or 0)}"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import altprop
 from altprop import ScheduleError
+from altprop.compiler.schedule import join as joining
 from altprop.rules.base import Local
 from altprop.rules.dfa import DirectFeedbackAlignment
 
@@ -46,6 +47,19 @@ class Images(nn.Module):
         return self.fc2(torch.relu(self.fc1(x.flatten(1))))
 
 
+class Gates(nn.Module):
+    """Two layers whose product is one region, "b+g", behind an activity that lies transposed in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.g = nn.Linear(6, 128), nn.Linear(128, 128), nn.Linear(128, 128)
+        self.c = nn.Linear(128, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.a(x).transpose(1, 2)).transpose(1, 2)
+        return self.c(torch.tanh(self.b(h) * torch.sigmoid(self.g(h)))).mean(1)
+
+
 def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 64), nn.Tanh(), nn.Linear(64, 64), nn.ELU(), nn.Linear(64, 5))
 
@@ -55,6 +69,7 @@ def made(name: str, rule: str) -> tuple[altprop.LocalNet, Tensor, Tensor]:
     models: dict[str, tuple[Any, Any]] = {
         "plain": (plain, torch.randn(BATCH, 12, dtype=torch.float64)),
         "images": (Images, torch.randn(BATCH, 1, 6, 6, dtype=torch.float64)),
+        "gates": (Gates, torch.randn(BATCH, 5, 6, dtype=torch.float64)),
         "words": (Words, torch.randint(0, 300, (BATCH, 7))),
     }
     make, x = models[name]
@@ -72,13 +87,13 @@ def updates(schedule: altprop.Schedule) -> Counter[str]:
 
 
 @pytest.mark.parametrize("rule", ["reclra", "dfa", "kp", "bp"])
-@pytest.mark.parametrize("name", ["plain", "images", "words"])
+@pytest.mark.parametrize("name", ["plain", "images", "words", "gates"])
 def test_a_joint_update_is_the_sum_of_the_single_ones(name: str, rule: str) -> None:
     net, x, y = made(name, rule)
     found = []
-    for join in (1, 2, 4):
+    for count in (1, 2, 4):
         trained = copy.deepcopy(net)
-        schedule = trained.schedule(devices=2, microbatches=MICROBATCHES, join=join, batch=BATCH)
+        schedule = trained.schedule(devices=2, microbatches=MICROBATCHES, join=count, batch=BATCH)
         found.append((after(trained, schedule.runtime("serial").step, x, y), updates(schedule)))
     (single, every), *joint = found
     assert set(every.values()) == {MICROBATCHES}
@@ -110,13 +125,35 @@ class MeanDFA(DirectFeedbackAlignment):
 def test_an_update_that_counts_samples_is_not_joined() -> None:
     net, x, y = made("plain", "test_mean_dfa")
     found = []
-    for join in (1, 4):
+    for count in (1, 4):
         trained = copy.deepcopy(net)
-        schedule = trained.schedule(devices=2, microbatches=MICROBATCHES, join=join, batch=BATCH)
+        schedule = trained.schedule(devices=2, microbatches=MICROBATCHES, join=count, batch=BATCH)
         found.append(after(trained, schedule.runtime("serial").step, x, y))
         assert updates(schedule)["2"] == MICROBATCHES
     for key, value in found[0].items():
         torch.testing.assert_close(found[1][key], value, rtol=1e-9, atol=1e-9, msg=key)
+
+
+class Neighbours(nn.Module):
+    """Compares each sample with the next: one line less than there are samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(6, 9), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.tanh(self.a(x[1:] - x[:-1])))
+
+
+def test_lines_that_are_not_the_samples_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_reads", lambda *_: 0)  # whatever it gains
+    x = torch.randn(BATCH, 5, 6, dtype=torch.float64)
+    net = altprop.compile(
+        Neighbours().double(), "bp", example_inputs=(x,), loss=lambda o, _: o.square().sum(), optimizer=SGD
+    )
+    schedule = net.schedule(devices=2, microbatches=4, join=4, batch=BATCH, target=torch.zeros(BATCH))
+    assert set(updates(schedule).values()) == {MICROBATCHES}
+    assert schedule.runtime("serial").step(x, torch.zeros(BATCH)) > 0
 
 
 def test_a_joint_update_reads_all_its_microbatches_and_comes_behind_them() -> None:

@@ -39,10 +39,10 @@ def joint_regions(
         sizes: sizes of one micro-batch.
     """
     kinds = _Kinds(builder, tags)
-    own: dict[str, list[fx.Node]] = {region: [] for region in gradients}
+    own: dict[str, set[fx.Node]] = {region: set() for region in gradients}
     for node, (kind, region) in tags.items():
         if kind == "U" and region in own:
-            own[region].append(node)
+            own[region].add(node)
     return frozenset(
         region
         for region, nodes in own.items()
@@ -72,6 +72,7 @@ class _Kinds:
         if node.op == "get_attr":
             return "constant"
         inside = self.tags.get(node, ("", ""))[0] == "U"
+        # A view does not cross: the update takes what is behind it, and views it itself.
         if node.op == "call_function" and (inside or is_view(node)):
             return self._made(node)
         if slot is not None and slot.kind in ("parameter", "feedback", "constant"):
@@ -195,10 +196,11 @@ def _product(node: fx.Node, found: Found) -> Kind:
     rows = _dims(node) - 2
     if (one, other) == (rows + 1, rows):
         return "sum"
+    if {one, other} == {"sum", "constant"}:
+        return "sum"
     stacked = rows == 1 and (one, other) == (0, 0)
     kept = (one == rows and other == "constant") or (one == "constant" and other == rows + 1)
-    linear = {one, other} == {"sum", "constant"}
-    return "sum" if linear else line_of(node) if stacked or kept else None
+    return line_of(node) if stacked or kept else None
 
 
 def _convolution_backward(node: fx.Node, found: Found) -> Any:
@@ -241,6 +243,10 @@ _RULES: dict[Any, Callable[[fx.Node, Found], Any]] = {
 }
 
 
+# Their sizes are those of what they return or read.
+_SHAPED = (*_RESHAPES, aten.expand.default, aten.native_group_norm_backward.default)
+
+
 def knows_the_batch(single: Program, wide: Program) -> bool:
     """Whether an update calculates with the number of samples, as a mean does: then several are not one's sum.
 
@@ -255,10 +261,6 @@ def knows_the_batch(single: Program, wide: Program) -> bool:
 def _numbers(node: fx.Node) -> str:
     """The arguments that are no values."""
     return str(fx.map_arg((node.args, node.kwargs), lambda _: None))
-
-
-# Their sizes are those of what they return or read.
-_SHAPED = (*_RESHAPES, aten.expand.default, aten.native_group_norm_backward.default)
 
 
 def join(program: Program, count: int, sizes: Sizes) -> Program:
@@ -282,8 +284,7 @@ def join(program: Program, count: int, sizes: Sizes) -> Program:
             lines.append((node, [_part(graph, node, sizes) for _ in range(count)]))
             inputs += [Slot(slot.kind, ahead(slot.name, place)) for place in range(count)]
     for node, parts in lines:
-        here[node] = graph.call_function(aten.cat.default, (parts, line_of(node)))
-        here[node].meta["val"] = node.meta["val"]
+        here[node] = _behind_one_another(graph, parts, node)
     graph.output(graph.graph_copy(program.graph.graph, here))
     return Program(program.name, fx.GraphModule(program.graph, graph), tuple(inputs), program.outputs)
 
@@ -296,3 +297,21 @@ def _part(graph: fx.Graph, whole: fx.Node, sizes: Sizes) -> fx.Node:
     shape, strides = ([sizes.number(n) for n in numbers] for numbers in (value.shape, value.stride()))
     node.meta["val"] = value.new_empty_strided(shape, strides)
     return node
+
+
+def _behind_one_another(graph: fx.Graph, parts: list[fx.Node], whole: fx.Node) -> fx.Node:
+    """The value of all micro-batches; it lies in memory as one part does, which `cat` alone would not keep to."""
+    strides = parts[0].meta["val"].stride()
+    order = sorted(range(len(strides)), key=lambda dim: (-strides[dim], dim))
+    turned = [_turned(graph, part, order) for part in parts]
+    made = graph.call_function(aten.cat.default, (turned, order.index(line_of(whole))))
+    made.meta["val"] = whole.meta["val"].permute(order)
+    return _turned(graph, made, [order.index(dim) for dim in range(len(order))])
+
+
+def _turned(graph: fx.Graph, node: fx.Node, order: list[int]) -> fx.Node:
+    if order == sorted(order):
+        return node
+    made = graph.call_function(aten.permute.default, (node, order))
+    made.meta["val"] = node.meta["val"].permute(order)
+    return made

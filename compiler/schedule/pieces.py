@@ -22,7 +22,7 @@ from altprop.ir.aliases import is_view
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import Piece, is_gradient, location
+from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.builder import aten, written
 
@@ -71,10 +71,8 @@ def cut(builders: Sequence[TaggedBuilder], microbatches: int, sizes: Sequence[Si
     programs |= {("U+", name): _accumulating(programs["U", name]) for name in sorted(again)}
     programs |= {("STEP", name): program for name, program in steps.items()}
     cleaned = _clean(builder.source, programs, tuning)
-    found = {
-        tag: _piece(tag, program, sizes[-1] if tag[0].startswith("U") and tag[1] in joint else sizes[0])
-        for tag, program in cleaned.items()
-    }
+    wider = {(kind, name) for kind in ("U", "U+") for name in joint}
+    found = {tag: _piece(tag, p, sizes[-1] if tag in wider else sizes[0]) for tag, p in cleaned.items()}
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
     return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor, dict.fromkeys(joint, count))
 
@@ -175,7 +173,7 @@ class _Cutter:
             for slot, node in (*zip(program.inputs, nodes, strict=True), *program.results.items()):
                 name, value = location(slot), node.meta.get("val")
                 if name is not None and isinstance(value, torch.Tensor):
-                    found.setdefault(name.partition("+")[0], value)
+                    found.setdefault(without_ahead(name), value)
         return found
 
 
