@@ -5,6 +5,8 @@ from torch import fx
 
 from altprop.ir.program import Program
 
+aten = torch.ops.aten
+
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -31,3 +33,11 @@ def feedback_channels_last(program: Program) -> frozenset[str]:
     """Returns the names of the feedback that a program was made for as stored channels last."""
     found = feedback_of(program).items()
     return frozenset(name for name, nodes in found if is_channels_last(nodes[0].meta.get("val")))
+
+
+def flatten_freely(feedback: fx.Node) -> None:
+    """Lets a program flatten feedback however it is stored: by `reshape`, which is a view where it can be one."""
+    value = feedback.meta.get("val")
+    for user in feedback.users if isinstance(value, torch.Tensor) and value.dim() in FORMATS else ():
+        if user.target in (aten.view.default, aten._unsafe_view.default):
+            user.target = aten.reshape.default

@@ -8,6 +8,7 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
+from altprop.ir.layouts import flatten_freely
 from altprop.ir.local import LocalGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
@@ -173,6 +174,8 @@ class FlatBuilder:
         used = prune(self.graph)
         inputs = []
         for slot, node in self.inputs:
+            if slot.kind == "feedback":
+                flatten_freely(node)
             if node in used:
                 inputs.append((slot, node))
             else:

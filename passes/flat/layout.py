@@ -20,7 +20,7 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
-from altprop.ir.layouts import FORMATS, is_channels_last
+from altprop.ir.layouts import FORMATS, flatten_freely, is_channels_last
 
 aten = torch.ops.aten
 
@@ -92,8 +92,6 @@ def _lay_channels_last(graph: fx.Graph, *, convolutions: bool) -> int:
 def store_feedback(graph: fx.Graph, feedback: Iterable[Sequence[fx.Node]]) -> int:
     """Stores channels last what a program turns over before every product, so that nothing is copied.
 
-    Other programs may flatten it, for which all take `reshape`.
-
     Args:
         graph: operators that `choose_layout` has laid out.
         feedback: inputs that the net stores: feedback, and behind it what the optimizer keeps for it.
@@ -104,8 +102,7 @@ def store_feedback(graph: fx.Graph, feedback: Iterable[Sequence[fx.Node]]) -> in
     changed: list[fx.Node] = []
     count = 0
     for first, *states in feedback:
-        for user in first.users if _dimensions(first) in FORMATS else ():
-            user.target = aten.reshape.default if user.target in _VIEWS else user.target
+        flatten_freely(first)
         read = [user for user in first.users if user.users]
         users = [user for user in read if torch.Tag.pointwise not in getattr(user.target, "tags", ())]
         if users and all(_turns_over(user) for user in users):
