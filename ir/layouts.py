@@ -1,4 +1,6 @@
-"""Inputs of a program that are stored channels last."""
+"""How values lie in memory, and which inputs of a program are stored channels last."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import fx
@@ -8,6 +10,11 @@ from altprop.ir.program import Program
 aten = torch.ops.aten
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_order(strides: Sequence[int]) -> list[int]:
+    """Returns the dimensions of a value from the slowest to the fastest in memory."""
+    return sorted(range(len(strides)), key=lambda dim: (-strides[dim], dim))
 
 
 def is_channels_last(value: object) -> bool:

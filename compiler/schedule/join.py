@@ -17,8 +17,9 @@ from torch import fx
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.ir.aliases import is_view, root_of
+from altprop.ir.layouts import memory_order
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import ahead, is_resident, location
+from altprop.ir.schedule import RESIDENT, ahead
 
 aten = torch.ops.aten
 
@@ -277,7 +278,7 @@ def join(program: Program, count: int, sizes: Sizes) -> Program:
     inputs: list[Slot] = []
     lines: list[tuple[fx.Node, list[fx.Node]]] = []
     for slot, node in zip(program.inputs, nodes, strict=True):
-        if is_resident(location(slot) or ""):
+        if slot.kind in RESIDENT:
             here[node] = graph.node_copy(node)
             inputs.append(slot)
         else:
@@ -301,8 +302,7 @@ def _part(graph: fx.Graph, whole: fx.Node, sizes: Sizes) -> fx.Node:
 
 def _behind_one_another(graph: fx.Graph, parts: list[fx.Node], whole: fx.Node) -> fx.Node:
     """The value of all micro-batches; it lies in memory as one part does, which `cat` alone would not keep to."""
-    strides = parts[0].meta["val"].stride()
-    order = sorted(range(len(strides)), key=lambda dim: (-strides[dim], dim))
+    order = memory_order(parts[0].meta["val"].stride())
     turned = [_turned(graph, part, order) for part in parts]
     made = graph.call_function(aten.cat.default, (turned, order.index(line_of(whole))))
     made.meta["val"] = whole.meta["val"].permute(order)

@@ -2,26 +2,22 @@
 
 import torch
 
+from altprop.ir.layouts import memory_order
 from altprop.ir.schedule import ValueForm
-
-
-def _order(form: ValueForm) -> list[int]:
-    """Dimensions from the slowest to the fastest in memory."""
-    return sorted(range(len(form.shape)), key=lambda dim: (-form.strides[dim], dim))
 
 
 def pack(value: torch.Tensor, form: ValueForm) -> torch.Tensor:
     """Returns the elements as one piece of memory; a copy only where there are gaps."""
-    return value.permute(_order(form)).contiguous()
+    return value.permute(memory_order(form.strides)).contiguous()
 
 
 def empty(form: ValueForm, device: torch.device | None = None) -> torch.Tensor:
     """Returns memory for what `pack` made."""
-    sizes = [form.shape[dim] for dim in _order(form)]
+    sizes = [form.shape[dim] for dim in memory_order(form.strides)]
     return torch.empty(sizes, dtype=getattr(torch, form.dtype), device=device)
 
 
 def unpack(data: torch.Tensor, form: ValueForm) -> torch.Tensor:
     """Returns the value that was packed."""
-    order = _order(form)
+    order = memory_order(form.strides)
     return data.permute([order.index(dim) for dim in range(len(order))])
