@@ -22,7 +22,7 @@ $(BIN)/python:
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
-$(READY): pyproject.toml setup.py constraints.txt Makefile | $(BIN)/python
+$(READY): pyproject.toml constraints.txt Makefile | $(BIN)/python
 	$(PIP) setuptools wheel
 	$(PIP) torch
 	$(PIP) --no-build-isolation --editable '.[dev,examples,onnx]'
@@ -53,11 +53,8 @@ format: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# mypy cannot see an editable install, so it reads a tree of links with the folders where they are installed.
 types: $(READY)  ## mypy on the modules that pyproject.toml lists
-	@rm -rf build/linked && mkdir -p build/linked/altprop
-	@cd build/linked/altprop && ln -s ../../../altprop/* $(addprefix ../../../,ir rules passes compiler runtime) .
-	cd build/linked && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+	$(BIN)/mypy
 
 directions: $(READY)  ## who may import whom
 	$(BIN)/python -m pytest -q tests/test_import_directions.py

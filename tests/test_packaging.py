@@ -20,7 +20,9 @@ import altprop
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+# Where each package's sources lie; the inner ones are linked into altprop/.
+INNER = ("ir", "rules", "passes", "compiler", "runtime")
+FOLDERS = {"altprop": "altprop"} | {f"altprop.{name}": name for name in INNER}
 NOT_TOP_LEVEL = ("ir", "rules", "passes", "compiler", "runtime", "command")
 NOT_SOURCES = shutil.ignore_patterns(
     ".*", "__pycache__", "build", "dist", "*.egg-info", "results", "tests", "benchmarks"
@@ -44,7 +46,7 @@ def run(command: Sequence[str | Path], cwd: Path) -> str:
 
 
 def packages_in(root: Path) -> set[str]:
-    """The names under which folders with an `__init__.py` install; `package-dir` gives the first part."""
+    """The names under which folders with an `__init__.py` install."""
     names = set()
     for name, folder in FOLDERS.items():
         for init in (root / folder).rglob("__init__.py"):
@@ -79,7 +81,7 @@ def probe(python: Path, cwd: Path) -> tuple[dict[str, str], list[str]]:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources, so that building leaves nothing in the repository."""
     copy = tmp_path_factory.mktemp("sources") / "project"
-    shutil.copytree(ROOT, copy, ignore=NOT_SOURCES)
+    shutil.copytree(ROOT, copy, ignore=NOT_SOURCES, symlinks=True)
     return copy
 
 
@@ -119,17 +121,26 @@ def test_wheel_holds_type_marker_licence_and_command(wheel: Path) -> None:
 
 
 def test_new_subfolder_is_packaged(tmp_path: Path) -> None:
-    """A subpackage needs no entry anywhere: setup.py finds it, and never as a top-level package."""
-    for name in ("pyproject.toml", "setup.py"):
-        shutil.copy(ROOT / name, tmp_path)
+    """A subpackage needs no entry anywhere, and never becomes a top-level package."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for folder in (*FOLDERS.values(), "passes/novel", "passes/novel/deep"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "__init__.py").touch()
+    for link in INNER:
+        (tmp_path / "altprop" / link).symlink_to(Path("..", link))
     (tmp_path / "README.md").touch()
     (tmp_path / "LICENSE").touch()
-    show = "from setuptools import distutils as d; print(*d.core.run_setup('setup.py', None, 'init').packages)"
+    show = "from setuptools import setup; print(*setup(script_args=['--quiet', 'check']).packages)"
     found = set(run([sys.executable, "-c", show], tmp_path).split())
     assert found == {*FOLDERS, "altprop.passes.novel", "altprop.passes.novel.deep"}
+
+
+@pytest.mark.parametrize("folder", INNER)
+def test_folders_are_linked_into_the_package(folder: str) -> None:
+    """Editors, type checkers and an editable install find `altprop.ir` where they look for it."""
+    link = ROOT / "altprop" / folder
+    assert link.is_symlink(), f"altprop/{folder} must be a link to ../{folder}: git checkout altprop/{folder}"
+    assert link.resolve() == ROOT / folder
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
@@ -153,7 +164,7 @@ def test_editable_install_imports_from_the_sources(sources: Path, tmp_path: Path
     install(python, "--editable", sources)
     places, leaked = probe(python, tmp_path)
     assert leaked == []
-    assert Path(places["altprop.ir"]) == sources / "ir" / "__init__.py"
+    assert Path(places["altprop.ir"]) == sources / "altprop" / "ir" / "__init__.py"
     assert all(Path(place).is_relative_to(sources) for place in places.values())
 
 
