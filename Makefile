@@ -57,7 +57,7 @@ types: $(READY)  ## mypy on the modules that pyproject.toml lists
 	$(BIN)/mypy
 
 directions: $(READY)  ## who may import whom
-	$(BIN)/python -m pytest -q tests/test_import_directions.py
+	$(BIN)/python -m pytest -q tests/unit/test_import_directions.py
 
 unit: $(READY)  ## pytest; TESTS=... chooses some, JOBS=... sets the number of processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope $(TESTS)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import register_torchvision_operators  # noqa: E402
-from test_export_zoo import compiled, single  # noqa: E402
+from onnx_nets import single, zoo_net  # noqa: E402
 from zoo import ZOO  # noqa: E402
 
 BATCH = 32
@@ -54,7 +54,7 @@ def own(name: str, rule: str) -> Work:
 def of_tests(name: str, rule: str) -> Work:
     """A model that the tests train; they are tiny."""
     case = ZOO[name]
-    net = compiled(case, rule, optimizer())
+    net = zoo_net(case, rule, optimizer())
     return net, single(case.inputs(BATCH)), single(case.target(BATCH))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from test_oracle import (
+from against_autograd import (
     BATCH,
     NORMS_IN_FLOAT32,
     ROUNDS_OTHERWISE,

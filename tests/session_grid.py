@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from grid import captured_once
-from test_export_zoo import compiled, single
+from onnx_nets import single, zoo_net
 from zoo import ZOO, Case
 
 import altprop
@@ -75,7 +75,7 @@ def _compare(case: Case, rule: str) -> str:
 
 
 def _compiled(case: Case, rule: str, backend: str) -> Any:
-    return compiled(case, rule, altprop.optim.SGD(lr=RATE, momentum=0.9), backend=backend)
+    return zoo_net(case, rule, altprop.optim.SGD(lr=RATE, momentum=0.9), backend=backend)
 
 
 def batches(case: Case) -> list[tuple[Any, Any]]:

@@ -1,0 +1,367 @@
+"""Steps as files: what is in them, that plain onnxruntime trains with them, and that no wrong file is kept."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx_nets import ADAMW, SGD, SHAPES, batch_of, compiled, convnet, mlp, seeded
+from safetensors.torch import load_file
+from torch import nn
+
+import altprop
+from altprop.compiler.export import check, onnx_file
+from altprop.compiler.export.decompose import OWN
+from altprop.compiler.export.operators import TRANSLATORS
+from altprop.ir.errors import CompileError, ExportError
+
+aten = torch.ops.aten
+
+
+class Loop:
+    """A training loop that knows the file and its contract alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        with np.load(path.parent / self.contract["initial"]) as stored:
+            self.state = {state["name"]: stored[state["name"]] for state in self.contract["states"]}
+        self.scalars = {s["name"]: np.array(s["default"], s["dtype"]) for s in self.contract["scalars"]}
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, np.ndarray]:
+        names = [output.name for output in self.session.get_outputs()]
+        given = {"input": x.numpy(), "target": y.numpy(), **self.state, **self.scalars}
+        made = dict(zip(names, self.session.run(names, given), strict=True))
+        for state in self.contract["states"]:
+            if state["next"]:
+                self.state[state["name"]] = made[state["next"]]
+        return made
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        names = {state["name"]: state["state_dict"] for state in self.contract["states"]}
+        return {key: torch.from_numpy(np.array(self.state[name])) for name, key in names.items()}
+
+
+@cache
+def exported(name: str, optimizer: str, rule: str, folder: Path) -> tuple[Any, Path]:
+    net = compiled(name, {"sgd": SGD, "adamw": ADAMW}[optimizer], rule)
+    return net, net.export(folder / f"{name}-{optimizer}-{rule}.onnx")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+# A bias before a batch norm has no gradient but rounding, which Adam turns into steps: no Adam for the convnet.
+@pytest.mark.parametrize("rule", ["reclra", "fa"])
+@pytest.mark.parametrize(("name", "optimizer"), [("mlp", "sgd"), ("mlp", "adamw"), ("convnet", "sgd")])
+def test_a_loop_in_onnxruntime_trains_as_the_net_does(name: str, optimizer: str, rule: str, folder: Path) -> None:
+    net, path = exported(name, optimizer, rule, folder)
+    loop = Loop(path)
+    for step in range(20):
+        x, y = batch_of(SHAPES[name], 4 + step % 3, seed=step)
+        expected = net.step(x, y)
+        assert loop.step(x, y)["loss"] == pytest.approx(float(expected), abs=1e-5)
+    state = net.state_dict()
+    assert set(state) == set(loop.state_dict())
+    for key, value in loop.state_dict().items():
+        torch.testing.assert_close(value.to(state[key].dtype), state[key], atol=1e-5, rtol=1e-4, msg=key)
+
+
+# A net whose rules take turns has no single program; test_schedule_rules sees it refused.
+ONE_PROGRAM = [name for name in altprop.rules.available() if altprop.rules.get(name).alternate() is None]
+
+
+@pytest.mark.parametrize("rule", sorted(set(ONE_PROGRAM) - {"reclra", "fa", "bp", "dfa"}))
+def test_every_rule_exports(rule: str, tmp_path: Path) -> None:
+    path = compiled("mlp", rule=rule).export(tmp_path / "step.onnx")
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert contract["checked"]["difference"] < 1e-5
+    assert [head["name"] for head in contract["inputs"]] == ["input", "target"], "noise is drawn inside"
+
+
+@pytest.mark.parametrize("kind", ["sparse", "binary", "unified"])
+def test_compact_feedback_exports(kind: str, tmp_path: Path) -> None:
+    path = compiled("mlp", rule=f"dfa(kind='{kind}')").export(tmp_path / "step.onnx")
+    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-5
+
+
+def test_what_a_loop_trained_goes_on_in_torch(folder: Path) -> None:
+    _, path = exported("mlp", "adamw", "reclra", folder)
+    loop = Loop(path)
+    x, y = batch_of((7,), 6, seed=3)
+    for _ in range(3):
+        loop.step(x, y)
+    other = compiled("mlp", ADAMW)
+    other.load_state_dict(loop.state_dict())
+    assert loop.step(x, y)["loss"] == pytest.approx(float(other.step(x, y)), abs=1e-6)
+
+
+def test_the_contract(folder: Path) -> None:
+    net, path = exported("convnet", "sgd", "reclra", folder)
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert contract["format"] == "altprop step"
+    assert contract["version"] == 1
+    assert contract["rule"] == "*: reclra"
+    assert contract["batch"] == "dynamic"
+    assert contract["inputs"] == [
+        {"name": "input", "part": "input", "dtype": "float32", "shape": ["batch", 1, 8, 8]},
+        {"name": "target", "part": "target", "dtype": "int64", "shape": ["batch"]},
+    ]
+    states = {state["name"]: state for state in contract["states"]}
+    parts = {name: state["part"] for name, state in states.items()}
+    assert set(net.model.state_dict()) == {name for name, part in parts.items() if part in ("parameter", "buffer")}
+    assert parts["feedback.6->0"] == "feedback"
+    assert parts["state.momentum:0.weight"] == "optimizer"
+    assert states["1.running_mean"]["next"] == "1.running_mean.next"
+    assert {state["state_dict"] for state in states.values()} == set(net.state_dict())
+    assert [scalar["name"] for scalar in contract["scalars"]] == ["lr", "feedback_lr"]
+    assert {output["name"] for output in contract["outputs"]} == {"prediction", "loss"}
+    assert contract["checked"]["batches"] == [3, 5]
+    assert contract["checked"]["difference"] < 1e-5
+
+
+def test_the_file(folder: Path) -> None:
+    _, path = exported("convnet", "sgd", "reclra", folder)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version >= 20
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    assert texts["altprop.plan"].startswith("plan 1") or "6 -> 0" in texts["altprop.plan"]
+    assert json.loads(texts["altprop.contract"])["format"] == "altprop step"
+    heads = {head.name: head for head in model.graph.input}
+    assert heads["input"].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert not [i.name for i in model.graph.initializer if not i.name.startswith("constant/")]
+
+
+def test_fixed_feedback_has_no_new_value(tmp_path: Path) -> None:
+    path = compiled("mlp", rule="dfa").export(tmp_path / "step.onnx")
+    states = json.loads(path.with_suffix(".json").read_text("utf-8"))["states"]
+    assert {state["next"] for state in states if state["part"] == "feedback"} == {None}
+
+
+def test_the_sizes_of_errors_are_results_if_asked_for(tmp_path: Path) -> None:
+    net = compiled("mlp")
+    loop = Loop(net.export(tmp_path / "step.onnx", errors=True))
+    made = loop.step(*batch_of((7,), 6))
+    sizes = {name: float(value) for name, value in made.items() if name.startswith("error.")}
+    assert set(sizes) == {"error.0", "error.2", "error.4"}
+    x, y = batch_of((7,), 6)
+    scores = net.model(x).detach().requires_grad_()
+    nn.functional.cross_entropy(scores, y, reduction="sum").backward()
+    assert sizes["error.4"] == pytest.approx(float(scores.grad.square().mean().sqrt()), rel=1e-5)
+
+
+def test_the_updates_alone(tmp_path: Path) -> None:
+    net = compiled("convnet", None)
+    path = net.export(tmp_path / "backward.onnx", what="backward")
+    loop = Loop(path)
+    x, y = batch_of((1, 8, 8), 5, seed=4)
+    made = loop.step(x, y)
+    net.backward(x, y)
+    for name, parameter in net.model.named_parameters():
+        torch.testing.assert_close(torch.from_numpy(made[f"{name}.grad"]), parameter.grad, atol=1e-6, rtol=1e-5)
+    for name, feedback in net.feedback.items():
+        torch.testing.assert_close(torch.from_numpy(made[f"feedback.{name}.grad"]), feedback.grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_forward_alone(apart: bool, tmp_path: Path) -> None:
+    net = compiled("convnet")
+    net.step(*batch_of((1, 8, 8), 6))
+    modes = [module.training for module in net.model.modules()]
+    path = net.export(tmp_path / "forward.onnx", what="forward", external_data=apart)
+    assert [module.training for module in net.model.modules()] == modes
+    assert (tmp_path / "forward.onnx.data").exists() == apart
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    x, _ = batch_of((1, 8, 8), 9, seed=5)
+    (made,) = session.run(None, {"input": x.numpy()})
+    net.model.eval()
+    np.testing.assert_allclose(made, net.model(x).detach().numpy(), atol=1e-6)
+
+
+def test_the_update_of_each_region(tmp_path: Path) -> None:
+    compiled("mlp").export(tmp_path / "update.onnx", what="update")
+    files = sorted(path.name for path in tmp_path.glob("*.onnx"))
+    assert files == ["update.0.onnx", "update.2.onnx", "update.4.onnx"]
+    contract = json.loads((tmp_path / "update.0.json").read_text("utf-8"))
+    assert {"0.weight.grad", "0.bias.grad"} <= {output["name"] for output in contract["outputs"]}
+
+
+def test_dropout_repeats_with_the_seed_and_changes_with_the_step(tmp_path: Path) -> None:
+    x, y = batch_of((1, 8, 8), 6)
+    model = seeded(lambda: convnet(0.5))
+    net = altprop.compile(model, "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.0))
+    loop = Loop(net.export(tmp_path / "step.onnx"))
+    first = loop.step(x, y)["prediction"]
+    second = loop.step(x, y)["prediction"]
+    assert not np.allclose(first, second)
+    loop.state["state.step"] = np.array(0)
+    np.testing.assert_array_equal(loop.step(x, y)["prediction"], first)
+    loop.state["state.step"], loop.scalars["seed"] = np.array(0), np.array(1)
+    assert not np.allclose(loop.step(x, y)["prediction"], first)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    net = compiled("mlp")
+    net.export(tmp_path / "step.onnx", initial=".safetensors")
+    stored = load_file(tmp_path / "step.safetensors")
+    assert torch.equal(stored["0.weight"], net.model[0].weight)
+
+
+def test_a_program_of_torch(tmp_path: Path) -> None:
+    net = compiled("mlp")
+    path = net.export(tmp_path / "step.pt2")
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    x, y = batch_of((7,), 6)
+    with np.load(tmp_path / contract["initial"]) as stored:
+        values = {state["name"]: torch.from_numpy(stored[state["name"]]) for state in contract["states"]}
+    values |= {s["name"]: torch.tensor(s["default"]) for s in contract["scalars"]}
+    made = torch.export.load(path).module()({**values, "input": x, "target": y})
+    assert float(made["loss"]) == pytest.approx(float(net.step(x, y)), abs=1e-6)
+    torch.testing.assert_close(made["0.weight.next"], net.model[0].weight.detach(), atol=1e-6, rtol=1e-6)
+
+
+def test_a_wrong_operator_stops_the_export_and_names_its_region(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TRANSLATORS, aten.tanh.default, lambda e, node, x: e.op("Sigmoid", e.value(x)))
+    with pytest.raises(ExportError, match=r'the first to differ is region "0", operator aten.tanh.default'):
+        compiled("mlp").export(tmp_path / "step.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_wrong_forward_names_its_operator_wherever_its_weights_are(
+    apart: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TRANSLATORS, aten.tanh.default, lambda e, node, x: e.op("Sigmoid", e.value(x)))
+    with pytest.raises(ExportError, match=r"operator aten\.tanh\.default"):
+        compiled("mlp").export(tmp_path / "forward.onnx", what="forward", external_data=apart)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_over_the_limit_of_a_message_go_beside_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The limit is 2 GB; the weights here have under a hundred numbers, and begin at pages of the file."""
+    monkeypatch.setattr(onnx_file, "MESSAGE_LIMIT", 64)
+    net = compiled("mlp")
+    path = net.export(tmp_path / "forward.onnx", what="forward")
+    data = path.with_name("forward.onnx.data").read_bytes()
+    model = onnx.load_model(path, load_external_data=False)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
+    assert set(tensors) == set(dict(net.model.named_parameters()))
+    for name, tensor in tensors.items():
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        assert not tensor.raw_data
+        assert int(place["offset"]) % 4096 == 0
+        stored = np.frombuffer(data, np.float32, int(place["length"]) // 4, int(place["offset"]))
+        np.testing.assert_array_equal(stored, net.model.get_parameter(name).detach().numpy().ravel())
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "gap"),
+    [
+        ([1.0, np.nan], [1.0, np.nan], 0.0),
+        ([1.0, 2.0], [1.0, np.nan], np.inf),
+        ([1.0, np.inf], [1.0, np.inf], 0.0),
+        ([1.0, np.inf], [1.0, 2.0], np.inf),
+        ([1.0, 4.0], [1.5, 4.0], 0.125),  # relative to the largest
+        ([0.5, 0.0, 0.0], [0.5, 0.0, 0.25], 0.25),
+        ([0.0, 0.0, 8.0], [0.0, 1.0, 8.0], 0.125),
+        ([], [], 0.0),
+    ],
+)
+def test_differences_are_found_block_by_block(
+    expected: list[float], actual: list[float], gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "BLOCK", 2)
+    assert check.difference(torch.tensor(expected), np.array(actual, np.float32)) == gap
+
+
+def test_a_wrong_decomposition_stops_the_export_and_names_its_region(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = OWN[aten.convolution_backward.default]
+
+    def wrong(*args: Any) -> Any:
+        made = right(*args)
+        return (made[0], made[1] * 1.01, made[2])
+
+    monkeypatch.setitem(OWN, aten.convolution_backward.default, wrong)
+    with pytest.raises(ExportError, match=r'"state.momentum:0.weight.next".*the first to differ is region "0"'):
+        compiled("convnet").export(tmp_path / "step.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Gamma(nn.Module):
+    """A layer with an operator that ONNX lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.lgamma(self.first(x)))
+
+
+def test_an_operator_that_onnx_lacks_is_refused_with_its_region(tmp_path: Path) -> None:
+    net = altprop.compile(seeded(Gamma), "dfa", example_inputs=(torch.randn(3, 4),), optimizer=SGD)
+    with pytest.raises(ExportError, match=r'region "first": the operator aten.lgamma.default has no form in ONNX'):
+        net.export(tmp_path / "step.onnx")
+
+
+def test_refusals(tmp_path: Path) -> None:
+    net = compiled("mlp", None)
+    with pytest.raises(ExportError, match=r'what="step" needs an optimizer inside the program.*what="backward"'):
+        net.export(tmp_path / "step.onnx")
+    with pytest.raises(ExportError, match=r'what="all": there are step, backward, forward, update'):
+        net.export(tmp_path / "step.onnx", what="all")
+    with pytest.raises(ExportError, match=r'initial=".csv": there are .npz, .safetensors'):
+        net.export(tmp_path / "backward.onnx", what="backward", initial=".csv")
+    with pytest.raises(ExportError, match=r'".pt2" holds "step" or "backward"'):
+        net.export(tmp_path / "forward.pt2", what="forward")
+    with pytest.raises(ExportError, match=r"net.svg: what fit .onnx and .pt2 alone"):
+        net.export(tmp_path / "net.svg", what="step")
+    with pytest.raises(CompileError, match="nothing is compiled yet"):
+        altprop.compile(mlp()).export(tmp_path / "step.onnx")
+
+
+def test_a_model_in_half_precision_is_refused(tmp_path: Path) -> None:
+    net = altprop.compile(mlp().bfloat16(), example_inputs=(torch.randn(2, 7).bfloat16(),), optimizer=SGD)
+    with pytest.raises(ExportError, match=r"0.weight is torch.bfloat16: files are made in float32"):
+        net.export(tmp_path / "step.onnx")
+
+
+def test_a_loss_whose_target_is_unknown_asks_for_one(tmp_path: Path) -> None:
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean()
+
+    net = altprop.compile(mlp(), example_inputs=(torch.randn(2, 7),), loss=loss, optimizer=SGD)
+    with pytest.raises(ExportError, match=r"the loss loss does not say what its target looks like: .*target="):
+        net.export(tmp_path / "step.onnx")
+    path = net.export(tmp_path / "step.onnx", target=torch.randn(2, 3))
+    assert path.exists()
+
+
+def test_a_parameter_named_like_an_input_is_told_apart(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = nn.Parameter(torch.randn(7, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.x
+
+    net = altprop.compile(Named(), example_inputs=(torch.randn(2, 7),), optimizer=SGD)
+    contract = json.loads(net.export(tmp_path / "s.onnx").with_suffix(".json").read_text("utf-8"))
+    assert [head["name"] for head in contract["inputs"]] == ["input.x", "target"]
+    assert "x" in {state["name"] for state in contract["states"]}

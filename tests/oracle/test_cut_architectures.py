@@ -1,0 +1,147 @@
+"""Where regions end in real architectures: a line a region, as golden texts, and what must hold of them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from cutting import cut
+from torch import nn
+from zoo import BATCH, ZOO
+from zoo_architectures import ARCHITECTURES
+
+import altprop
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.region import Region
+from altprop.passes.cut.operators import short_name
+
+CASES = {**ZOO, **ARCHITECTURES}
+
+
+def lines(graph: ErrorGraph) -> str:
+    """Each region with its parameters, the operator and shape of its activity, its activation, and what it reads."""
+    maker = {value: region.name for region in graph.regions for value in region.outputs}
+    found = []
+    for region in graph.regions:
+        read = ", ".join(dict.fromkeys(maker[value] for value in region.sources)) or "the input"
+        made = f"{short_name(graph.captured.node(region.activity))} ({', '.join(map(str, region.shape))})"
+        found += [f"{region.name} reads {read}", *(f"    {name}" for name in region.parameters), f"  z = {made}"]
+        found += [f"  phi of {len(region.phi)}: {', '.join(region.phi)}"] if region.phi else []
+    return "\n".join(found)
+
+
+def drawn(name: str) -> ErrorGraph:
+    torch.manual_seed(0)
+    return cut(CASES[name].model(), CASES[name].inputs(BATCH))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "swin", "t5", "torchvision_vit"])
+def test_regions(golden: Callable[[str, str], None], name: str) -> None:
+    golden(f"regions-{name}", lines(drawn(name)))
+
+
+def holder(graph: ErrorGraph, parameter: str) -> Region:
+    (found,) = [region for region in graph.regions if parameter in region.parameters]
+    return found
+
+
+def test_a_dense_layer_makes_its_own_channels(golden: Callable[[str, str], None]) -> None:
+    """What it is put beside is no part of its activity, and a norm of all of them goes with the layer that it feeds."""
+    graph = drawn("densenet")
+    golden("regions-densenet", lines(graph))
+    own, block = holder(graph, "features.denseblock1.denselayer1.conv2.weight"), "features.denseblock1.denselayer2"
+    assert own.shape == ("N", 4, 8, 8)
+    assert holder(graph, f"{block}.norm1.weight") is holder(graph, f"{block}.conv1.weight")
+    assert holder(graph, "features.norm0.weight") is holder(graph, "features.conv0.weight")
+
+
+def test_a_long_skip_connection_is_no_part_of_what_it_is_put_beside(golden: Callable[[str, str], None]) -> None:
+    graph = drawn("unet")
+    golden("regions-unet", lines(graph))
+    assert holder(graph, "up.weight").shape == ("N", 4, 6, 6)
+    assert holder(graph, "down.1.weight") is holder(graph, "down.0.weight")
+
+
+def test_a_residual_block_before_its_activations() -> None:
+    """The add belongs to the block's last layer; norm and activation in front of a layer go with it."""
+
+    class Block(nn.Module):
+        """A block of the second form of residual networks (He 2016)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+            self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.second(torch.relu(self.two(self.first(torch.relu(self.one(x))))))
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Block(), Block(), nn.Flatten(), nn.Linear(256, 3))
+    graph = cut(model, (torch.randn(2, 3, 8, 8),))
+    assert [region.name for region in graph.regions] == ["0", "1.first", "1.second", "2.first", "2.second", "4"]
+    for block in ("1", "2"):
+        second = holder(graph, f"{block}.second.weight")
+        assert str(graph.captured.node(second.activity).target) == "aten.add.Tensor"
+        assert holder(graph, f"{block}.one.weight") is holder(graph, f"{block}.first.weight")
+        assert holder(graph, f"{block}.two.weight") is holder(graph, f"{block}.first.weight")
+
+
+class Towers(nn.Module):
+    """Two towers whose results never meet, and a layer that returns what it makes of it before and after tanh."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv1d(3, 4, 1), nn.Tanh(), nn.Flatten(), nn.Linear(8, 5), nn.Tanh())
+        self.other = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 5))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.other(y)
+        return self.one(x), features, torch.tanh(features)
+
+
+TWO = (torch.randn(4, 3, 2), torch.randn(4, 7))
+
+
+def test_two_towers_have_one_batch() -> None:
+    graph = cut(Towers(), TWO)
+    assert {region.name for region in graph.regions} == {"one.0", "one.3", "other.0", "other.2"}
+    assert {region.shape[0] for region in graph.regions} == {"N"}
+
+
+class Memory(nn.Module):
+    """Returns what its encoder has made beside the scores that are made from it, as encoder-decoder models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        memory = torch.tanh(self.two(torch.tanh(self.one(x))))
+        return self.three(memory), memory
+
+
+@pytest.mark.parametrize("rule", ["lra_e", "dfa"])
+def test_an_output_that_the_loss_does_not_read_silences_no_region(rule: str) -> None:
+    inputs = (torch.randn(4, 5),)
+    model = Memory()
+    net = altprop.compile(model, rule, example_inputs=inputs, loss=lambda out, target: out[0].square().mean())
+    if rule == "lra_e":
+        with pytest.raises(
+            altprop.CompileError, match=r'"one" hears from "two" alone, .* which the loss does not read'
+        ):
+            net.backward(inputs, torch.zeros(4))
+        return
+    net.backward(inputs, torch.zeros(4))
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_the_error_of_what_the_loss_reads_is_sent() -> None:
+    """What is made from other returned values stands first; a loss that reads another alone is refused."""
+    graph = cut(Towers(), TWO)
+    last = holder(graph, "other.2.weight")
+    assert [short_name(graph.captured.node(name)) for name in last.model_outputs] == ["tanh", "addmm"]
+    net = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[2] + out[0]).sum())
+    net.backward(TWO, torch.zeros(4))
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in net.model.parameters())
+    deaf = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[1] + out[0]).sum())
+    with pytest.raises(altprop.CompileError, match=r'"other.2" returns 2 values, and would send the error of tanh_\d'):
+        deaf.backward(TWO, torch.zeros(4))
