@@ -13,6 +13,7 @@ from altprop.compiler.feedback_size import refuse_too_large
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
 from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
+from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import LossFunction, get_loss
 from altprop.ir.optim import Optimizer
@@ -41,14 +42,17 @@ class _Compiler:
         refuse_too_large(made.graph, model)
         return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
 
+    @alone()
     def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:
         return make_schedule(net, self.options, self.devices if devices is None else devices, **wanted)
 
+    @alone()
     def export(self, net: LocalNet, path: Path, **options: Any) -> Path:
         """Writes a program of a net as a file; see `LocalNet.export`."""
         target = options.pop("target", None)
         return export(subject_of(net, self.options, target), path, **options)
 
+    @alone()
     def session(self, net: LocalNet, variant: Variant, target: Any) -> SessionProgram:
         """Returns the step of one of the net's compilations for onnxruntime, compared with torch."""
         return make_session(subject_of(net, self.options, target, variant))

@@ -12,6 +12,7 @@ from altprop.compiler.collector import uncollected
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
 from altprop.compiler.quiet import quiet
+from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
@@ -84,7 +85,7 @@ def examine(
         regions: as for `altprop.compile`.
     """
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}))
-    with quiet(), uncollected():
+    with alone(), quiet(), uncollected():
         return examiner.run(regions if isinstance(regions, str) else tuple(regions))
 
 

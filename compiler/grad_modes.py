@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.alone import compiles_here
 from altprop.ir.errors import CaptureError
 
 _NO_GRAD = "wrap_with_set_grad_enabled"
@@ -50,11 +51,11 @@ def refuse_autograd_functions() -> Iterator[None]:
     applied = torch.autograd.Function.__dict__["apply"]
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if cls.__qualname__ == "CheckpointFunction":
+        if cls.__qualname__ == "CheckpointFunction" and compiles_here():
             raise CaptureError(
                 "torch.utils.checkpoint with use_reentrant=True hides its part of the model: use use_reentrant=False."
             )
-        if cls.__module__.startswith("torch."):
+        if cls.__module__.startswith("torch.") or not compiles_here():
             return applied.__get__(None, cls)(*args, **kwargs)
         raise CaptureError(
             f"the custom autograd.Function {cls.__module__}.{cls.__qualname__} cannot be captured, since its backward "

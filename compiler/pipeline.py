@@ -15,6 +15,7 @@ from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
+from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
@@ -87,7 +88,7 @@ def compile_graph(
         options: rule, plan, loss and so on.
         target: an example target; without one the loss's usual form is taken.
     """
-    with quiet(), uncollected():
+    with alone(), quiet(), uncollected():
         return _compile_graph(model, args, kwargs, options, target)
 
 

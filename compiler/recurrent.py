@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.ir.alone import compiles_here
+
 _NAME = "_flat_weights"
 
 
@@ -22,7 +24,7 @@ def plain_recurrent_weights(model: nn.Module) -> Iterator[None]:
         yield
         return
     kept = [module.__dict__.pop(_NAME) for module in modules]
-    setattr(nn.RNNBase, _NAME, property(_weights, _ignore))
+    setattr(nn.RNNBase, _NAME, property(_weights, _renew))
     try:
         yield
     finally:
@@ -35,8 +37,10 @@ def _weights(module: Any) -> list[torch.Tensor | None]:
     return [getattr(module, name, None) for name in module._flat_weights_names]
 
 
-def _ignore(module: Any, value: Any) -> None:
-    """Setting a parameter renews the list; the view needs no renewal."""
+def _renew(module: Any, value: Any) -> None:
+    """Setting a parameter renews the list; the view needs no renewal, but a module of another thread does."""
+    if not compiles_here():
+        module.__dict__[_NAME] = value
 
 
 def recurrent_operators(unrolled: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER
 from altprop.ir.errors import CompileError, ExportError, PlanError
 from altprop.ir.explain import Explanation, explain
@@ -240,12 +241,19 @@ class LocalNet(nn.Module):
             return variant
         longer = (key, call.batch if variant is not None and variant.is_static else None, Call.target_key(target))
         variant = self._variants.get(longer)
-        if variant is None:
-            variant = self._compile(call, target)
-            self._variants[longer if key in self._variants else key] = variant
-            if not variant.fits(call, target):
-                variant = self._compile(call, target, exact=True)
-                self._variants[longer] = variant
+        return variant if variant is not None else self._new_variant(key, longer, call, target)
+
+    @alone()
+    def _new_variant(self, key: Any, longer: Any, call: Call, target: Any) -> Variant:
+        """Compiles for a form of inputs, unless another thread did so while this one waited."""
+        variant = self._variants.get(key)
+        if variant is not None and variant.fits(call, target):
+            return variant
+        variant = self._compile(call, target)
+        self._variants[longer if key in self._variants else key] = variant
+        if not variant.fits(call, target):
+            variant = self._compile(call, target, exact=True)
+            self._variants[longer] = variant
         return variant
 
     def _mode_key(self, device_type: str) -> Any:
