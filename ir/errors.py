@@ -24,6 +24,10 @@ class ScheduleError(CompileError):
     """A schedule cannot be made or is not valid."""
 
 
+class ProgramError(CompileError):
+    """A program has no text, or a text is none of a program."""
+
+
 class ExportError(CompileError):
     """A program cannot be written in the format that was asked for."""
 

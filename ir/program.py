@@ -61,6 +61,12 @@ class Program:
         return dataclasses.replace(self, **changes)
 
     @property
+    def placeholders(self) -> Mapping[Slot, fx.Node]:
+        """The nodes that take the inputs, by slot."""
+        nodes = (node for node in self.graph.graph.nodes if node.op == "placeholder")
+        return dict(zip(self.inputs, nodes, strict=True))
+
+    @property
     def results(self) -> Mapping[Slot, fx.Node]:
         """The nodes that hold the results, by slot."""
         (returned,) = next(node for node in self.graph.graph.nodes if node.op == "output").args
@@ -71,8 +77,6 @@ class Program:
         return dict(zip(self.outputs, values, strict=True))
 
     def __str__(self) -> str:
-        heads = ", ".join(f"{slot.kind} {slot.name}" for slot in self.inputs)
-        tails = ", ".join(f"{slot.kind} {slot.name}" for slot in self.outputs)
-        lines = [f"program {self.name}", f"  takes {heads}", f"  gives {tails}"]
-        lines += [f"    {node.format_node()}" for node in self.graph.graph.nodes if node.op == "call_function"]
-        return "\n".join(lines)
+        from altprop.ir.program_text import format_program
+
+        return format_program(self)
