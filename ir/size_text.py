@@ -90,9 +90,7 @@ def parse_size(text: str, batch: Any = None) -> Any:
         return int(text)
     if not isinstance(batch, torch.SymInt):
         raise TextError(f"{text} depends on the batch {BATCH}, and the program has none")
-    node = batch.node
-    assert node.shape_env is not None
-    return node.shape_env.create_symintnode(_Reader(text).read(node.expr), hint=None)
+    return _Reader(text).size(batch.node)
 
 
 class _Reader:
@@ -108,6 +106,11 @@ class _Reader:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._problem() from error
         return self._expression(tree.body, batch, 0)
+
+    def size(self, batch: Any) -> Any:
+        """Returns what the text describes, in the environment of a batch, a `SymNode`."""
+        expression = self.read(batch.expr)
+        return self._made(lambda: batch.shape_env.create_symintnode(expression, hint=None))
 
     def _problem(self) -> TextError:
         return TextError(f"{self._text} is no size: it is a number, or an expression of {BATCH} such as 2*{BATCH} + 1")

@@ -5,6 +5,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from program_texts import assert_programs_parse_back
 from torch import nn
 from zoo import BATCH, Case
 
@@ -110,6 +111,7 @@ def check_against_autograd(case: Case) -> None:
     """One step by `bp` equals autograd, forward and backward, in three sizes of the batch and in evaluation."""
     model = case.model()
     net = compile_case(case, model, "bp")
+    assert_programs_parse_back(net)
     within, bound = ROUNDS_OTHERWISE.get(case.name, 0.0), NORMS_IN_FLOAT32.get(case.name, BOUND)
     # The batch of the capture, a larger one, and a short last one.
     for batch in (BATCH, BATCH + 3, 2):
@@ -148,6 +150,7 @@ def check_every_parameter_moves(case: Case, rule: str) -> None:
     net = compile_case(case, model, rule, optimizer=altprop.optim.SGD(lr=0.01))
     # With a callable loss the program is made when the target's form is known, at the first call.
     net.backward(case.inputs(BATCH), case.target(BATCH))
+    assert_programs_parse_back(net)
     net.zero_grad(set_to_none=True)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     patched = mock.patch.multiple(torch.autograd, backward=forbidden, grad=forbidden)

@@ -1,17 +1,15 @@
-"""Text of programs: what is printed parses back, runs to the same bits, is tuned alike; all else is refused by line."""
+"""Text of programs: what is printed parses back; all else is refused by its line."""
 
 import functools
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cleanup import compile_case, run
 from torch import fx
-from zoo import ZOO
 
-import altprop
 from altprop import ProgramError
 from altprop.ir.argument_text import format_arguments, read_arguments
 from altprop.ir.fakes import Fakes, format_fake
@@ -19,9 +17,7 @@ from altprop.ir.operators import operator_called
 from altprop.ir.program import Program
 from altprop.ir.program_text import format_program, parse_program
 from altprop.ir.size_text import TextError, format_size, parse_size
-from altprop.passes.cleanup import Cleanup
 
-SMALL = ("mlp_tanh", "conv_bn_dropout", "encoder_layer", "class_weights", "lstm")
 TEXT = """altprop program 1
 program step
 batch 4
@@ -42,17 +38,6 @@ give loss loss = total
 give value "of all: \\"x\\"" = scaled"""
 
 
-def held(program: Program) -> dict[str, torch.Tensor]:
-    """The tensors that a program holds."""
-    names = {str(node.target) for node in program.graph.graph.nodes if node.op == "get_attr"}
-    return {name: getattr(program.graph, name) for name in names}
-
-
-def again(program: Program) -> Program:
-    """The program as its text gives it."""
-    return parse_program(format_program(program), held(program))
-
-
 @functools.cache
 def parsed(text: str = TEXT) -> Program:
     return parse_program(text)
@@ -69,48 +54,6 @@ def test_a_program_prints_and_parses_back() -> None:
 
 def test_blank_lines_and_comments_do_not_count() -> None:
     assert str(parsed("\n# what it is\n\n" + TEXT.replace("\n", "\n\n  # why\n  ") + "\n")) == TEXT
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_programs_of_models_parse_back(name: str) -> None:
-    for program in compile_case(name, "reclra").graph.programs.values():
-        found = again(program)
-        assert (found.name, found.inputs, found.outputs) == (program.name, program.inputs, program.outputs)
-        assert str(found) == str(program)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("rule", ["reclra", "fa"])
-@pytest.mark.parametrize("name", ZOO)
-def test_programs_of_the_zoo_parse_back(name: str, rule: str) -> None:
-    case = ZOO[name]
-    inputs = case.inputs(4)
-    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-    model, sgd = case.model(), altprop.optim.SGD(lr=0.1, momentum=0.9)
-    net = altprop.compile(model, rule, example_inputs=args, example_kwargs=kwargs, loss=case.loss, optimizer=sgd)
-    assert net.graph.programs
-    for program in net.graph.programs.values():
-        assert str(again(program)) == str(program)
-
-
-@pytest.mark.parametrize("name", ["mlp_tanh", "conv_bn_dropout"])
-def test_a_parsed_program_runs_to_the_same_bits(name: str) -> None:
-    net = compile_case(name, "reclra")
-    program = net.graph.programs["step"]
-    expected, found = run(program, net, name), run(again(program), net, name)
-    assert expected.keys() == found.keys()
-    for slot, value in expected.items():
-        assert torch.equal(value, found[slot]), slot
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_parsed_program_is_tuned_alike(name: str) -> None:
-    net = compile_case(name, "reclra")
-    raw = net.history["add_optimizer"]
-    read = raw.replace(programs={key: again(program) for key, program in raw.programs.items()})
-    clean = Cleanup(channels_last=True)
-    for key, program in clean(read).graph.programs.items():
-        assert str(program) == str(clean(raw).graph.programs[key])
 
 
 # What is refused
@@ -198,7 +141,7 @@ def test_a_changed_character_never_passes_unseen(data: Any) -> None:
 
 
 def test_what_has_no_text_is_refused_by_name() -> None:
-    program = parsed(TEXT.replace("int N", "int N"))
+    program = parsed()
     graph = fx.Graph()
     returned = graph.graph_copy(program.graph.graph, {})
     graph.output(returned)
@@ -216,15 +159,10 @@ def test_what_has_no_text_is_refused_by_name() -> None:
 
 
 def test_two_batches_have_no_text() -> None:
-    one, other = Fakes.fresh(4), Fakes.fresh(5)
+    node = Fakes.fresh(4).batch.node
+    area = node.expr * sympy.Symbol("other", integer=True, positive=True)
     with pytest.raises(TextError, match="is made of 2 sizes, where a program has one"):
-        format_size(one.batch.node.shape_env.create_symintnode(one.batch.node.expr * _other(other), hint=20))
-
-
-def _other(fakes: Fakes) -> Any:
-    import sympy
-
-    return sympy.Symbol("t", integer=True, positive=True) + 0 * fakes.batch.node.expr
+        format_size(node.shape_env.create_symintnode(area, hint=20))
 
 
 # Parts of the text
