@@ -3,9 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from altprop.data.dataset import DataError
+from altprop.data.files import read_file
+
+_SHORTEST = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,7 @@ def load_characters(folder: str | Path) -> Characters:
     """Loads `folder/tinyshakespeare/input.txt`.
 
     Raises:
-        DataError: the file is missing; the message says where it can be had.
+        DataError: the file is missing or no text; the message says where it can be had.
     """
     path = Path(folder) / "tinyshakespeare" / "input.txt"
     if not path.exists():
@@ -40,9 +44,14 @@ def load_characters(folder: str | Path) -> Characters:
             f"{path.name} is missing; fetch data/tinyshakespeare/input.txt from github.com/karpathy/char-rnn into "
             f"{path.parent}, or name another folder by ALTPROP_DATA"
         )
-    text = path.read_text("utf-8")
-    alphabet = "".join(sorted(set(text)))
-    number = {letter: index for index, letter in enumerate(alphabet)}
-    tokens = torch.tensor([number[letter] for letter in text])
+    try:
+        text = read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text in UTF-8 ({error.reason}); fetch it again") from error
+    if len(text) < _SHORTEST:
+        raise DataError(f"{path} has {len(text)} characters, of {_SHORTEST} that a text needs; fetch it again")
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    alphabet, tokens = np.unique(codes, return_inverse=True)
     split = len(tokens) * 9 // 10
-    return Characters(alphabet, tokens[:split], tokens[split:])
+    train, validation = torch.from_numpy(tokens.astype(np.int64)).split([split, len(tokens) - split])
+    return Characters("".join(map(chr, alphabet.tolist())), train, validation)

@@ -1,25 +1,21 @@
-"""CIFAR-10 in its original Python pickles, each as it is or packed by xz.
+"""CIFAR-10 in its original Python pickles, each as it is or packed by xz."""
 
-A pickle can run code when it is read. These files need nothing but NumPy arrays, so the reader knows the few
-names that build one and refuses every other.
-"""
-
-import lzma
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from altprop.data.dataset import DataError, DataSet, Split, hold_out
+from altprop.data.dataset import DataError, DataSet, Split, checked_labels, hold_out
+from altprop.data.files import read_file
+from altprop.data.pickles import PickleError, read_pickle
 
 FOLDER = "cifar-10-batches-py"
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 VALIDATION = 5000
+CLASSES = 10
 # Of the 50,000 training images, a channel, with pixels in [0, 1].
 MEAN = (0.4914, 0.4822, 0.4465)
 DEVIATION = (0.2470, 0.2435, 0.2616)
@@ -40,35 +36,6 @@ def load_cifar10(folder: Path, validation: int | None = None) -> DataSet:
     return DataSet("cifar10", train, valid, test, mean=MEAN, deviation=DEVIATION)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays and plain values, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _NAMES[module, name]
-
-
-def _reconstruct(kind: type[np.ndarray], shape: tuple[int, ...], code: str | bytes) -> np.ndarray:
-    """Make the empty array that the pickle then fills: NumPy's own is private."""
-    dtype = code if isinstance(code, str) else code.decode("latin1")
-    return np.ndarray.__new__(kind, shape, np.dtype(dtype))
-
-
-def _encode(text: str, code: str) -> bytes:
-    """Make bytes as Python 3 writes them for Python 2."""
-    return text.encode("latin1")
-
-
-_NAMES: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("_codecs", "encode"): _encode,
-}
-
-
 def _read_all(paths: list[Path]) -> tuple[Tensor, Tensor]:
     parts = [_read(path) for path in paths]
     images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -77,16 +44,18 @@ def _read_all(paths: list[Path]) -> tuple[Tensor, Tensor]:
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
     """Read one file as images of shape (samples, 3, 32, 32) and labels."""
+    packed = read_file(path)
     try:
-        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-        pixels, labels = content["data"], content["labels"]
-        images = torch.from_numpy(np.asarray(pixels, np.uint8).reshape(-1, 3, 32, 32).copy())
-    except (pickle.UnpicklingError, lzma.LZMAError, EOFError, KeyError, TypeError, ValueError) as error:
+        content = read_pickle(packed)
+        pixels, labels = np.asarray(content["data"]), np.asarray(content["labels"])
+        if pixels.dtype != np.uint8 or labels.dtype.kind not in "iu":
+            raise PickleError("it holds no bytes with integers")
+        images = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path} is not a CIFAR-10 batch ({error}); fetch it again") from error
-    if len(images) != len(labels):
-        raise DataError(f"{path} holds {len(images)} images and {len(labels)} labels; fetch it again")
-    return images, torch.tensor(labels, dtype=torch.int64)
+    if images.shape[:1] != labels.shape:
+        raise DataError(f"{path} holds {len(images)} images and labels of shape {labels.shape}; fetch it again")
+    return images, checked_labels(torch.from_numpy(labels.astype(np.int64)), CLASSES, path)
 
 
 def _find(folder: Path, name: str) -> Path:

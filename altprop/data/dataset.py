@@ -86,6 +86,21 @@ class DataSet:
         return replace(self, **splits)
 
 
+def checked_labels(labels: Tensor, classes: int, where: object) -> Tensor:
+    """Return labels, of shape (samples,), that are all of the set's classes.
+
+    Raises:
+        DataError: names the first that is not.
+    """
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"{where}: label {first} is {int(labels[first])}, of {classes} classes that begin with 0; fetch it again"
+        )
+    return labels
+
+
 def hold_out(images: Tensor, labels: Tensor, counts: list[int], seed: int = 0) -> list[Split]:
     """Cut samples into splits by one fixed permutation.
 

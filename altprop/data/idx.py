@@ -4,9 +4,8 @@ An idx file is a big-endian header (two zero bytes, the type of the numbers, the
 dimension as 32 bits) and then the numbers. These sets hold unsigned bytes only.
 """
 
-import gzip
+import math
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop.data.dataset import DataError, DataSet, Split, hold_out
+from altprop.data.dataset import DataError, DataSet, Split, checked_labels, hold_out
+from altprop.data.files import read_file
 
 UNSIGNED_BYTE = 0x08
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 VALIDATION = 2000
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ def load_idx(source: IdxSource, folder: Path, validation: int | None = None) -> 
     images, labels = _pair(source, folder, TRAIN)
     held = VALIDATION if validation is None else validation
     train, valid = hold_out(images, labels, [held])
-    return DataSet(source.name, train, valid, Split(*_pair(source, folder, TEST)))
+    test = Split(*_pair(source, folder, TEST))
+    if test.images.shape[1:] != images.shape[1:]:
+        sizes = f"{tuple(images.shape[2:])} and {tuple(test.images.shape[2:])}"
+        raise DataError(f"{source.name}: images for training and for the test have sizes {sizes}; fetch them again")
+    return DataSet(source.name, train, valid, test)
 
 
 def read_idx(path: Path) -> Tensor:
@@ -57,12 +62,9 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         DataError: if the file is damaged or holds anything else.
     """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+    content = read_file(path)
     shape, start = _header(path, content)
-    if len(content) - start != int(np.prod(shape)):
+    if 0 in shape or len(content) - start != math.prod(shape):
         raise DataError(f"{path} is damaged: {len(content) - start} numbers where {shape} are announced")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
@@ -85,7 +87,7 @@ def _pair(source: IdxSource, folder: Path, names: tuple[str, str]) -> tuple[Tens
             f"{source.name}: {names[0]} holds {tuple(images.shape)} and {names[1]} {tuple(labels.shape)}; "
             "they do not belong together"
         )
-    return images.unsqueeze(1), labels.to(torch.int64)
+    return images.unsqueeze(1), checked_labels(labels.to(torch.int64), CLASSES, names[1])
 
 
 def _find(source: IdxSource, folder: Path, name: str) -> Path:

@@ -1,0 +1,182 @@
+"""Files that went wrong once, each by its number: a stranger's, damaged ones, odd ones."""
+
+import gzip
+import lzma
+import os
+import pickle
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from altprop.data import DataError, load
+from altprop.data.characters import load_characters
+from altprop.data.files import read_file
+from altprop.data.idx import read_idx
+from altprop.data.pickles import PickleError, SparseMatrix, read_pickle
+from altprop.data.planetoid import PARTS, load_citations
+
+
+class Stranger:
+    """Makes a file when it is unpickled by a reader that runs code."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+def csr_pickle(dense: np.ndarray) -> bytes:
+    """A pickle as scipy writes one of a sparse matrix, without scipy."""
+    starts = np.concatenate([[0], np.cumsum((dense != 0).sum(1))]).astype(np.int32)
+    rows, columns = np.nonzero(dense)
+    state = {"_shape": dense.shape, "data": dense[rows, columns].astype(np.float32), "indices": columns.astype("i4")}
+    body = pickle.dumps(state | {"indptr": starts}, protocol=2)
+    return b"\x80\x02cscipy.sparse.csr\ncsr_matrix\n)\x81" + body[2:-1] + b"b."
+
+
+def make_citations(home: Path) -> dict[str, Any]:
+    """Writes a graph of eight nodes, two of them for the test; returns its parts as they are written."""
+    home.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    words, labels = draw.integers(0, 2, (8, 5)), np.eye(3)[draw.integers(0, 3, 8)]
+    graph = defaultdict(list, {node: [(node + 1) % 8, (node + 3) % 8] for node in range(8)})
+    parts = {"y": labels[:3], "ally": labels[:6], "ty": labels[6:], "graph": graph}
+    for part, value in parts.items():
+        (home / f"ind.cora.{part}").write_bytes(pickle.dumps(value, protocol=2))
+    for part, value in {"x": words[:3], "allx": words[:6], "tx": words[6:]}.items():
+        (home / f"ind.cora.{part}").write_bytes(csr_pickle(value))
+    (home / "ind.cora.test.index").write_text("7\n6\n")
+    return {"words": words, "labels": labels}
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "test.index"])
+def test_defect_21_planetoid_runs_no_code(tmp_path: Path, part: str) -> None:
+    make_citations(tmp_path / "planetoid")
+    (tmp_path / "planetoid" / f"ind.cora.{part}").write_bytes(pickle.dumps(Stranger(tmp_path / "ran"), protocol=2))
+    with pytest.raises(DataError, match=rf"ind.cora.{part} is not a file .* asks for posix.mkdir"):
+        load_citations("cora", tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_defect_21_planetoid_is_read_as_it_was(tmp_path: Path) -> None:
+    made = make_citations(tmp_path / "planetoid")
+    graph = load_citations("cora", tmp_path)
+    order = [0, 1, 2, 3, 4, 5, 7, 6]
+    words = made["words"][order] / np.maximum(made["words"][order].sum(1, keepdims=True), 1)
+    np.testing.assert_allclose(graph.features.numpy(), words, rtol=1e-6)
+    assert graph.labels.tolist() == made["labels"][order].argmax(1).tolist()
+    assert graph.edges.tolist() == sorted(graph.edges.t().tolist()) or graph.edges.shape == (2, 8 + 32)
+    assert graph.train.tolist() == [True] * 3 + [False] * 5
+    assert graph.test.tolist() == [False] * 6 + [True] * 2
+
+
+DAMAGED: dict[str, tuple[str, bytes | Any]] = {
+    "empty": ("allx", b""),
+    "torn": ("tx", lambda old: old[: len(old) // 2]),
+    "no pickle": ("graph", b"hello"),
+    "a number": ("graph", pickle.dumps(3)),
+    "other rows": ("ally", pickle.dumps(np.eye(3), protocol=2)),
+    "one column": ("ty", pickle.dumps(np.zeros(2), protocol=2)),
+    "edges out of it": ("graph", pickle.dumps({node: [99] for node in range(8)}, protocol=2)),
+    "edges of text": ("graph", pickle.dumps({node: ["a"] for node in range(8)}, protocol=2)),
+    "fewer nodes": ("graph", pickle.dumps({0: [1]}, protocol=2)),
+    "no numbers": ("test.index", b"7\nsix\n"),
+    "long number": ("test.index", b"7" * 5000),
+    "not ASCII": ("test.index", b"\xff\xfe7"),
+    "twice": ("test.index", b"7\n7\n"),
+    "an array as matrix": ("allx", pickle.dumps(np.eye(6), protocol=2)),
+    "not a number": ("tx", csr_pickle(np.full((2, 5), np.nan))),
+    "objects": ("ty", pickle.dumps(np.array([None, {}]), protocol=2)),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_defect_21_damaged_planetoid(tmp_path: Path, case: str) -> None:
+    make_citations(tmp_path / "planetoid")
+    part, content = DAMAGED[case]
+    path = tmp_path / "planetoid" / f"ind.cora.{part}"
+    path.write_bytes(content if isinstance(content, bytes) else content(path.read_bytes()))
+    with pytest.raises(DataError, match=r"^[^\n]{20,400}$"):
+        load_citations("cora", tmp_path)
+
+
+def test_defect_21_every_reader_of_pickles_is_the_one_that_runs_nothing() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = [
+        path for folder in ("altprop/data", "runtime", "compiler", "ir") for path in (root / folder).rglob("*.py")
+    ]
+    loads = re.compile(r"pickle\.loads?\(|Unpickler|torch\.load\((?!.*weights_only=True)|allow_pickle=True")
+    assert [path for path in sources if loads.search(path.read_text("utf-8"))] == []
+
+
+def test_defect_21_a_pickle_of_arrays_takes_no_more_than_it_has() -> None:
+    size = (2**20).to_bytes(4, "little")
+    part = b"B" + size + bytes(2**20) + b"q\x630"
+    kind = pickle.dumps(np.dtype("u1"), protocol=2)[2:-1]
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+    array = empty + b"(K\x01J" + size + b"\x85" + kind + b"\x89h\x63tb"
+    assert read_pickle(b"\x80\x04" + part + array + b".").shape == (2**20,)
+    bomb = b"\x80\x04" + part + b"]" + (array + b"a") * 100 + b"."
+    with pytest.raises(PickleError, match="far more memory than its"):
+        read_pickle(bomb)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, -2, 3.5, None, True, "é", b"\xff"]}, [], (1, (2, 3)), 2**80])
+@pytest.mark.parametrize("protocol", range(5))
+def test_defect_21_plain_values_are_read(value: Any, protocol: int) -> None:
+    assert read_pickle(pickle.dumps(value, protocol=protocol)) == value
+
+
+def test_defect_21_sparse_matrices_are_whole() -> None:
+    dense = np.array([[0, 1.5, 0], [0, 0, 0], [2, 0, 3]])
+    matrix = read_pickle(csr_pickle(dense))
+    assert isinstance(matrix, SparseMatrix)
+    assert (matrix.rows.tolist(), matrix.columns.tolist(), matrix.values.tolist()) == (
+        [0, 2, 2],
+        [1, 0, 2],
+        [1.5, 2, 3],
+    )
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_defect_24_packed_files_do_not_fill_the_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
+    pack = gzip.compress if suffix == ".gz" else lzma.compress
+    path.write_bytes(pack(bytes(80 * 2**20)))
+    with pytest.raises(DataError, match=r"unpacks to more than 67108864, as no data set does"):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(2**32 - 1, 2**32 - 1, 2**32 - 1, 2**32 - 1), (2**31, 2**31, 4), (0, 2**32 - 1), (2**16, 2**16, 2**16, 2**16)],
+)
+def test_defect_24_sizes_that_wrap(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    path = tmp_path / "images"
+    header = bytes((0, 0, 8, len(sizes))) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    path.write_bytes(header)
+    with pytest.raises(DataError, match="is damaged"):
+        read_idx(path)
+
+
+def test_defect_24_odd_labels(tmp_path: Path) -> None:
+    home = tmp_path / "cifar-10-batches-py"
+    home.mkdir()
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        content = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 10 if name == "data_batch_4" else 9]}
+        (home / name).write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(DataError, match=r"data_batch_4: label 1 is 10, of 10 classes"):
+        load("cifar10", tmp_path, validation=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\xff", b"short"])
+def test_defect_24_texts_that_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tinyshakespeare").mkdir()
+    (tmp_path / "tinyshakespeare" / "input.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"input.txt (is not a text|has \d characters)"):
+        load_characters(tmp_path)
