@@ -12,9 +12,11 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture
 from altprop.compiler.collector import collect_young, uncollected
+from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
+from altprop.compiler.unasked import refuse_unasked
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
@@ -102,6 +104,9 @@ def _compile_graph(
     graph = runner.run(CutRegions(options.regions), graph)
     batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
     graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
+    if plan is not options.plan:
+        check_globs(options.rules, graph.regions, captured)
+        refuse_unasked(graph, plan, options.rule_of, options.regions)
     alternates = _alternates(plan, options)
     turns = next((turns for _, turns in alternates.values()), None)
     cut, target = graph, fake_target(captured, options.loss, target)

@@ -21,7 +21,7 @@ the *sum* of the loss over samples; the compiler applies the loss's reduction to
 
 import ast
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -187,6 +187,10 @@ class Rule:
             region: a region that follows this rule.
             sources: the regions at the other ends of the bare connections into it.
         """
+        return {}
+
+    def region_globs(self) -> Mapping[str, Iterable[str]]:
+        """Returns, by option, the globs over region names that it is given by: each has to match a region."""
         return {}
 
     def alternate(self) -> "tuple[Rule, Alternation] | None":

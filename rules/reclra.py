@@ -20,7 +20,7 @@ All are directions to descend along. The default was chosen by measuring; see `d
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -94,6 +94,11 @@ class RecursiveLRA(Rule):
             raise RuleError(f"reclra: mixed={self.mixed}; it is a share, from 0 to 1.")
         if self.largest < 0:
             raise RuleError(f"reclra: largest={self.largest}; it is a norm, 0 for none.")
+
+    def region_globs(self) -> Mapping[str, Iterable[str]]:
+        """The regions that have a discrepancy of their own weight, or a share of their own."""
+        given = {"kappa": self.kappa, "mixed": self.mixed}
+        return {option: list(value) for option, value in given.items() if isinstance(value, Mapping)}
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
