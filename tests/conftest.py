@@ -6,6 +6,7 @@ A *golden text* is the expected print of a graph or program, kept in `tests/gold
 
 import contextlib
 import difflib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -14,8 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import processor_time
 import pytest
 import torch
+
+import altprop
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -30,14 +34,30 @@ DATA_HOMES = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ from this run")
+    processor_time.add_option(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(processor_time)
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
     register_torchvision_operators()
     # Collecting often costs a fifth of the time: graphs are many small objects, most of which stay until a test ends.
     gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if ROOT / "tests" / "unit" not in item.path.parents:
+        warm_up()
+
+
+@functools.cache
+def warm_up() -> None:
+    """Compiles once, so that no test is charged for what torch imports and traces at the first time."""
+    with processor_time.shared():
+        model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2))
+        with torch.random.fork_rng():
+            altprop.compile(model, "reclra", example_inputs=(torch.zeros(2, 3),), optimizer=altprop.optim.SGD(lr=0.1))
 
 
 def pytest_collection_finish() -> None:

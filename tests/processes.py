@@ -1,9 +1,11 @@
-"""Examples, run as a user runs them."""
+"""Other processes: how long they may take, and examples, run as a user runs them."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+HANG = 1200.0
+"""Seconds after which a process is taken to hang; whatever a loaded machine does, others are done by then."""
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import tiny
 import torch
 import torch.distributed as dist
+from kills import die_after
+from processes import HANG
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -22,7 +24,7 @@ import altprop
 from altprop.runtime.parallel.residents import slot_of
 
 BATCH = 8
-TIMEOUT = {"hang": 4, "kill": 60}
+TIMEOUT = {"hang": 4, "kill": HANG}
 BACKENDS = {"nccl": "nccl"}
 
 
@@ -124,20 +126,25 @@ def scenario_kill() -> dict[str, Any]:
 
 
 def scenario_hang() -> dict[str, Any]:
-    """The last rank hangs in its third step."""
-    return _until_the_end(lambda: time.sleep(3 * TIMEOUT["hang"]))
+    """The last rank hangs in its third step, until the test kills it."""
+    return _until_the_end(lambda: time.sleep(HANG))
 
 
 def scenario_resume() -> dict[str, Any]:
-    """Trains up to twelve steps from the last checkpoint, and saves every second step."""
+    """Trains up to twelve steps from the last checkpoint, and saves every second step.
+
+    A rank that is named, with a step and a number of function calls, is killed so many calls behind that step.
+    """
+    victim, moment, calls = map(int, sys.argv[4:] or (-1, 0, 0))
     net = make("nine", "reclra")
     runtime = net.schedule(devices=dist.get_world_size(), batch=BATCH).runtime("distributed")
     done = runtime.resume(sys.argv[3])
     for index, batch in list(enumerate(batches("nine", 12), start=1))[done:]:
         runtime.step(*batch)
+        if (victim, moment) == (dist.get_rank(), index):
+            die_after(calls)
         if index % 2 == 0:
             runtime.save(sys.argv[3])
-        time.sleep(0.1)  # so that there is time to be killed
     return {"held": held(net, runtime.held), "done": done}
 
 
@@ -152,7 +159,7 @@ def meet() -> dist.Store:
     prepared()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, world, rank == 0, timeout=timedelta(seconds=100))
+    store = dist.TCPStore(address, port, world, rank == 0, timeout=timedelta(seconds=HANG))
     store.set(f"ready {rank}", "")
     store.wait([f"ready {other}" for other in range(world)])
     return store
@@ -160,18 +167,14 @@ def meet() -> dist.Store:
 
 def _until_the_end(end: Any) -> dict[str, Any]:
     runtime = prepared().runtime("distributed")
-    start = time.monotonic()
 
     def steps() -> None:
         for index, batch in enumerate(batches("nine", 50)):
-            if index == 2:
-                if dist.get_rank() == 2:
-                    end()
-                nonlocal_start[0] = time.monotonic()
+            if (index, dist.get_rank()) == (2, 2):
+                end()
             runtime.step(*batch)
 
-    nonlocal_start = [start]
-    return {"message": message_of(steps), "seconds": time.monotonic() - nonlocal_start[0]}
+    return {"message": message_of(steps)}
 
 
 def message_of(action: Any) -> str:
@@ -187,7 +190,7 @@ def main() -> None:
     """Runs one rank."""
     scenario, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
-    limit, backend = timedelta(seconds=TIMEOUT.get(scenario, 60)), BACKENDS.get(scenario, "gloo")
+    limit, backend = timedelta(seconds=TIMEOUT.get(scenario, HANG)), BACKENDS.get(scenario, "gloo")
     if scenario in TIMEOUT:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         dist.init_process_group(backend, timeout=limit, store=meet(), rank=rank, world_size=world)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import HANG
 from safetensors.torch import load_file
 
 import altprop
@@ -23,7 +24,13 @@ LEFT_OUT = shutil.ignore_patterns("node_modules", "dist", "model")
 def run(folder: Path, *words: str | Path, **environment: str) -> str:
     command = [str(word) for word in words]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=280
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG,
     )
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout

@@ -13,6 +13,7 @@ import pytest
 import ranks
 import tiny
 import torch
+from processes import HANG
 from torch import Tensor
 
 import altprop
@@ -194,7 +195,7 @@ def test_ranks_with_gpus(scenario: str, count: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent), "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
-        [*command, str(script), scenario, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=250
+        [*command, str(script), scenario, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=HANG
     )
     assert not done.returncode, done.stderr[-3000:]
     net = ranks.make("nine", "dfa")

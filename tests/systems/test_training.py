@@ -4,15 +4,14 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from kills import die_after, in_child
 
 from altprop.data import load
 from altprop.models import ModelError
@@ -176,36 +175,30 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
         assert_same_state(tmp_path / "one", tmp_path / "two")
 
 
-def start(arguments: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "altprop", "train", *arguments, "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+class DieAt(Reporter):
+    """Kills its process so many function calls behind a step."""
 
+    def __init__(self, step: int, calls: int) -> None:
+        self.left, self.calls = step, calls
 
-def kill_after(process: "subprocess.Popen[bytes]", folder: Path, epochs: int, delay: float) -> None:
-    """Kill a run without warning, some time after so many epochs are in its table."""
-    end = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < end:
-        if (folder / "metrics.csv").exists() and len(read_rows(folder)) >= epochs:
-            break
-        time.sleep(0.002)
-    time.sleep(delay)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    def stepped(self, loss: float) -> None:
+        self.left -= 1
+        if self.left == 0:
+            die_after(self.calls)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no kill -9 here")
 def test_killed_process_continues_bit_by_bit(tmp_path: Path, noisy: str) -> None:
-    arguments = [
-        *("--model", noisy, "--rule", "reclra", "--epochs", "40", "--batch-size", "4", "--subset", "400"),
-        *("--threads", "1", "--no-tensorboard"),
-    ]
-    assert start(arguments, tmp_path / "whole").wait() == 0
+    """Within an epoch, between a step and its checkpoint, and within what follows a checkpoint."""
+    flags = {"model": noisy, "rule": "reclra", "epochs": 4}
+    train(config_of(**flags), tmp_path / "whole")
     broken = tmp_path / "broken"
-    kill_after(start(arguments, broken), broken, 1, 0.0)
-    kill_after(start(["--resume"], broken), broken, 4, 0.03)
-    kill_after(start(["--resume"], broken), broken, 9, 0.07)
-    assert start(["--resume"], broken).wait() == 0
+    for step, calls in ((6, 0), (4, 300), (5, 1500)):
+        config, again = (resumed(broken), True) if broken.exists() else (config_of(**flags), False)
+        report = DieAt(step, calls)
+        status = in_child(lambda c=config, a=again, r=report: train(c, broken, resume=a, reporter=r))
+        assert status == -signal.SIGKILL
+    train(resumed(broken), broken, resume=True)
     assert_same_state(tmp_path / "whole", broken)
 
 
