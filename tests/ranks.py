@@ -1,8 +1,10 @@
 """What the ranks of `test_schedule_distributed.py` run: `python ranks.py SCENARIO FOLDER`, once for each rank.
 
-Each rank writes what came out of it to `FOLDER/rank<N>.pt`.
+Each rank writes what came out of it to `FOLDER/rank<N>.pt`. A rank is a process of its own, or a fork of the test's,
+which has what was compiled before it.
 """
 
+import copy
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import processor_time
 import tiny
 import torch
 import torch.distributed as dist
@@ -26,15 +29,29 @@ from altprop.runtime.parallel.residents import slot_of
 BATCH = 8
 TIMEOUT = {"hang": 4, "kill": HANG}
 BACKENDS = {"nccl": "nccl"}
+WORDS: list[str] = []
+"""What `main` was given."""
 
 
-def make(name: str, rule: str, lr: float = 0.1, devices: Any = None) -> altprop.LocalNet:
+@cache
+def kept(name: str, rule: str) -> altprop.LocalNet:
+    """A compiled net that nobody trains."""
+    with processor_time.shared():
+        return make(name, rule)
+
+
+def make(name: str, rule: str, devices: Any = None) -> altprop.LocalNet:
     """A compiled net; the same in every process."""
     torch.manual_seed(0)
     build, shape = tiny.MODELS[name]
-    optimizer = altprop.optim.SGD(lr=lr, momentum=0.9)
+    optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9)
     inputs = (torch.zeros(shape),)
     return altprop.compile(build(), rule=rule, example_inputs=inputs, optimizer=optimizer, devices=devices)
+
+
+def fresh(name: str, rule: str) -> altprop.LocalNet:
+    """A net that has not trained yet: a copy of one that is compiled once a process, or before it forked."""
+    return copy.deepcopy(kept(name, rule))
 
 
 def batches(name: str, count: int = 3, size: int = BATCH) -> list[tuple[Tensor, Tensor]]:
@@ -55,7 +72,7 @@ def held(net: altprop.LocalNet, names: Any) -> dict[str, Tensor]:
 
 def train(name: str, rule: str) -> dict[str, Any]:
     """Trains on two ranks."""
-    net = make(name, rule)
+    net = fresh(name, rule)
     runtime = net.schedule(devices=2, microbatches=2, batch=BATCH).runtime("distributed")
     losses = [runtime.step(*batch) for batch in batches(name)]
     memory = sum(p.numel() for p in net.parameters() if p.device.type != "meta")
@@ -67,20 +84,20 @@ def scenario_train() -> dict[str, Any]:
     found: dict[str, Any] = {
         f"{n} {r}": train(n, r) for n, r in (("residual", "reclra"), ("nine", "dfa"), ("nine", "bp"))
     }
-    odd = make("nine", "dfa", lr=0.1).schedule(devices=2, microbatches=1 + dist.get_rank(), batch=BATCH)
+    odd = fresh("nine", "dfa").schedule(devices=2, microbatches=1 + dist.get_rank(), batch=BATCH)
     found["mismatch"] = message_of(lambda: odd.runtime("distributed"))
-    three = make("nine", "dfa").schedule(devices=3, batch=BATCH)
+    three = fresh("nine", "dfa").schedule(devices=3, batch=BATCH)
     found["size"] = message_of(lambda: three.runtime("distributed"))
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stage",))
-    found["mesh"] = message_of(lambda: make("nine", "dfa").schedule(devices=mesh, batch=BATCH))
-    nothing = make("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
+    found["mesh"] = message_of(lambda: fresh("nine", "dfa").schedule(devices=mesh, batch=BATCH))
+    nothing = fresh("nine", "dfa").schedule(devices=2, batch=BATCH).runtime("distributed")
     found["nothing"] = message_of(lambda: nothing._given(None, None))
     return found
 
 
 def scenario_nccl() -> dict[str, Any]:
     """One rank whose process group is NCCL's; it saves a checkpoint and loads it."""
-    return _on_devices(["cuda:0"], sys.argv[2])
+    return _on_devices(["cuda:0"], WORDS[1])
 
 
 def scenario_gpu_and_cpu() -> dict[str, Any]:
@@ -94,7 +111,7 @@ def scenario_one_gpu() -> dict[str, Any]:
 
 
 def _on_devices(names: list[str], folder: str | None = None) -> dict[str, Any]:
-    net = make("nine", "dfa")
+    net = fresh("nine", "dfa")
     runtime = net.schedule(devices=names, microbatches=2, batch=BATCH).runtime("distributed")
     losses = []
     for batch in batches("nine"):
@@ -135,23 +152,23 @@ def scenario_resume() -> dict[str, Any]:
 
     A rank that is named, with a step and a number of function calls, is killed so many calls behind that step.
     """
-    victim, moment, calls = map(int, sys.argv[4:] or (-1, 0, 0))
-    net = make("nine", "reclra")
+    victim, moment, calls = map(int, WORDS[3:] or (-1, 0, 0))
+    net = fresh("nine", "reclra")
     runtime = net.schedule(devices=dist.get_world_size(), batch=BATCH).runtime("distributed")
-    done = runtime.resume(sys.argv[3])
+    done = runtime.resume(WORDS[2])
     for index, batch in list(enumerate(batches("nine", 12), start=1))[done:]:
         runtime.step(*batch)
         if (victim, moment) == (dist.get_rank(), index):
             die_after(calls)
         if index % 2 == 0:
-            runtime.save(sys.argv[3])
+            runtime.save(WORDS[2])
     return {"held": held(net, runtime.held), "done": done}
 
 
 @cache
 def prepared() -> altprop.Schedule:
     """A schedule for three ranks."""
-    return make("nine", "dfa").schedule(devices=3, batch=BATCH)
+    return fresh("nine", "dfa").schedule(devices=3, batch=BATCH)
 
 
 def meet() -> dist.Store:
@@ -186,9 +203,11 @@ def message_of(action: Any) -> str:
     return ""
 
 
-def main() -> None:
-    """Runs one rank."""
-    scenario, folder = sys.argv[1], Path(sys.argv[2])
+def main(words: list[str], variables: dict[str, str]) -> None:
+    """Runs one rank: a scenario, a folder, and words of the scenario."""
+    os.environ.update(variables)
+    WORDS[:] = words
+    scenario, folder = words[0], Path(words[1])
     torch.set_num_threads(1)
     limit, backend = timedelta(seconds=TIMEOUT.get(scenario, HANG)), BACKENDS.get(scenario, "gloo")
     if scenario in TIMEOUT:
@@ -206,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:], {})

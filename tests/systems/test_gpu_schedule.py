@@ -198,7 +198,7 @@ def test_ranks_with_gpus(scenario: str, count: int, tmp_path: Path) -> None:
         [*command, str(script), scenario, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=HANG
     )
     assert not done.returncode, done.stderr[-3000:]
-    net = ranks.make("nine", "dfa")
+    net = ranks.fresh("nine", "dfa")
     running = net.schedule(devices=count, microbatches=2, batch=ranks.BATCH).runtime("serial")
     losses = [float(running.step(*batch)) for batch in ranks.batches("nine")]
     kinds = {"nccl": ["cuda"], "gpu_and_cpu": ["cpu", "cuda"], "one_gpu": ["cuda", "cuda"]}[scenario]
