@@ -2,6 +2,7 @@
 
 from altprop import nn, optim, rules
 from altprop.api import compile
+from altprop.compiler.captured import Captured, capture
 from altprop.compiler.examine import examine
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.ir.errors import (
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CaptureError",
+    "Captured",
     "CompileError",
     "Connection",
     "CostModel",
@@ -40,6 +42,7 @@ __all__ = [
     "ScheduleError",
     "VerifyError",
     "WiringPlan",
+    "capture",
     "compile",
     "examine",
     "nn",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.compiler.captured import Captured
 from altprop.compiler.export.door import export, make_session
 from altprop.compiler.feedback_size import refuse_too_large
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
@@ -35,10 +36,13 @@ class _Compiler:
 
     options: Options
     devices: Devices
+    captured: Captured | None = None
 
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
         options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
-        made = compile_graph(model, call.args, call.kwargs, options, target)
+        known = self.captured
+        graph = known.graph if known is not None and known.serves(model, call.args, call.kwargs) else None
+        made = compile_graph(model, call.args, call.kwargs, options, target, graph)
         refuse_too_large(made.graph, model)
         return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
 
@@ -57,6 +61,10 @@ class _Compiler:
         """Returns the step of one of the net's compilations for onnxruntime, compared with torch."""
         return make_session(subject_of(net, self.options, target, variant))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A compiler in a file captures anew."""
+        return {"options": self.options, "devices": self.devices, "captured": None}
+
 
 @dataclasses.dataclass(frozen=True)
 class _CompiledCall(Compiled):
@@ -66,7 +74,7 @@ class _CompiledCall(Compiled):
 
 
 def compile(
-    model: nn.Module,
+    model: nn.Module | Captured,
     rule: str | Rule | Mapping[str, str | Rule] = "reclra",
     *,
     example_inputs: Sequence[Any] | torch.Tensor | None = None,
@@ -82,7 +90,8 @@ def compile(
     """Rewrites a model into a local-learning program.
 
     Args:
-        model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared.
+        model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared. Or
+            what `altprop.capture` returned, which needs no example inputs.
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
         example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
@@ -104,6 +113,8 @@ def compile(
     Raises:
         CompileError: names what cannot be compiled, where, and what to do.
     """
+    captured, example_inputs, example_kwargs = _captured(model, example_inputs, example_kwargs)
+    model = model.model if isinstance(model, Captured) else model
     if not isinstance(model, nn.Module):
         raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -126,13 +137,27 @@ def compile(
         devices=wanted.count,
     )
     kind = SessionNet if backend == "onnxruntime" else LocalNet
-    net = kind(model, _Compiler(options, wanted), optimizer=optimizer, backend=backend, seed=seed)
+    net = kind(model, _Compiler(options, wanted, captured), optimizer=optimizer, backend=backend, seed=seed)
     net.training = model.training
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)
     if example_inputs is not None or example_kwargs:
         net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))
     return net
+
+
+def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, Any, Any]:
+    """What a model was captured as, if it was, and the example inputs.
+
+    Raises:
+        CompileError: there are other example inputs beside those of the capture, or the model has changed since.
+    """
+    if not isinstance(model, Captured):
+        return None, inputs, kwargs
+    if inputs is not None or kwargs:
+        raise CompileError("a captured model has its example inputs already: leave example_inputs out.")
+    model.check()
+    return model, model.args, model.kwargs
 
 
 def _rules(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:

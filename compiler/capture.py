@@ -21,6 +21,7 @@ from altprop.compiler import padding, pooling, products
 from altprop.compiler.attributes import attributes_kept
 from altprop.compiler.causal import known_masks
 from altprop.compiler.collector import collect_young
+from altprop.compiler.decompose import Decomposed, decompose
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
@@ -91,7 +92,7 @@ def _dynamic_shapes(leaves: Sequence[Any], batch: int) -> list[Any]:
     return [of(leaf) for leaf in leaves]
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decomposed:
     leaves, spec = pytree.tree_flatten((args, kwargs))
     batch = next(leaf.shape[0] if leaf.dim() else 0 for leaf in leaves if isinstance(leaf, torch.Tensor))
     shapes = pytree.tree_unflatten(_dynamic_shapes(leaves, batch), spec)
@@ -113,7 +114,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             collect_young()
             mark_no_grad(program.graph_module)
             with spent("decompose"):
-                return program.run_decompositions(_decompositions())
+                return decompose(program, _decompositions())
     except CaptureError:
         raise
     except Exception as error:  # torch.export raises many kinds; each becomes one sentence
@@ -184,7 +185,7 @@ class _Reader:
     inputs: list[str] = dataclasses.field(default_factory=list)
 
 
-def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGraph:
+def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
@@ -200,8 +201,8 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module) -> CapturedGr
     if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:  # the model has fixed it
         batch = int(batch)
     _share_batch([n.meta["val"] for n in graph.nodes if n.name in reader.inputs], batch)
-    out_spec = program.call_spec.out_spec
-    in_spec = program.call_spec.in_spec
+    out_spec = program.out_spec
+    in_spec = program.in_spec
     if out_spec is None or in_spec is None:
         raise CaptureError("the exported program has no call specification.")
     trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
@@ -240,13 +241,13 @@ def _held_back(graph: fx.Graph, reader: _Reader, outputs: tuple[str, ...]) -> se
     return {name for placeholder, name in reader.parameters.items() if placeholder in read} - reached
 
 
-def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Reader:
+def _read_inputs(program: Decomposed, model: nn.Module) -> _Reader:
     reader = _Reader()
     first_name: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         first_name.setdefault(id(parameter), name)
     owners = dict(model.named_parameters(remove_duplicate=False))
-    for spec in program.graph_signature.input_specs:
+    for spec in program.inputs:
         placeholder = spec.arg.name
         if spec.kind is InputKind.PARAMETER:
             reader.parameters[placeholder] = first_name[id(owners[str(spec.target)])]
@@ -264,12 +265,12 @@ def _read_inputs(program: torch.export.ExportedProgram, model: nn.Module) -> _Re
 
 
 def _read_outputs(
-    program: torch.export.ExportedProgram,
+    program: Decomposed,
 ) -> tuple[tuple[str, ...], dict[int, Any], dict[str, str]]:
     outputs: list[str] = []
     constants: dict[int, Any] = {}
     updates: dict[str, str] = {}
-    for spec in program.graph_signature.output_specs:
+    for spec in program.outputs:
         if spec.kind is OutputKind.BUFFER_MUTATION:
             updates[spec.arg.name] = str(spec.target)
         elif spec.kind is OutputKind.USER_OUTPUT:

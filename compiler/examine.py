@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture import capture
+from altprop.compiler.captured import Captured
 from altprop.compiler.collector import uncollected
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
+from altprop.compiler.modes import training
 from altprop.compiler.quiet import quiet
 from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
@@ -70,8 +72,8 @@ class Report:
 
 
 def examine(
-    model: nn.Module,
-    example_inputs: Sequence[Any],
+    model: nn.Module | Captured,
+    example_inputs: Sequence[Any] = (),
     example_kwargs: Mapping[str, Any] | None = None,
     *,
     regions: str | Sequence[str] = "layer",
@@ -79,19 +81,25 @@ def examine(
     """Says what of a model would compile, and what would not.
 
     Args:
-        model: the model; it is not altered.
+        model: the model; it is not altered. Or what `altprop.capture` returned, which needs no example inputs.
         example_inputs: tuple of inputs with a batch of two or more.
         example_kwargs: keyword inputs.
         regions: as for `altprop.compile`.
     """
-    examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}))
+    known = model if isinstance(model, Captured) else None
+    if known is not None:
+        known.check()
+    examiner = _Examiner(known.model if known else model, tuple(example_inputs), dict(example_kwargs or {}), known)
     with alone(), quiet(), uncollected():
         return examiner.run(regions if isinstance(regions, str) else tuple(regions))
 
 
 class _Examiner:
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.model = model
+    def __init__(
+        self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], captured: Captured | None = None
+    ) -> None:
+        self.model: nn.Module = model
+        self.captured = captured
         self.args = args
         self.kwargs = kwargs
         self.findings: list[Finding] = []
@@ -116,13 +124,10 @@ class _Examiner:
         return Report(tuple(ranked), graph, self.seconds)
 
     def _capture(self) -> CapturedGraph | None:
-        training = {module: module.training for module in self.model.modules()}
-        self.model.train()
-        try:
+        if self.captured is not None:
+            return self.captured.graph
+        with training(self.model):
             captured: CapturedGraph | None = self._try("capture", lambda: capture(self.model, self.args, self.kwargs))
-        finally:
-            for module, mode in training.items():
-                module.training = mode
         return captured
 
     def _try(self, name: str, work: Callable[[], Any]) -> Any:

@@ -79,7 +79,12 @@ class Compiled:
 
 
 def compile_graph(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, target: Any = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Options,
+    target: Any = None,
+    captured: CapturedGraph | None = None,
 ) -> Compiled:
     """Runs the pipeline.
 
@@ -89,16 +94,18 @@ def compile_graph(
         kwargs: example keyword inputs.
         options: rule, plan, loss and so on.
         target: an example target; without one the loss's usual form is taken.
+        captured: the forward, where it was captured before.
     """
     with alone(), quiet(), uncollected():
-        return _compile_graph(model, args, kwargs, options, target)
+        runner = _Runner()
+        if captured is None:
+            captured = runner.time("capture", lambda: capture(model, args, kwargs))
+        return _compile(runner, captured, args, options, target)
 
 
-def _compile_graph(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options, target: Any
+def _compile(
+    runner: "_Runner", captured: CapturedGraph, args: tuple[Any, ...], options: Options, target: Any
 ) -> Compiled:
-    runner = _Runner()
-    captured = runner.time("capture", lambda: capture(model, args, kwargs))
     graph = ErrorGraph("captured", captured)
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
