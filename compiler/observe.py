@@ -20,7 +20,7 @@ from altprop.ir.program import Program, Slot
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.reads import noise_name
 from altprop.passes.flatten import complete
-from altprop.rules.feedback import DIRECT, EDGE
+from altprop.rules.feedback import DIRECT, EDGE, as_heard
 
 Tensors = Mapping[str, torch.Tensor]
 Values = Mapping[Slot, torch.Tensor]
@@ -108,7 +108,7 @@ class _Reader:
 
     def _direct(self, c: Connection) -> float:
         """Angle between `z B^T`, the transpose of the projection, and the source's pre-activation."""
-        source = self.graph.region(c.source)
+        source = as_heard(self.graph.region(c.source), c.feedback.options)
         h = self.values[Slot("observed", f"preactivation:{c.source}")]
         activity = self.values[Slot("observed", f"activity:{c.target}")]
         tensors = {p.part: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}

@@ -159,11 +159,12 @@ def _message(graph: ErrorGraph, region: Region) -> str:
 
 
 def _sent(graph: ErrorGraph, connection: Connection) -> str:
-    """The error of the source; over direct feedback an output region sends the gradient at its output."""
+    """The error of the source; over direct feedback an output that ends in no activation sends its own gradient."""
     source = graph.region(connection.source)
     sends = graph.neurons[connection.target].sends
+    behind = not source.ends_in_activation or connection.feedback.options.get("at") == "output"
     direct = connection.feedback.kind not in _ALONG_EDGES
-    if direct and source.is_output and source.model_outputs[0] != source.preactivation:
+    if direct and behind and source.is_output and source.model_outputs[0] != source.preactivation:
         return sends.format(f"dLoss/d output of {source.name}")
     return sends.format(f"e[{source.name}]")
 

@@ -28,6 +28,7 @@ class Loss:
         mean: whether the scalar is a mean over positions; else it is a sum.
         structured: whether `function` takes all that the model returns, not just its first tensor.
         recover: finds the target from the output and the gradient there, or None where the gradient does not tell.
+        indices: whether `function` takes classes as indices alone, not as one-hot codes.
         classes: whether outputs are scores of classes; then images have their classes in dimension 1.
     """
 
@@ -37,6 +38,7 @@ class Loss:
     classes: bool = False
     structured: bool = False
     recover: "Recover | None" = None
+    indices: bool = False
 
     def feature_dim(self, dim: int) -> int:
         """Returns the dimension of an output that is no position: classes or features."""
@@ -96,10 +98,15 @@ class Loss:
         """
         if prediction.dim() == 3:
             prediction, target = prediction.reshape(-1, prediction.shape[-1]), target.reshape(-1, target.shape[-1])
-        value = self.function(prediction, target)
         feature = self.feature_dim(prediction.dim())
+        value = self.function(prediction, self._as_indices(target, feature) if self.indices else target)
         positions = [size for dim, size in enumerate(prediction.shape) if dim != feature]
         return value * math.prod(positions) if self.mean else value
+
+    def _as_indices(self, target: torch.Tensor, dim: int) -> torch.Tensor:
+        """Classes of one-hot codes; samples that have none set get the index that the loss ignores."""
+        ignored = getattr(self.function, "ignore_index", _IGNORED)
+        return torch.where(target.amax(dim) > 0, target.argmax(dim), ignored)
 
     def recover_teaching(self, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
         """Returns what `teaching` would, from the loss's gradient at the output; None where it cannot be known.
@@ -148,11 +155,19 @@ def _recover_sign(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> t
     return ((gradient < 0) | ((gradient == 0) & (output > 0))).to(output.dtype)
 
 
+def _recover_half(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return ((gradient < 0) | ((gradient == 0) & (output > 0.5))).to(output.dtype)
+
+
 _RECOVER: dict[type, Recover] = {
     nn.CrossEntropyLoss: _recover_class,
     nn.MSELoss: _recover_square,
     nn.BCEWithLogitsLoss: _recover_sign,
+    nn.NLLLoss: _recover_class,
+    nn.BCELoss: _recover_half,
 }
+
+_IGNORED = -100
 
 _TABLE = {
     "cross_entropy": Loss("cross_entropy", _cross_entropy, classes=True, recover=_recover_class),
@@ -182,4 +197,5 @@ def get_loss(loss: str | LossFunction) -> Loss:
         raise CompileError(f'the loss {loss} has reduction="{reduction}"; it must return a scalar: "mean" or "sum".')
     name = getattr(loss, "__name__", type(loss).__name__)
     recover = None if getattr(loss, "label_smoothing", 0.0) else _RECOVER.get(type(loss))
-    return Loss(name, loss, mean=reduction == "mean", structured=True, recover=recover)
+    indices = isinstance(loss, nn.NLLLoss) or loss is functional.nll_loss
+    return Loss(name, loss, mean=reduction == "mean", structured=True, recover=recover, indices=indices)

@@ -35,6 +35,8 @@ class Region:
         model_outputs: those of `outputs` that the model returns.
         shape: shape of the activity; the batch is written "N".
         output_shape: shape of the first of `model_outputs`, () for a scalar, or None.
+        ends_in_activation: whether an activation ends what the model returns (a softmax, a sigmoid); the error that the
+            region sends is taken in front of it then, at the pre-activation.
         block: name of the repeated submodule that the region belongs to, or "".
     """
 
@@ -53,6 +55,7 @@ class Region:
     shape: tuple[int | str, ...]
     output_shape: tuple[int | str, ...] | None = None
     block: str = ""
+    ends_in_activation: bool = False
 
     @property
     def is_output(self) -> bool:
@@ -67,8 +70,8 @@ class Region:
 
     @property
     def error_shape(self) -> tuple[int | str, ...]:
-        """Shape of the error that the region sends: that of its output, if the model returns one."""
-        return self.shape if self.output_shape is None else self.output_shape
+        """Shape of the error that the region sends: that of its output, if it ends in no activation."""
+        return self.shape if self.output_shape is None or self.ends_in_activation else self.output_shape
 
     @property
     def units(self) -> int:

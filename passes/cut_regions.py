@@ -12,8 +12,9 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 from altprop.passes.base import Pass
-from altprop.passes.cut.activation import find_activation
+from altprop.passes.cut.activation import Activation, find_activation
 from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, match_globs
+from altprop.passes.cut.ending import find_ending
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
 from altprop.passes.cut.operators import is_floating
@@ -122,8 +123,7 @@ class _Builder:
         inside = set(nodes)
         outputs = [n for n in nodes if n.name in self.results or any(self._is_read(u, inside) for u in n.users)]
         returned = _ends_first([n for n in outputs if n.name in self.results], nodes)
-        parametric = [n for n in nodes if self.roles.own_parameters(n)]
-        found = find_activation(nodes, parametric, outputs, self.captured.batch)
+        found, ends = self._activation(nodes, outputs, returned)
         tail = _tail(nodes, found.activity)
         body = inside - set(tail) - set(found.phi)
         return Region(
@@ -141,8 +141,23 @@ class _Builder:
             model_outputs=tuple(n.name for n in returned),
             shape=_shape(found.activity, self.captured.batch),
             output_shape=self._output_shape(returned),
+            ends_in_activation=ends,
             block=self.block_of(nodes[0]),
         )
+
+    def _activation(
+        self, nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], returned: Sequence[fx.Node]
+    ) -> tuple[Activation, bool]:
+        """The activation, and whether it ends what the model returns."""
+        parametric = [n for n in nodes if self.roles.own_parameters(n)]
+        found = find_activation(nodes, parametric, outputs, self.captured.batch)
+        floating = [n for n in returned if is_floating(n)]
+        ending = find_ending(nodes, parametric, outputs, floating[0], self.captured.batch) if floating else None
+        if ending is None or ending.preactivation is found.preactivation:
+            return found, ending is not None
+        inside = set(nodes)
+        read = any(self._is_read(user, inside) for node in outputs for user in node.users)
+        return (found, False) if read else (ending, True)
 
     def _output_shape(self, returned: Sequence[fx.Node]) -> tuple[int | str, ...] | None:
         floating = [n for n in returned if is_floating(n)]

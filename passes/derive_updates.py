@@ -1,7 +1,7 @@
 """Derives the local update of every region by tracing the rule's four functions on it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +18,9 @@ from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.bare import BareIncoming
+from altprop.passes.derive.ending import output_of, target_at
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
-from altprop.passes.derive.reads import Reads, first_floating, is_direct, key_of, noise_name
+from altprop.passes.derive.reads import Reads, error_key, first_floating, is_direct, key_of, noise_name
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.sizes import sizes_from_batch
 from altprop.passes.derive.traced import TracedLocal
@@ -126,12 +127,15 @@ class _Deriver:
         name = self.region.name
         local = self._traced(name, values, self._auxiliary(values))
         local.noise = values.get(("noise", name))
+        local.ending = self._ending()
         incoming = self._incoming(local, values)
         if not incoming and not self.rule.learns_alone:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
         d = self.rule.signal(local, incoming)
         e = self.rule.error(local, d)
         results: list[tuple[Value, torch.Tensor]] = [(("error", name), e)]
+        if self.region.is_output and self.region.ends_in_activation:
+            results.append((("output_error", name), self._output_error(local, incoming, e)))
         results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
         results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
         results += [(("gradient", name, p), g) for p, g in self.rule.update(local, e).items()]
@@ -143,6 +147,21 @@ class _Deriver:
             moved = self.rule.auxiliary_update(local, incoming, d, e)
             results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
+
+    def _ending(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What the model makes of the pre-activation of the output that the region hears from."""
+        sources = (self.reads.source(c) for c in self.reads.connections)
+        output = next((source for source in sources if source.is_output and source.ends_in_activation), None)
+        return None if output is None else lambda prediction: output_of(self.captured, output, prediction)
+
+    def _output_error(self, local: TracedLocal, incoming: Sequence[Incoming], e: torch.Tensor) -> torch.Tensor:
+        """The loss's error at the pre-activation: without what the region hears from others, or makes of it."""
+        plain = type(self.rule).signal is Rule.signal and type(self.rule).error is Rule.error
+        if plain and len(incoming) == 1:
+            return e
+        loss = incoming[0]
+        assert isinstance(loss, LossIncoming)
+        return local.phi_vjp(loss.message())
 
     def _auxiliary(self, values: Mapping[Value, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The region's auxiliary parameters, by the rule's names for them."""
@@ -175,12 +194,11 @@ class _Deriver:
     def _connection(self, c: Connection, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> Incoming:
         own = [p for p in self.reads.parameters if p.serves(c.name)]
         feedback = {p.name: values[("feedback", p.name)] for p in own}
-        source = self.graph.region(c.source)
-        key, target = ("error", c.source), None
+        source = self.reads.source(c)
+        key, target = error_key(self.captured, source, direct=is_direct(c)), None
         if source.is_output:
             output = first_floating(self.captured, source.model_outputs)
-            target = values[("target", output)]
-            key = ("loss_gradient", output)
+            target = target_at(self.captured, source, values[("target", output)])
         seen = self.watch.of(c)
         if c.feedback.kind == BARE:
             forward = self.reads.stretches[c.name]

@@ -17,7 +17,7 @@ from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.share import Linearizer
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
-from altprop.rules.feedback import BARE, DIRECT, EDGE, Part, Place, width
+from altprop.rules.feedback import AT, BARE, DIRECT, EDGE, PLACES, Part, Place, as_heard, width
 from altprop.rules.registry import get
 
 
@@ -81,11 +81,17 @@ def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParame
 def _check_options(index: int, connection: Connection) -> None:
     feedback = connection.feedback
     kind = DIRECT.get(feedback.kind) or EDGE[feedback.kind]
-    unknown = sorted(set(feedback.options) - set(kind.options))
+    options = {*kind.options, AT} if feedback.kind in DIRECT else set(kind.options)
+    unknown = sorted(set(feedback.options) - options)
     if unknown:
         raise PlanError(
             f'connections[{index}].feedback.options: "{feedback.kind}" has no option "{unknown[0]}"; '
-            f"it has {', '.join(sorted(kind.options))}."
+            f"it has {', '.join(sorted(options))}."
+        )
+    if feedback.options.get(AT, PLACES[0]) not in PLACES:
+        raise PlanError(
+            f'connections[{index}].feedback.options: at="{feedback.options[AT]}"; the error of an output is taken at '
+            f'its "{PLACES[0]}", which is usual, or at the "{PLACES[1]}" itself.'
         )
     if feedback.learning and not kind.learnable:
         raise PlanError(
@@ -100,7 +106,7 @@ def _parameters(
     kind = connection.feedback.kind
     if kind in DIRECT:
         place = Place(
-            graph.region(connection.source),
+            as_heard(graph.region(connection.source), connection.feedback.options),
             graph.region(connection.target),
             connection.feedback.options,
             lambda: _weights_between(connection, graph),

@@ -100,7 +100,7 @@ class Incoming(Protocol):
 
     @property
     def error(self) -> torch.Tensor:
-        """The error of the connection's source; for an output region, the loss's gradient at the output."""
+        """The error of the connection's source; for an output, the loss's gradient in front of its last activation."""
 
     @property
     def target(self) -> torch.Tensor:
@@ -121,10 +121,11 @@ class Incoming(Protocol):
         """
 
     def respond(self, std: float) -> dict[str, torch.Tensor]:
-        """Sends white noise through the source's forward; returns its correlation with the answer, by feedback name.
+        """Sends white noise through the operators of the source's weights; returns its correlations with their answers.
 
-        For a dense layer that is `h(x)^T x` with `x ~ N(0, std^2)`, summed over samples and, where the layer has
-        several positions a sample, divided by their number. For rules with `draws_noise`; the noise comes from the same
+        They are listed by feedback name. For a dense layer that is `y^T x` with `x ~ N(0, std^2)` and its own output
+        `y`, in front of a norm, summed over samples and, where the layer has several positions a sample, divided by
+        their number. For rules with `draws_noise`; the noise comes from the same
         stream as `Local.noise`.
 
         Raises:

@@ -2,7 +2,8 @@
 
     d_i = e_L B_i,    e_i = phi_i'(h_i) * d_i
 
-with the loss's gradient at the output `e_L` and a fixed random matrix `B_i` for each region.
+with the loss's gradient at the output's pre-activation, `e_L`, and a fixed random matrix `B_i` for each region. (The
+option `at="output"` of a connection takes the gradient behind the activation that ends the model.)
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
-from altprop.rules.feedback import feedback_of, kind_between
+from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.recipe import Recipe
 
 
@@ -23,7 +24,7 @@ class DirectFeedbackAlignment(Rule):
     Attributes:
         kind: a direct feedback kind, such as "dense", "channel" or "sparse", or "auto": by position where output and
             activity share their positions, else dense.
-        options: further options of the kind, such as {"nonzeros": 2}.
+        options: further options of the kind, such as {"nonzeros": 2}; or {"at": "output"}, see `e_L` above.
         distribution: "uniform", "normal" or "kaiming_uniform".
         scale: multiplies the distribution's own width.
     """
@@ -42,7 +43,7 @@ class DirectFeedbackAlignment(Rule):
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """A random matrix from the output's units to the target's."""
-        kind = kind_between(self.kind, source, target)
+        kind = kind_between(self.kind, as_heard(source, self.options or {}), target)
         usual = {"distribution": self.distribution, "scale": self.scale}
         own = self.options if self.kind in ("auto", kind) else None
         return feedback_of(kind, usual, own or {}, self.learning)

@@ -30,7 +30,7 @@ from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
-from altprop.rules.feedback import feedback_of, kind_between
+from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
 
 _UPDATES = ("transpose", "hebbian", "error", "discrepancy", "fixed")
@@ -54,7 +54,7 @@ class RecursiveLRA(Rule):
         kind: feedback kind, or "auto".
         distribution: of E.
         scale: multiplies the distribution's own width.
-        options: further options of the kind, such as {"kernel": 5}.
+        options: further options of the kind, such as {"kernel": 5}; or {"at": "output"}, see `altprop.rules.dfa`.
         p: norm of the discrepancy.
         q: its power.
         kappa: weight of a region's discrepancy; a number, or numbers by globs over names, first match first.
@@ -103,7 +103,11 @@ class RecursiveLRA(Rule):
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
         """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
         large = adjacent and source.error_units * target.units > _DENSE_LIMIT
-        kind = "forward" if large and self.kind == "auto" else kind_between(self.kind, source, target)
+        kind = (
+            "forward"
+            if large and self.kind == "auto"
+            else kind_between(self.kind, as_heard(source, self.options or {}), target)
+        )
         usual = {"distribution": self.distribution, "scale": self.scale}
         own = self.options if self.kind in ("auto", kind) else None
         return feedback_of(kind, usual, own or {}, self.feedback_learning != "fixed")

@@ -3,8 +3,8 @@
     d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
 
-Every step has a mirror phase: where region j reads region i, white noise `x ~ N(0, s^2)` takes the place of the
-activity, and the pre-activation `y` answers. Then, per sample,
+Every step has a mirror phase: where region j reads region i, white noise `x ~ N(0, s^2)` takes the place of what an
+operator with weights reads, and the operator itself answers with `y`, in front of its norm. Then, per sample,
 
     dB_j = -(y^T x) / P + decay B_j
 

@@ -45,7 +45,7 @@ def find_activation(
         outputs: those of them that are read outside.
         batch: size of the batch; activities with the batch first are preferred.
     """
-    gates = _gates(nodes, set(parametric), set(outputs))
+    gates = find_gates(nodes, set(parametric), set(outputs))
     for node in reversed(gates):
         if is_nonlinear(node) or _multiplies(node):
             phi = _single_source(node, set(nodes))
@@ -86,8 +86,8 @@ def _multiplies(node: fx.Node) -> bool:
     return is_elementwise(node) and len(set(node.all_input_nodes)) > 1
 
 
-def _gates(nodes: Sequence[fx.Node], parametric: set[fx.Node], outputs: set[fx.Node]) -> list[fx.Node]:
-    """Nodes that every way from a parametric node to an output passes through."""
+def find_gates(nodes: Sequence[fx.Node], parametric: set[fx.Node], outputs: set[fx.Node]) -> list[fx.Node]:
+    """Returns the nodes that every way from a parametric node to an output passes through."""
     inside = set(nodes)
     live = _reach_outputs(nodes, outputs)
     tainted = _descendants(nodes, parametric)

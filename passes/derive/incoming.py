@@ -7,9 +7,8 @@ import torch
 from torch import fx
 
 from altprop.ir.errors import RuleError
-from altprop.ir.local import Role, closure
+from altprop.ir.local import Role
 from altprop.ir.plan import Connection
-from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.products import evaluate, replaced_parameters
 from altprop.passes.derive.traced import TracedLocal
 from altprop.rules.feedback import DIRECT, EDGE
@@ -156,15 +155,10 @@ class EdgeIncoming(AnyIncoming):
         return self._products(known, self._source.body_cotangents(self.error))
 
     def respond(self, std: float) -> dict[str, torch.Tensor]:
-        """White noise at the source's inputs, correlated with the pre-activation that answers it, per position."""
-        source = self._source
-        inputs = {name: self._noise[name] * std for name in self._wanted.values()}
-        answer = source.local.results[("value", source.local.region.preactivation)]
-        assert answer is not None
-        known = run_nodes(closure([answer]), source.known_inputs(inputs))
-        cotangents = {role: torch.zeros_like(v) for role, v in source.body_cotangents(self.error).items()}
-        made = self._products(known, cotangents | {("cot_h",): known[answer]})
-        return {name: value / max(source.local.region.units // value.shape[0], 1) for name, value in made.items()}
+        """White noise at the input of each operator with a weight, correlated with the operator's own output."""
+        found = self._source.mirrors(self._names.values())
+        pairs = [(name, found[weight]) for name, weight in self._names.items() if weight in found]
+        return {name: mirror.respond(self._source.at, self._noise[mirror.operand.name] * std) for name, mirror in pairs}
 
     def _products(
         self, known: Mapping[fx.Node, Any], cotangents: Mapping[Role, torch.Tensor]
@@ -196,6 +190,10 @@ class LossIncoming(AnyIncoming):
     def project(self, error: torch.Tensor) -> torch.Tensor:
         """Takes the gradient through the region's tail."""
         return self._local.receive(self._gradients)
+
+    def message(self) -> torch.Tensor:
+        """Returns the gradient at the activity, and keeps nothing of it."""
+        return self._local.through_tail(self._gradients)[("z",)]
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
         """The loss has no feedback."""

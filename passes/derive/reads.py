@@ -6,16 +6,19 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
+from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.derive.again import Stretch, stretch
+from altprop.passes.derive.mirror import mirrors_of
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.flat.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Rule
-from altprop.rules.feedback import BARE, DIRECT, EDGE
+from altprop.rules.feedback import BARE, DIRECT, EDGE, as_heard
 
 
 class Reads:
@@ -73,6 +76,10 @@ class Reads:
         """All that the update may read."""
         return {**self.values, **self.later}
 
+    def source(self, c: Connection) -> Region:
+        """Returns the source of a connection, as the connection hears it."""
+        return as_heard(self.graph.region(c.source), c.feedback.options)
+
     @property
     def regions(self) -> list[str]:
         """The regions whose operators the update may run: its own, and those that it hears from over their edges."""
@@ -87,29 +94,32 @@ class Reads:
                 self._add(key, node.meta["val"])
 
     def _collect_source(self, c: Connection) -> None:
-        source = self.graph.region(c.source)
+        source = self.source(c)
         if source.is_output:
             output = first_floating(self.captured, source.model_outputs)
             self._add(("target", output), contiguous_fake(self.captured, output))
-        if is_direct(c) and source.is_output:
-            self._add(("loss_gradient", output), contiguous_fake(self.captured, output))
+        key = error_key(self.captured, source, direct=is_direct(c))
+        if key[0] == "loss_gradient":
+            self._add(key, contiguous_fake(self.captured, key[1]))
             return
         made = {node.name: node.meta.get("val") for node in self._done[c.source].graph.nodes}
         results = {key: made[name] for key, name in self._done[c.source].results.items()}
-        self._add(("error", c.source), results[("error", c.source)])
+        self._add(key, results[key])
         if not is_direct(c):
             for key, value in results.items():
                 if key[0] in ("port_cotangent", "out_cotangent"):
                     self._add(key, value)
 
     def _collect_noise(self, c: Connection, rule: Rule) -> None:
-        """Noise in the form of what a connection's source reads of the region, or of the weights that it stands for."""
+        """Noise in the form of what a weight's operator reads, or of the weights that feedback stands for."""
         if is_direct(c):
             return
         local = self.graph.locals[c.source]
         wanted: dict[str, str] = {}
         if rule.draws_noise:
-            wanted |= {name: name for name in local.sources if name in self.region.outputs}
+            names = [p.stands_for for p in self.parameters if p.serves(c.name) and p.stands_for]
+            found = mirrors_of(self.captured, self.graph.region(c.source), names)
+            wanted |= {mirror.operand.name: mirror.operand.name for mirror in found.values()}
         if EDGE[c.feedback.kind].draws:
             places = {parameter: node for node, parameter in self.captured.parameters.items()}
             wanted |= {name: places[name] for name in replaced_parameters(local, self.region.outputs)}
@@ -121,8 +131,7 @@ class Reads:
         """What the forward from the region to a connection's source reads, in case that the rule runs it again."""
         if c.feedback.kind != BARE:
             return
-        source = self.graph.region(c.source)
-        end = first_floating(self.captured, source.model_outputs) if source.is_output else source.activity
+        end = end_of(self.captured, self.source(c))
         self._add_later(end)
         try:
             found = stretch(self.graph, self.region.activity, end)
@@ -156,6 +165,28 @@ def is_direct(connection: Connection) -> bool:
 def first_floating(captured: Any, names: Sequence[str]) -> str:
     """Returns the first of some values that holds floating numbers."""
     return next(name for name in names if captured.value(name).is_floating_point())
+
+
+def error_key(captured: CapturedGraph, source: Region, *, direct: bool) -> Value:
+    """Returns the name of the error that a region sends.
+
+    Args:
+        captured: the forward graph.
+        source: the region, as the connection hears it.
+        direct: whether the error goes straight to an activity; then an output sends nothing but the loss's error.
+    """
+    if not (direct and source.is_output):
+        return ("error", source.name)
+    if source.ends_in_activation:
+        return ("output_error", source.name)
+    return ("loss_gradient", first_floating(captured, source.model_outputs))
+
+
+def end_of(captured: CapturedGraph, source: Region) -> str:
+    """Returns the value that a region's error is the error of: its activity, or for an output where `e_L` is taken."""
+    if source.is_output:
+        return source.preactivation if source.ends_in_activation else first_floating(captured, source.model_outputs)
+    return source.activity
 
 
 def key_of(local: LocalGraph, node: fx.Node) -> Value | None:

@@ -108,7 +108,13 @@ class _Writer:
     def _region(self, region: Region) -> Any:
         names = (region.outputs, region.ports, region.phi, region.tail, region.model_outputs)
         ends = self._values((region.preactivation, region.activity))
-        return (region.shape, region.output_shape, ends, *(self._values(one) for one in names))
+        return (
+            region.shape,
+            region.output_shape,
+            region.ends_in_activation,
+            ends,
+            *(self._values(one) for one in names),
+        )
 
     def _connection(self, c: Connection) -> Any:
         feedback = (c.feedback.kind, repr(sorted(c.feedback.options.items())), c.feedback.learning)

@@ -1,6 +1,6 @@
 """What a rule's functions see of a region while they are traced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from altprop.ir.local import LocalGraph, Role, closure
 from altprop.ir.loss import Loss
 from altprop.ir.region import Region
 from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.mirror import Mirror, mirrors_of
 from altprop.passes.derive.products import Known, evaluate
 from altprop.passes.derive.watched import Watch
 
@@ -38,6 +39,7 @@ class TracedLocal:
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
         self.noise: torch.Tensor | None = None
         self._loss = loss
+        self.ending: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
         self._captured = captured
@@ -73,6 +75,16 @@ class TracedLocal:
 
     def _reads(self, node: fx.Node, name: str) -> bool:
         return node.op == "placeholder" and self.local.inputs[node.name] == ("value", name)
+
+    def at(self, node: fx.Node) -> Any:
+        """A value of the captured graph that the region reads, or makes of parameters alone; a size as it is."""
+        if node.name in self._region.prologue:
+            return run_nodes([node], {source: self.at(source) for source in node.all_input_nodes})[node]
+        return self.value(node.name) if isinstance(node.meta["val"], torch.Tensor) else node.meta["val"]
+
+    def mirrors(self, parameters: Iterable[str]) -> dict[str, Mirror]:
+        """The operators that some of the region's parameters belong to."""
+        return mirrors_of(self._captured, self._region, parameters)
 
     def known_inputs(self, instead: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
         """Values of the placeholders alone, some of them replaced: what the forward is made of anew."""
@@ -129,6 +141,9 @@ class TracedLocal:
     def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The network's loss of another prediction, as a sum over samples."""
         assert self._loss is not None
+        if self.ending is not None:
+            prediction = self.ending(prediction)
+            target = target.reshape(prediction.shape)
         return self._loss.total(prediction, target)
 
     def body_cotangents(self, e: torch.Tensor) -> dict[Role, torch.Tensor]:
@@ -149,20 +164,25 @@ class TracedLocal:
         Args:
             cotangents: by name of the output.
         """
+        for k, name in enumerate(self._outputs):
+            if name in cotangents:
+                self.out_cotangents[k] = _sum(self.out_cotangents.get(k), cotangents[name])
+        made = self.through_tail(cotangents)
+        for role, value in made.items():
+            if role[0] == "tail_port":
+                self.port_cotangents[role[1]] = _sum(self.port_cotangents.get(role[1]), value)
+        return made[("z",)]
+
+    def through_tail(self, cotangents: Mapping[str, torch.Tensor]) -> dict[Role, torch.Tensor]:
+        """Returns what cotangents at the region's outputs are at the activity, and at those ports that they reach."""
         given: dict[Role, torch.Tensor] = {}
         for k, name in enumerate(self._outputs):
             cotangent = cotangents.get(name)
-            if cotangent is not None:
-                self.out_cotangents[k] = _sum(self.out_cotangents.get(k), cotangent)
             given[("cot_out", k)] = torch.zeros_like(self._value(name)) if cotangent is None else cotangent
         ports = [("tail_port", k) for k in range(len(self._region.ports))]
         made = evaluate(self.local, [("z",), *ports], self.known, given)
-        for k, role in enumerate(ports):
-            value = made[role]
-            if value is not None:
-                self.port_cotangents[k] = _sum(self.port_cotangents.get(k), value)
-        message = made[("z",)]
-        return torch.zeros_like(self.z) if message is None else message
+        found = {role: value for role, value in made.items() if value is not None}
+        return found if ("z",) in found else {**found, ("z",): torch.zeros_like(self.z)}
 
 
 def _sum(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-_NAMELESS = ("shape", "output_shape", "error_shape", "units", "error_units", "is_output", "feedback")
+_NAMELESS = (
+    "shape",
+    "output_shape",
+    "error_shape",
+    "units",
+    "error_units",
+    "is_output",
+    "ends_in_activation",
+    "feedback",
+)
 
 
 class Watch:

@@ -18,7 +18,7 @@ from altprop.ir.program import Slot
 from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.target import add_target_inputs
-from altprop.rules.feedback import DIRECT
+from altprop.rules.feedback import DIRECT, as_heard
 
 
 def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction) -> None:
@@ -67,7 +67,8 @@ def _refuse_silence(builder: FlatBuilder, silent: set[str]) -> None:
     for c in connections:
         source = builder.source.region(c.source)
         floating = [name for name in source.model_outputs if _floating(builder.captured, name)]
-        if not (c.feedback.kind in DIRECT and floating and floating[0] in silent):
+        sent = floating if as_heard(source, c.feedback.options).ends_in_activation else floating[:1]
+        if not (c.feedback.kind in DIRECT and floating and silent.issuperset(sent)):
             continue
         if set(floating) - silent:
             raise CompileError(

@@ -3,6 +3,7 @@
 `DIRECT` and `EDGE` are the tables.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ from altprop.rules.feedback.position import Position, shares_positions
 from altprop.rules.feedback.product import Product
 from altprop.rules.feedback.sparse import Sparse
 from altprop.rules.feedback.unified import Unified
+
+AT = "at"
+"""An option that all direct kinds take: where the error of an output region is taken, one of `PLACES`."""
+
+PLACES = ("preactivation", "output")
 
 BARE = Bare.name
 """The kind without a parameter and without a message of its own."""
@@ -48,16 +54,19 @@ FORWARD_SHAPED = tuple(EDGE)
 KINDS = (*DIRECT, *EDGE)
 
 __all__ = [
+    "AT",
     "BARE",
     "DIRECT",
     "DISTRIBUTIONS",
     "EDGE",
     "FORWARD_SHAPED",
     "KINDS",
+    "PLACES",
     "DirectKind",
     "EdgeKind",
     "Part",
     "Place",
+    "as_heard",
     "choose_direct_kind",
     "feedback_of",
     "kind_between",
@@ -72,6 +81,16 @@ def kind_between(kind: str, source: Region, target: Region) -> str:
     if kind == "auto" or (wanted is not None and not wanted.fits(source, target)):
         return choose_direct_kind(source, target)
     return kind
+
+
+def as_heard(source: Region, options: Mapping[str, Any]) -> Region:
+    """Returns the source of a connection, as one whose error is taken where the connection's option `at` says.
+
+    Args:
+        source: the region.
+        options: of the connection; `at` is "preactivation", where nothing else is said, or "output".
+    """
+    return dataclasses.replace(source, ends_in_activation=False) if options.get(AT) == "output" else source
 
 
 def choose_direct_kind(source: Region, target: Region) -> str:

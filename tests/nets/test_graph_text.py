@@ -98,10 +98,11 @@ def test_frozen_regions_and_devices_are_marked() -> None:
     assert "on cuda:1" in next(line for line in shown if line.startswith("region fc2"))
 
 
-def test_an_output_with_an_activation_sends_the_gradient_at_the_output() -> None:
+@pytest.mark.parametrize(("options", "sent"), [("", "e[2]"), ("(options={'at': 'output'})", "dLoss/d output of 2")])
+def test_an_output_with_an_activation_sends_its_error(options: str, sent: str) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2), nn.Sigmoid())
-    net = altprop.compile(model, rule="dfa", loss="mse", example_inputs=(torch.zeros(2, 3),))
-    assert "E[2->0] dLoss/d output of 2 " in str(net.graph)
+    net = altprop.compile(model, rule=f"dfa{options}", loss="mse", example_inputs=(torch.zeros(2, 3),))
+    assert f"E[2->0] {sent} " in str(net.graph)
 
 
 def test_text_does_not_depend_on_chance() -> None:
