@@ -1,7 +1,7 @@
 """`altprop.compile`: the door from a model to a local-learning program."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def compile(
     devices: Any = None,
     backend: str = "eager",
     seed: int = 0,
+    loss_scale: float | Callable[[], float] | None = None,
 ) -> LocalNet:
     """Rewrites a model into a local-learning program.
 
@@ -109,6 +110,9 @@ def compile(
         backend: "eager", "inductor", "cudagraphs", which records `net.step` on an NVIDIA GPU and replays it, or
             "onnxruntime", which runs `net.step` alone, on the CPU or a CUDA device.
         seed: feedback is a function of the seed and the connection's name.
+        loss_scale: what a loop of your own multiplies the loss with before `backward`, or a function that returns it,
+            such as `scaler.get_scale`. None: it is told from the gradient where the loss is a cross-entropy or an
+            absolute difference, else taken to be 1, with one warning under rules whose errors depend on it.
 
     Raises:
         CompileError: names what cannot be compiled, where, and what to do.
@@ -137,7 +141,14 @@ def compile(
         devices=wanted.count,
     )
     kind = SessionNet if backend == "onnxruntime" else LocalNet
-    net = kind(model, _Compiler(options, wanted, captured), optimizer=optimizer, backend=backend, seed=seed)
+    net = kind(
+        model,
+        _Compiler(options, wanted, captured),
+        optimizer=optimizer,
+        backend=backend,
+        seed=seed,
+        loss_scale=loss_scale,
+    )
     net.training = model.training
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)

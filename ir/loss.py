@@ -14,6 +14,16 @@ from torch import nn
 from torch.nn import functional
 
 from altprop.ir.errors import CompileError
+from altprop.ir.loss_scale import (
+    Pair,
+    Told,
+    read_scale,
+    tell_classes,
+    tell_distance,
+    tell_likelihood,
+    tell_logits,
+    tell_shares,
+)
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
 
@@ -28,6 +38,8 @@ class Loss:
         mean: whether the scalar is a mean over positions; else it is a sum.
         structured: whether `function` takes all that the model returns, not just its first tensor.
         recover: finds the target from the output and the gradient there, or None where the gradient does not tell.
+        tell: reads off the gradient at the output what it is at scale one, or None where the gradient does not tell.
+        classes_second: whether outputs have their classes in dimension 1, as torch's own functions take them.
         indices: whether `function` takes classes as indices alone, not as one-hot codes.
         classes: whether outputs are scores of classes; then images have their classes in dimension 1.
     """
@@ -38,11 +50,13 @@ class Loss:
     classes: bool = False
     structured: bool = False
     recover: "Recover | None" = None
+    tell: "Tell | None" = None
+    classes_second: bool = False
     indices: bool = False
 
     def feature_dim(self, dim: int) -> int:
         """Returns the dimension of an output that is no position: classes or features."""
-        return 1 if dim >= 4 or dim == 2 else dim - 1
+        return 1 if dim >= 4 or dim == 2 or (self.classes_second and dim > 1) else dim - 1
 
     def default_target(self, output: torch.Tensor) -> torch.Tensor | None:
         """Returns an empty target of the form that the loss usually takes, or None if that is not known."""
@@ -96,12 +110,21 @@ class Loss:
             prediction: of the output's form.
             target: as `teaching` returns it.
         """
-        if prediction.dim() == 3:
+        if prediction.dim() == 3 and not self.classes_second:
             prediction, target = prediction.reshape(-1, prediction.shape[-1]), target.reshape(-1, target.shape[-1])
         feature = self.feature_dim(prediction.dim())
         value = self.function(prediction, self._as_indices(target, feature) if self.indices else target)
         positions = [size for dim, size in enumerate(prediction.shape) if dim != feature]
         return value * math.prod(positions) if self.mean else value
+
+    def scale_of(self, output: torch.Tensor, gradient: torch.Tensor) -> Told | None:
+        """Returns by what factor a loss was multiplied; None where its gradient does not tell.
+
+        Args:
+            output: what the model returned.
+            gradient: the gradient there, of the loss as it was reduced and multiplied.
+        """
+        return None if self.tell is None else read_scale(self.tell(self, output, gradient), output.dtype)
 
     def _as_indices(self, target: torch.Tensor, dim: int) -> torch.Tensor:
         """Classes of one-hot codes; samples that have none set get the index that the loss ignores."""
@@ -135,6 +158,7 @@ def _soft_cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 Recover = Callable[[Loss, torch.Tensor, torch.Tensor], torch.Tensor]
+Tell = Callable[[Loss, torch.Tensor, torch.Tensor], Pair]
 
 
 def _recover_class(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -159,23 +183,32 @@ def _recover_half(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> t
     return ((gradient < 0) | ((gradient == 0) & (output > 0.5))).to(output.dtype)
 
 
-_RECOVER: dict[type, Recover] = {
-    nn.CrossEntropyLoss: _recover_class,
-    nn.MSELoss: _recover_square,
-    nn.BCEWithLogitsLoss: _recover_sign,
-    nn.NLLLoss: _recover_class,
-    nn.BCELoss: _recover_half,
-}
-
 _IGNORED = -100
 
+_CLASSES: dict[str, Any] = {"recover": _recover_class, "tell": tell_classes}
+_LIKELIHOOD: dict[str, Any] = {"recover": _recover_class, "tell": tell_likelihood, "indices": True}
+_LOGITS: dict[str, Any] = {"recover": _recover_sign, "tell": tell_logits}
+_SHARES: dict[str, Any] = {"recover": _recover_half, "tell": tell_shares}
+_SQUARES: dict[str, Any] = {"recover": _recover_square}
+_DISTANCES: dict[str, Any] = {"tell": tell_distance}
+
 _TABLE = {
-    "cross_entropy": Loss("cross_entropy", _cross_entropy, classes=True, recover=_recover_class),
-    "mse": Loss("mse", functional.mse_loss, recover=_recover_square),
-    "l1": Loss("l1", functional.l1_loss),
+    "cross_entropy": Loss("cross_entropy", _cross_entropy, classes=True, **_CLASSES),
+    "mse": Loss("mse", functional.mse_loss, **_SQUARES),
+    "l1": Loss("l1", functional.l1_loss, **_DISTANCES),
     "smooth_l1": Loss("smooth_l1", functional.smooth_l1_loss),
-    "bce_with_logits": Loss("bce_with_logits", functional.binary_cross_entropy_with_logits, recover=_recover_sign),
+    "bce_with_logits": Loss("bce_with_logits", functional.binary_cross_entropy_with_logits, **_LOGITS),
 }
+
+# What is known of torch's own losses, as modules and as functions.
+_KNOWN: tuple[tuple[type, Any, dict[str, Any]], ...] = (
+    (nn.CrossEntropyLoss, functional.cross_entropy, _CLASSES | {"classes_second": True}),
+    (nn.NLLLoss, functional.nll_loss, _LIKELIHOOD | {"classes_second": True}),
+    (nn.BCEWithLogitsLoss, functional.binary_cross_entropy_with_logits, _LOGITS),
+    (nn.BCELoss, functional.binary_cross_entropy, _SHARES),
+    (nn.MSELoss, functional.mse_loss, _SQUARES),
+    (nn.L1Loss, functional.l1_loss, _DISTANCES),
+)
 
 
 def get_loss(loss: str | LossFunction) -> Loss:
@@ -196,6 +229,13 @@ def get_loss(loss: str | LossFunction) -> Loss:
     if reduction not in ("mean", "sum"):
         raise CompileError(f'the loss {loss} has reduction="{reduction}"; it must return a scalar: "mean" or "sum".')
     name = getattr(loss, "__name__", type(loss).__name__)
-    recover = None if getattr(loss, "label_smoothing", 0.0) else _RECOVER.get(type(loss))
-    indices = isinstance(loss, nn.NLLLoss) or loss is functional.nll_loss
-    return Loss(name, loss, mean=reduction == "mean", structured=True, recover=recover, indices=indices)
+    return Loss(name, loss, mean=reduction == "mean", structured=True, **_known_of(loss))
+
+
+def _known_of(loss: LossFunction) -> dict[str, Any]:
+    """What is known of a loss of torch's; weights and smoothed labels hide the target, or the scale."""
+    known = next((found for kind, function, found in _KNOWN if type(loss) is kind or loss is function), {})
+    if getattr(loss, "label_smoothing", 0.0):
+        return {key: value for key, value in known.items() if key not in ("recover", "tell")}
+    weighted = any(getattr(loss, name, None) is not None for name in ("weight", "pos_weight"))
+    return {key: value for key, value in known.items() if key != "tell"} if weighted else known

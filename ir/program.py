@@ -40,6 +40,10 @@ class Slot:
     name: str
 
 
+LOSS_SCALE = Slot("scalar", "loss_scale")
+"""By what factor the loss was multiplied that the cotangents are of, as a tensor."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """A flat program.

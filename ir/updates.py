@@ -23,6 +23,7 @@ class LocalUpdate:
         gradients: names of the model's parameters that it moves.
         feedback_gradients: names of the feedback parameters that it moves.
         finish: what happens to a direction behind the loss's reduction, as a graph of direction and parameter.
+        proportional: whether all results grow with the loss's gradient as it does: twice of it, twice of them.
         constants: tensors that the rule or the loss made out of nothing, by the names that the graph has for them.
     """
 
@@ -34,3 +35,4 @@ class LocalUpdate:
     feedback_gradients: tuple[str, ...] = ()
     finish: Mapping[Value, fx.GraphModule] = dataclasses.field(default_factory=dict)
     constants: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    proportional: bool = True

@@ -237,6 +237,7 @@ class _Deriver:
             gradients=tuple(value[2] for value in results if value[0] == "gradient"),
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
             finish=self._finish(fakes),
+            proportional=self.rule.is_proportional(),
             constants={str(n.target): getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"},
         )
 

@@ -8,11 +8,12 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import torch
 from torch import fx
 
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import LOSS_SCALE, Program, Slot
 from altprop.ir.updates import Value
 from altprop.passes.base import Pass
 from altprop.passes.flat.builder import FlatBuilder, aten
@@ -114,22 +115,36 @@ def _update(graph: ErrorGraph, loss: Loss, forward: FlatBuilder, kept: list[Valu
     for key, node in forward.values.items():
         if node in nodes:
             builder.values[key] = nodes[node]
-    reduction = Reduction(builder, loss)
+    reduction, scale = Reduction(builder, loss), _scale(builder)
     for name in graph.captured.outputs:
         if name and graph.captured.value(name).is_floating_point():
-            _cotangent(builder, loss, name, reduction)
+            _cotangent(builder, loss, name, reduction, scale)
     recover_targets(builder, loss)
-    UpdateOrder(builder, reduction).run_ready()
+    UpdateOrder(builder, reduction, scale).run_ready()
     return builder.finish("update")
 
 
-def _cotangent(builder: FlatBuilder, loss: Loss, name: str, reduction: Reduction) -> None:
-    """The gradient of the user's loss at an output: a mean's, which is made that of the sum."""
+def _scale(builder: FlatBuilder) -> fx.Node | None:
+    """The factor of the user's loss, as an input; None where all updates are proportional to the loss's gradient."""
+    if all(update.proportional for update in builder.source.updates.values()):
+        return None
+    output = builder.captured.value(first_floating(builder))
+    with builder.captured.fake_mode:
+        dtype = torch.float64 if output.dtype == torch.float64 else torch.float32
+        fake = torch.empty((), dtype=dtype, device=output.device)
+    return builder.placeholder(LOSS_SCALE, LOSS_SCALE.name, fake)
+
+
+def _cotangent(builder: FlatBuilder, loss: Loss, name: str, reduction: Reduction, scale: fx.Node | None) -> None:
+    """The gradient of the user's loss at an output: a mean's, made that of the sum, at the loss's own scale."""
     value = builder.captured.value(name)
     cotangent = builder.placeholder(Slot("cotangent", name), f"cotangent_{name}", value)
-    builder.values[("loss_gradient", name)] = cotangent
+    found = cotangent
     if loss.mean:  # one count for all outputs, that of the first
         if name == first_floating(builder):
             reduction.start(position_count(builder, loss, cotangent))
         count = reduction.count()
-        builder.values[("loss_gradient", name)] = builder.call(aten.mul.Tensor, cotangent, count, value=value)
+        found = builder.call(aten.mul.Tensor, cotangent, count, value=value)
+    if scale is not None:
+        found = builder.call(aten.div.Tensor, found, scale, value=value)
+    builder.values[("loss_gradient", name)] = found

@@ -36,6 +36,8 @@ from altprop.rules.recipe import Recipe
 
 RULES: dict[str, type["Rule"]] = {}
 
+_FUNCTIONS = frozenset(("signal", "error", "update", "feedback_update", "auxiliary_update", "finish"))
+
 
 class Local(Protocol):
     """What a rule may see of one region."""
@@ -148,6 +150,8 @@ class Rule:
         listed: whether `available` lists it.
         draws_noise: whether it reads `local.noise`, or asks a connection to `respond` to noise.
         sends: what the rule takes from the source of a connection, for prints; "{}" stands for the error.
+        proportional: whether all that it computes grows as the loss's gradient does; a rule that overrides one of the
+            functions is taken not to be so unless it says it is. See `is_proportional`.
         equation: what `error` computes, for prints; options stand in braces, as in "phi(h - {beta} d)".
         recipe: settings under which the rule trains, where the user sets nothing else.
     """
@@ -162,12 +166,15 @@ class Rule:
     learns_alone: ClassVar[bool] = False
     listed: ClassVar[bool] = True
     draws_noise: ClassVar[bool] = False
+    proportional: ClassVar[bool] = True
     equation: ClassVar[str] = "e = phi'(h) * d"
     recipe: ClassVar[Recipe] = Recipe()
 
     def __init_subclass__(cls) -> None:
         if "error" in cls.__dict__ and "equation" not in cls.__dict__:
             cls.equation = "e = error(h, d)"
+        if "proportional" not in cls.__dict__ and not _FUNCTIONS.isdisjoint(cls.__dict__):
+            cls.proportional = False
         if cls.__dict__.get("name"):
             RULES[cls.name] = cls
 
@@ -238,6 +245,14 @@ class Rule:
             parameter: its present value.
         """
         return direction
+
+    def is_proportional(self) -> bool:
+        """Whether the updates of a loss that is multiplied by two are twice as large, feedback's included.
+
+        Where they are not, a program behind a loss of the user's own divides that loss's scale out of the errors, and
+        multiplies the updates by it.
+        """
+        return self.proportional
 
     def output_rule(self, usual: "Rule") -> "Rule":
         """Returns the rule of the output regions, which learn from the loss's gradient.

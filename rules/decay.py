@@ -5,6 +5,7 @@ then shrinks both by `lr lambda` a step. Only matrices and filters decay.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,12 @@ class Decaying(Rule):
     """
 
     weight_decay: float = 0.0
+
+    proportional: ClassVar[bool] = True
+
+    def is_proportional(self) -> bool:
+        """Not with a decay, which is the same whatever the loss."""
+        return self.proportional and not self.weight_decay
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Adds the decay."""

@@ -30,6 +30,7 @@ class DirectKolenPollack(DirectFeedbackAlignment, Decaying):
     summary: ClassVar[str] = "direct Kolen-Pollack: direct feedback that learns the way to the output"
     source: ClassVar[str] = "Learning the connections in direct feedback alignment, Eq. 3, 7, 8"
     learning: ClassVar[bool] = True
+    proportional: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
 
     def feedback_update(

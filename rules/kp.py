@@ -31,6 +31,7 @@ class KolenPollack(FeedbackAlignment, Decaying):
     summary: ClassVar[str] = "Kolen-Pollack: feedback alignment whose copies get the weights' own updates"
     source: ClassVar[str] = "Kolen and Pollack 1994; Akrout et al. 2019"
     learning: ClassVar[bool] = True
+    proportional: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
 
     def feedback_update(

@@ -4,14 +4,16 @@ The forward program runs as one function of autograd, whose backward is the upda
 messenger that brings the loss's gradient at the outputs, and takes the updates to `.grad`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from altprop.ir.errors import CompileError
-from altprop.ir.program import Slot
+from altprop.ir.program import LOSS_SCALE, Slot
 from altprop.runtime.executor import Executor
+
+Scale = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
 class LocalFunction(torch.autograd.Function):
@@ -19,19 +21,38 @@ class LocalFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, forward: Executor, update: Executor, given: dict[Slot, Any], names: Sequence[Slot], *moved: Any
+        ctx: Any,
+        forward: Executor,
+        update: Executor,
+        given: dict[Slot, Any],
+        scale: Scale,
+        names: Sequence[Slot],
+        *moved: Any,
     ) -> tuple[Any, ...]:
-        """Runs the forward program; `moved` are the parameters that the update moves, in the order of `names`."""
+        """Runs the forward program.
+
+        Args:
+            ctx: of autograd.
+            forward: the forward.
+            update: the update.
+            given: values of the slots that change from call to call.
+            scale: finds the scale of the loss, from an output and the gradient there.
+            names: slots of what the update returns.
+            moved: the parameters that it moves, in the order of `names`.
+        """
         made = dict(zip(forward.outputs, forward.run(given), strict=True))
         residuals = {slot: value for slot, value in made.items() if slot.kind == "residual"}
         outputs = [value for slot, value in made.items() if slot.kind == "output"]
-        needed = [slot for slot in update.program.inputs if slot.kind != "cotangent"]
+        needed = [slot for slot in update.program.inputs if not _late(slot)]
         values = update.arguments({**given, **residuals, **{s: None for s in update.program.inputs if _late(s)}})
         kept = {slot: v for slot, v in zip(update.program.inputs, values, strict=True) if slot in set(needed)}
         ctx.slots = [slot for slot, value in kept.items() if isinstance(value, torch.Tensor)]
         ctx.others = {slot: value for slot, value in kept.items() if not isinstance(value, torch.Tensor)}
         ctx.save_for_backward(*(kept[slot] for slot in ctx.slots))
         ctx.update, ctx.names = update, names
+        ctx.scale = scale if LOSS_SCALE in update.program.inputs else None
+        floating = next(value for value in outputs if value.is_floating_point())
+        ctx.output = None if ctx.scale is None else (floating.detach(), floating._version)
         ctx.outputs = [(slot, tuple(v.shape), v.dtype, v.device) for slot, v in made.items() if slot.kind == "output"]
         integers = [value for value in outputs if not value.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
@@ -54,13 +75,22 @@ class LocalFunction(torch.autograd.Function):
         for (slot, shape, dtype, device), cotangent in zip(ctx.outputs, cotangents, strict=True):
             value = torch.zeros(shape, dtype=dtype, device=device) if cotangent is None else cotangent
             given[Slot("cotangent", slot.name)] = value.contiguous()
+        if ctx.scale is not None:
+            given[LOSS_SCALE] = ctx.scale(*_watched(ctx, given))
         args = [given[slot] for slot in ctx.update.program.inputs]
         made = dict(zip(ctx.update.outputs, ctx.update.call(args), strict=True))
-        return (None, None, None, None, *(made.get(name) for name in ctx.names))
+        return (None, None, None, None, None, *(made.get(name) for name in ctx.names))
+
+
+def _watched(ctx: Any, given: dict[Slot, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """The output that the loss is taken of, unless it was written over since, and the gradient there."""
+    output, version = ctx.output
+    name = next(slot.name for slot, _, dtype, _ in ctx.outputs if dtype.is_floating_point)
+    return output if output._version == version else None, given[Slot("cotangent", name)]
 
 
 def _late(slot: Slot) -> bool:
-    return slot.kind == "cotangent"
+    return slot.kind == "cotangent" or slot == LOSS_SCALE
 
 
 def _fresh(value: Any, given: dict[Slot, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.loss_scale import Given, LossScale
 from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
@@ -56,6 +58,7 @@ class LocalNet(nn.Module):
         optimizer: Optimizer | None = None,
         backend: str = "eager",
         seed: int = 0,
+        loss_scale: Given = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -64,6 +67,7 @@ class LocalNet(nn.Module):
         self.noise = Noise(seed)
         self.optimizer = optimizer
         self.backend = backend
+        self._loss_scale = LossScale(loss_scale)
         self._compiler = compiler
         self._variants: dict[Any, Variant] = {}
         self._first: Variant | None = None
@@ -103,7 +107,8 @@ class LocalNet(nn.Module):
         tensors = [self._moved(slot) for slot in moved]
         blamed = blame_the_batch(variant, f"forward{turn}", call)
         with _uncast(call.device_type), blamed:
-            values = LocalFunction.apply(forward, update, self._given(variant, call), moved, *tensors)
+            scale = functools.partial(self._loss_scale.find, variant.compiled.observer.loss)
+            values = LocalFunction.apply(forward, update, self._given(variant, call), scale, moved, *tensors)
         return variant.structure(values)
 
     def backward(self, inputs: Any, target: Any) -> torch.Tensor:

@@ -79,6 +79,8 @@ def top_error(loss: str, output: Array, target: torch.Tensor) -> tuple[Array, fl
 
 def compile_mlp(model: nn.Module, rule: str, loss: str, **options: Any) -> altprop.LocalNet:
     x, _ = make_data(loss)
+    if loss.startswith("mse"):  # squares do not tell their scale
+        options = {"loss_scale": 1.0, **options}
     return altprop.compile(model, rule, example_inputs=(x,), loss=LOSSES[loss][0], **options)
 
 

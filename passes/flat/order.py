@@ -18,9 +18,10 @@ from altprop.passes.flat.reduction import Reduction
 class UpdateOrder:
     """The updates that have not run yet, in the order in which errors are sent."""
 
-    def __init__(self, builder: FlatBuilder, reduction: Reduction) -> None:
-        """Takes all updates of a program in the making."""
+    def __init__(self, builder: FlatBuilder, reduction: Reduction, scale: fx.Node | None = None) -> None:
+        """Takes all updates of a program in the making, and the factor that results are multiplied by at the end."""
         self._builder = builder
+        self._scale = scale
         self._reduction = reduction
         self._waiting = list(builder.source.updates.values())
         self._remaining = Counter(name for update in self._waiting for name in update.gradients)
@@ -65,4 +66,6 @@ class UpdateOrder:
             names = [n.name for n in finish.graph.nodes if n.op == "placeholder"]
             given = (node, self._builder.parameter(slot))
             (node,) = self._builder.copy(finish, dict(zip(names, given, strict=True)))
+        if self._scale is not None:
+            node = self._builder.call(aten.mul.Tensor, node, self._scale, value=node.meta.get("val"))
         self._builder.result(slot, node)
