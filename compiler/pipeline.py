@@ -159,8 +159,9 @@ def _alternate(
         return alternates[region.name][0] if region.name in alternates else rules.get(text) or get(text)
 
     other = make_plan(Network.of(cut.regions), rule_of, None)
+    turns = next(turns for _, turns in alternates.values())
     graph = cut
-    for one in _passes(options, other, target, Momenta(own=OTHER)):
+    for one in _passes(options, other, target, Momenta(own=OTHER, is_mixed_in=turns.share != 1)):
         graph = runner.run(one, graph, SUFFIX)
     return graph
 

@@ -13,6 +13,25 @@ OTHER = "alternate_"
 """What stands before the names of the optimizer's tensors that belong to the alternate program."""
 
 
+class Turns:
+    """How many steps each of two programs has made; it goes on counting from where it was asked last."""
+
+    def __init__(self, alternation: "Alternation", seed: int) -> None:
+        """Takes how a net's programs take turns, and its seed."""
+        self.alternation = alternation
+        self.seed = seed
+        self._step = self._alternates = 0
+
+    def upto(self, step: int) -> tuple[int, int]:
+        """Returns how many of the first steps were the net's own, and how many the alternate's."""
+        if step < self._step:
+            self._step = self._alternates = 0
+        while self._step < step:
+            self._step += 1
+            self._alternates += self.alternation.is_alternate(self.seed, self._step)
+        return step - self._alternates, self._alternates
+
+
 @dataclasses.dataclass(frozen=True)
 class Alternation:
     """How two programs take turns.

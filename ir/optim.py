@@ -31,11 +31,17 @@ class Optimizer:
     fused: bool = True
 
     name: ClassVar[str] = ""
+    velocity: ClassVar[str] = ""
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the tensors kept for each parameter; the momentum comes first."""
+        """Names of the tensors kept for each parameter."""
         return ()
+
+    def kept(self, for_another: bool) -> tuple[str, ...]:
+        """Returns `slots`, and the velocity where another program is moved by it, though this one forgets it."""
+        found = self.slots
+        return (*found, self.velocity) if for_another and self.velocity not in found else found
 
     def __post_init__(self) -> None:
         for field in ("lr", "weight_decay"):
@@ -46,6 +52,16 @@ class Optimizer:
         """Returns the numbers of step `step`, counted from 1: `{scalar name: value}`."""
         feedback_lr = self.lr if self.feedback_lr is None else self.feedback_lr
         return self._group("", self.lr, step) | self._group("feedback_", feedback_lr, step)
+
+    def mixture(self, share: float, own: int, other: int) -> dict[str, float]:
+        """Returns the numbers of a step that mixes in the velocity of another program.
+
+        Args:
+            share: of the own velocity.
+            own: how many steps the program has made, with this one.
+            other: how many the other program has made.
+        """
+        return {"other_share": 1 - share}
 
     def _group(self, prefix: str, lr: float, step: int) -> dict[str, float]:
         return {f"{prefix}lr": lr}
@@ -69,6 +85,7 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     name: ClassVar[str] = "sgd"
+    velocity: ClassVar[str] = "momentum"
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -92,12 +109,18 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     name: ClassVar[str] = "adam"
+    velocity: ClassVar[str] = "exp_avg"
     decoupled: ClassVar[bool] = False
 
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the tensors kept for each parameter."""
         return ("exp_avg", "exp_avg_sq")
+
+    def mixture(self, share: float, own: int, other: int) -> dict[str, float]:
+        """Each velocity is corrected by the steps that it was made in; `minus_step_size` has the own correction."""
+        beta = self.betas[0]
+        return {"other_share": (1 - share) * (1 - beta**own) / (1 - beta**other) if other else 0.0}
 
     def _group(self, prefix: str, lr: float, step: int) -> dict[str, float]:
         first = 1 - self.betas[0] ** step

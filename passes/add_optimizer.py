@@ -54,11 +54,13 @@ class Momenta:
         own: what stands before the names of the program's own tensors.
         other: the same of the other program, whose momenta are mixed in.
         share: of the own momentum in what moves the model's parameters.
+        is_mixed_in: whether the other program mixes in this one's.
     """
 
     own: str = ""
     other: str = ""
     share: float = 1.0
+    is_mixed_in: bool = False
 
 
 def add_step(
@@ -98,9 +100,10 @@ class _Stepper:
         parameters = [n for s, n in self.inputs if s == Slot("feedback" if is_feedback else "parameter", slot.name)]
         parameter = parameters[0] if parameters else self._input(Slot(_kind(is_feedback), slot.name), "parameter")
         behind = last_reader(self.graph, [gradient, *parameters])
-        states = {name: self._state(f"{self.momenta.own}{name}", slot, gradient) for name in self.optimizer.slots}
-        if self.optimizer.slots and self.momenta.share != 1 and not is_feedback:
-            states[_OTHER] = self._state(f"{self.momenta.other}{self.optimizer.slots[0]}", slot, gradient)
+        kept = self.optimizer.kept(self.momenta.is_mixed_in and not is_feedback)
+        states = {name: self._state(f"{self.momenta.own}{name}", slot, gradient) for name in kept}
+        if self.momenta.share != 1 and not is_feedback:
+            states[_OTHER] = self._state(f"{self.momenta.other}{self.optimizer.velocity}", slot, gradient)
         with self.graph.inserting_after(behind):
             anchor = self.graph.call_function(aten.detach.default, (gradient,))
         with self.graph.inserting_before(anchor):
@@ -162,8 +165,11 @@ class _Emitter:
         """Returns the momentum, with the other program's mixed in if there is one."""
         if _OTHER not in states:
             return momentum
-        share = self.stepper.momenta.share
-        return self.call(aten.add.Tensor, self.call(aten.mul.Tensor, momentum, share), states[_OTHER], alpha=1 - share)
+        own, other = self.call(aten.mul.Tensor, momentum, self.stepper.momenta.share), states[_OTHER]
+        factor = self.scalar("other_share")
+        if self.stepper.tensor_scalars:
+            return self.call(aten.add.Tensor, own, self.call(aten.mul.Tensor, other, factor))
+        return self.call(aten.add.Tensor, own, other, alpha=factor)
 
     def add_scaled(self, parameter: fx.Node, direction: fx.Node, scalar: str) -> None:
         """Adds a direction times a number to the parameter."""
@@ -188,7 +194,9 @@ def _sgd(emitter: _Emitter, parameter: fx.Node, gradient: fx.Node, states: dict[
         buffer = call(aten.mul_.Tensor, states["momentum"], optimizer.momentum)
         buffer = call(aten.add_.Tensor, buffer, gradient)
         gradient = call(aten.add.Tensor, gradient, buffer, alpha=optimizer.momentum) if optimizer.nesterov else buffer
-        gradient = emitter.mix(gradient, states)
+    elif "momentum" in states:
+        call(aten.copy_.default, states["momentum"], gradient)
+    gradient = emitter.mix(gradient, states)
     emitter.add_scaled(parameter, gradient, "minus_lr")
 
 

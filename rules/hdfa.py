@@ -5,7 +5,9 @@
                                                         W <- W - lr (gamma v_dfa + (1 - gamma) v_bp)
 
 `alpha` is the momentum of the optimizer inside the program, `g` the gradient or its estimate. (The survey prints the
-momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it. As printed: `SGD(lr * alpha, momentum=1)`.)
+momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it. As printed: `SGD(lr * alpha, momentum=1)`.
+Without a momentum `v_bp` is the last gradient by backpropagation. Under Adam, which the survey does not define, each
+momentum is corrected by the steps that it was made in, over the root of the second moment of the step's own rule.)
 Without an optimizer in the program, `.grad` holds what the step's own rule says, and the two momenta are the user's
 affair.
 """

@@ -166,7 +166,7 @@ class LocalNet(nn.Module):
             self._ready = Ready(variant, self.state, self._mode_key(call.device_type), inputs, target)
         given = self._given(variant, call, target)
         number_of_step = self.state.advance()
-        for name, number in self.optimizer.scalars(number_of_step).items():
+        for name, number in variant.numbers(self.optimizer, self.feedback.seed, number_of_step).items():
             given[Slot("scalar", name)] = (
                 number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
             )
@@ -190,7 +190,8 @@ class LocalNet(nn.Module):
         variant = self._variant(call, target)
         given = self._given(variant, call, target, counts=False)
         if self.optimizer is not None:
-            given |= {Slot("scalar", name): number for name, number in self.optimizer.scalars(1).items()}
+            numbers = self.optimizer.scalars(1) | self.optimizer.mixture(1.0, own=1, other=1)
+            given |= {Slot("scalar", name): number for name, number in numbers.items()}
         executor = variant.executor("backward" if self.optimizer is None else "step")
         with _uncast(call.device_type), torch.no_grad():
             return count_held(executor.program, executor.arguments(given))
@@ -290,7 +291,7 @@ class LocalNet(nn.Module):
             moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
             kinds = list(self.optimizer.slots)
             if graph.alternation is not None:
-                kinds += [f"{OTHER}{kind}" for kind in self.optimizer.slots]
+                kinds += [f"{OTHER}{kind}" for kind in self.optimizer.kept(graph.alternation.share != 1)]
             self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
         if self._first is None:
             self._first, self._plan, self._trainable = variant, graph.plan, trainable

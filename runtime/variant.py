@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from altprop.ir.alternate import SUFFIX
+from altprop.ir.alternate import SUFFIX, Turns
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
+from altprop.ir.optim import Optimizer
 from altprop.ir.program import Slot
 from altprop.ir.sizes import line_in_batch
 from altprop.ir.structures import open_dataclasses, structure_of
@@ -138,6 +139,7 @@ class Variant:
         self._captured = graph.captured
         self._programs = graph.programs
         self._turns = graph.alternation
+        self._counted: Turns | None = None
         self._bindings = Bindings(model, feedback, state, graph.captured.constants)
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
@@ -208,6 +210,18 @@ class Variant:
         """Returns what stands behind the names of the programs that a step runs: "", or the alternate's suffix."""
         turns = self._turns
         return SUFFIX if turns is not None and turns.is_alternate(seed, step) else ""
+
+    def numbers(self, optimizer: Optimizer, seed: int, step: int) -> dict[str, float]:
+        """Returns the optimizer's numbers of a step; each of two programs that take turns counts its own steps."""
+        turns = self._turns
+        if turns is None:
+            return optimizer.scalars(step)
+        if self._counted is None or self._counted.seed != seed:
+            self._counted = Turns(turns, seed)
+        own, other = self._counted.upto(step)
+        if turns.is_alternate(seed, step):
+            return optimizer.scalars(other)
+        return optimizer.scalars(own) | optimizer.mixture(turns.share, own, other)
 
     def executor(self, name: str) -> Executor:
         """Returns one of the programs, ready to run.

@@ -20,7 +20,7 @@ from by_hand import (
 from textbook import Array, Network, Updates
 
 import altprop
-from altprop.ir.alternate import Alternation
+from altprop.ir.alternate import Alternation, Turns
 
 LR, MOMENTUM, P, GAMMA = 0.05, 0.7, 0.4, 0.3
 RULE = f"hdfa(p={P}, gamma={GAMMA})"
@@ -81,6 +81,52 @@ def test_algorithm_1_as_it_is_printed() -> None:
     """`v <- v + alpha g`, which forgets nothing: SGD with a momentum of 1 and alpha in its rate."""
     optimizer = altprop.optim.SGD(lr=LR * MOMENTUM, momentum=1.0)
     check_algorithm_1("tanh", True, "cross_entropy", optimizer, AS_PRINTED)
+
+
+def test_defect_12_gamma_counts_without_a_momentum() -> None:
+    """What is mixed in then is the last gradient by backpropagation."""
+    check_algorithm_1("tanh", True, "cross_entropy", altprop.optim.SGD(lr=LR), (0.0, 1.0, LR))
+
+
+def test_defect_12_each_momentum_of_adam_counts_its_own_steps() -> None:
+    model, loss = make_mlp("tanh", True), "cross_entropy"
+    network = to_network(model, "tanh")
+    betas, eps = (0.8, 0.95), 1e-3
+    net = compile_mlp(model, RULE, loss, optimizer=altprop.optim.Adam(lr=LR, betas=betas, eps=eps), seed=3)
+    feedback, (x, target) = feedback_of(net, DIRECT), make_data(loss)
+    made = {True: 0, False: 0}
+    means: dict[bool, dict[str, Array]] = {True: {}, False: {}}
+    squares: dict[bool, dict[str, Array]] = {True: {}, False: {}}
+    for step in range(1, 9):
+        by_bp = Alternation(P).is_alternate(3, step)
+        made[by_bp] += 1
+        top, scale = top_error(loss, network.forward(x.numpy())[1][-1], target)
+        found = exact(network, x.numpy(), top, scale) if by_bp else textbook.direct_feedback_alignment(
+            network, x.numpy(), top, feedback, scale
+        )  # fmt: skip
+        for name, g in found.items():
+            mean = means[by_bp][name] = betas[0] * means[by_bp].get(name, 0.0) + (1 - betas[0]) * g
+            square = squares[by_bp][name] = betas[1] * squares[by_bp].get(name, 0.0) + (1 - betas[1]) * g * g
+            u = mean / (1 - betas[0] ** made[by_bp])
+            if not by_bp:
+                u = GAMMA * u
+                if made[True]:
+                    u = u + (1 - GAMMA) * means[True][name] / (1 - betas[0] ** made[True])
+            place = network.weights if name[0] == "W" else network.biases
+            root = np.sqrt(square / (1 - betas[1] ** made[by_bp])) + eps
+            place[int(name[1])] = place[int(name[1])] - LR * u / root
+        net.step(x, target)
+    final = to_network(model, "tanh")
+    pairs = [*zip(final.weights, network.weights, strict=True), *zip(final.biases, network.biases, strict=True)]
+    assert max(np.abs(one - other).max() for one, other in pairs) <= BOUND
+    assert min(made.values()) > 1
+
+
+def test_defect_12_turns_are_counted_from_anywhere() -> None:
+    turns = [Alternation(P).is_alternate(3, step) for step in range(1, 31)]
+    counter = Turns(Alternation(P), 3)
+    for step in (7, 30, 7, 12):
+        assert counter.upto(step) == (step - sum(turns[:step]), sum(turns[:step]))
 
 
 @pytest.mark.parametrize("way", ["program", "bridge"])
