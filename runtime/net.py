@@ -380,6 +380,7 @@ class LocalNet(nn.Module):
         forms = noise_forms(list(graph.programs.values()))
         made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
         made.structure = self._compiled().example.structure
+        made.settings = {"plan": str(graph.plan), "seed of feedback": str(self.feedback.seed)}
         return made
 
     @property

@@ -31,6 +31,7 @@ class NetTensors:
         noise: draws what programs want of it.
         noise_forms: what a step of the whole net wants.
         structure: how the inputs of the capture were built.
+        settings: what else makes nets train differently, as texts; ranks compare it.
         refresh: brings the tensors to where `bindings` finds them; every use of the net begins with it.
     """
 
@@ -50,6 +51,7 @@ class NetTensors:
         self.optimizer, self.state = optimizer, state
         self.noise, self.noise_forms = noise, noise_forms
         self.structure: Any = None
+        self.settings: Mapping[str, str] = {}
         self.refresh: Callable[[], None] = lambda: None
 
 
@@ -104,7 +106,13 @@ class Runtime:
         return frozenset(name for device in devices for name in residents(self.schedule, device))
 
     def save(self, folder: str | Path) -> Path:
-        """Writes a checkpoint of the run; in a distributed run all ranks call it. Returns its folder."""
+        """Writes a checkpoint of the run; in a distributed run all ranks call it. Returns its folder.
+
+        The process has the folder from then on until it ends; another run is refused it.
+
+        Raises:
+            ScheduleError: a rank cannot write, ended or hangs, or another run has the folder; earlier checkpoints stay.
+        """
         from altprop.runtime.parallel.checkpoint import save
 
         self.net.refresh()
@@ -113,11 +121,13 @@ class Runtime:
     def resume(self, folder: str | Path) -> int:
         """Loads the last whole checkpoint that `save` wrote, with any runtime on any number of devices.
 
+        One that was damaged since is passed over with a warning.
+
         Returns:
             The number of steps that were done; 0 where there is no checkpoint.
 
         Raises:
-            ScheduleError: the checkpoint is of another net.
+            ScheduleError: the checkpoint is of another net, or there are some of which none is whole.
         """
         from altprop.runtime.parallel.checkpoint import load
 

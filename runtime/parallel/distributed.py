@@ -7,6 +7,8 @@ compare the fingerprints of their programs.
 With more ranks than devices there are *replicas*: a mesh `("replica", "region")` of ranks, in which every replica
 trains on samples of its own and gradients are averaged (of losses that are sums, added) before they move parameters.
 
+All ranks begin with the state of the first one; settings, and the first batch within a replica, are compared.
+
 A rank that ends or hangs ends the step on every other rank: with an error that says what was waited for, at once where
 the connection breaks, else after the time limit of the process group.
 """
@@ -26,9 +28,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from altprop.ir.devices import kind_of, module_of
 from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import Lowered, Task, is_gradient, residents
+from altprop.runtime.parallel.agree import first_line, tell
 from altprop.runtime.parallel.base import NetTensors, Runtime
 from altprop.runtime.parallel.foreign import refuse_foreign
 from altprop.runtime.parallel.residents import Residence, release, slot_of
+from altprop.runtime.parallel.same_start import compare_batches, compare_settings, share_state
 from altprop.runtime.parallel.transport import Transport, device_of_rank, device_type_of_backend
 from altprop.runtime.parallel.worker import Worker
 
@@ -63,6 +67,8 @@ class DistributedRuntime(Runtime):
         region = self.mesh["region"]
         self.device = region.get_local_rank()
         self.replicas = self.mesh["replica"].size() if "replica" in (self.mesh.mesh_dim_names or ()) else 1
+        self._replica = self.mesh["replica"].get_local_rank() if self.replicas > 1 else 0
+        self._compared = False
         ranks: list[int] = region.mesh.tolist()
         if len(ranks) != len(self.schedule.devices):
             raise ScheduleError(
@@ -73,6 +79,8 @@ class DistributedRuntime(Runtime):
         self._mail = Transport(self.schedule, self.device, self.place, ranks, region.get_group())
         with self._current():
             self._compare()
+            compare_settings(net, self.schedule)
+            share_state(net, self.schedule)
         places = [self.place if number == self.device else None for number in range(len(ranks))]
         self.residence = Residence(net.bindings, self.schedule, places)
         self.residence.settle()
@@ -111,20 +119,33 @@ class DistributedRuntime(Runtime):
         """All ranks must have the same programs, on devices of the same kinds; each has its own number."""
         schedule = dataclasses.replace(self.schedule, devices=tuple(map(kind_of, self.schedule.devices)))
         mine = f"{schedule.fingerprint()} torch {torch.__version__}"
-        found: list[Any] = [None] * dist.get_world_size()
-        try:
-            dist.all_gather_object(found, mine)
-        except RuntimeError as error:
-            raise ScheduleError(
-                f"rank {dist.get_rank()} could not compare programs with the other ranks, of which one ended or hangs: "
-                f"{_first_line(error)}"
-            ) from error
+        found = tell(mine, "compare programs")
         others = [rank for rank, one in enumerate(found) if one != mine]
         if others:
             raise ScheduleError(
                 f"rank {dist.get_rank()} has program {mine}, but rank {others[0]} has {found[others[0]]}: start all "
                 "ranks with the same model, rule, plan, schedule and versions."
             )
+
+    def step(self, inputs: Any, target: Any) -> torch.Tensor | None:
+        """Runs one training step; the first one compares the batches of the ranks.
+
+        Args:
+            inputs: as in `net.step`, the same on all ranks of a replica; a rank that reads none may pass None.
+            target: the loss's target, likewise.
+
+        Returns:
+            The loss before the step; None in a process that does not make it.
+
+        Raises:
+            ScheduleError: the batch is not that of the schedule or of the other ranks, or a rank ended or hangs.
+        """
+        if not self._compared:
+            scalars = self.net.optimizer.scalars(self.net.state.count + 1)
+            with self._current():
+                compare_batches(self._replica, inputs, target, scalars)
+            self._compared = True
+        return super().step(inputs, target)
 
     def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
         """What this rank reads; the rest may be None."""
@@ -152,7 +173,7 @@ class DistributedRuntime(Runtime):
             where = "the end of the step" if task is None else f'"{task.label}"'
             raise ScheduleError(
                 f"rank {dist.get_rank()} (device {self.device}) gave up in {where}, {time.monotonic() - start:.1f} s "
-                f"into the step: another rank ended or hangs ({_first_line(error)})"
+                f"into the step: another rank ended or hangs ({first_line(error)})"
             ) from error
         losses = self.worker.losses()
         return self._loss(losses) if losses else None
@@ -199,7 +220,3 @@ def default_mesh(devices: int) -> DeviceMesh:
     kind = device_type_of_backend()
     ranks = torch.arange(world).view(world // devices, devices)
     return DeviceMesh(kind, ranks, mesh_dim_names=("replica", "region"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

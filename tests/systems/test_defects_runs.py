@@ -1,14 +1,25 @@
 """Runs and machines that went wrong once, each by its number: threads, replicas, folders, kills."""
 
+import contextlib
+import copy
+import os
+import pickle
+import resource
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 import altprop
+from altprop import ScheduleError
+from altprop.runtime.folder_lock import FolderLock
 
 
 def small_net(**options: Any) -> altprop.LocalNet:
@@ -128,3 +139,134 @@ def test_defect_25_other_threads_mask_while_one_compiles() -> None:
     model = Interrupted(Masked(causal=True), lambda: seen.append(other(x)))
     assert altprop.examine(model, (x,)).ok
     torch.testing.assert_close(seen[0][:, 0], expected)
+
+
+class Stranger:
+    """Makes a file when it is unpickled by a reader that runs code."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+@cache
+def trained_net() -> altprop.LocalNet:
+    return small_net(optimizer=altprop.optim.SGD(lr=0.1, momentum=0.9))
+
+
+def serial_runtime() -> Any:
+    """A runtime of a net of its own."""
+    return copy.deepcopy(trained_net()).schedule(devices=2, batch=8).runtime("serial")
+
+
+def saved(folder: Path, steps: int = 2) -> list[Path]:
+    """Checkpoints after each of some steps."""
+    runtime = serial_runtime()
+    found = []
+    for step in range(steps):
+        runtime.step(torch.randn(8, 6), torch.arange(8) % 3)
+        found.append(runtime.save(folder))
+        assert found[-1].name == f"step-{step + 1:08d}"
+    return found
+
+
+def test_defect_22_resume_runs_no_code(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001").mkdir()
+    (tmp_path / "step-00000001" / ".metadata").write_bytes(pickle.dumps(Stranger(tmp_path / "ran")))
+    with pytest.raises(ScheduleError, match=r"step-00000001 was written by torch\.distributed\.checkpoint, which runs"):
+        serial_runtime().resume(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    saved(tmp_path / "ours", 1)
+    kinds = {path.suffix for path in (tmp_path / "ours" / "step-00000001").iterdir()}
+    assert kinds == {".json", ".safetensors"}
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Turns one bit over."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 16
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "tensors": lambda folder: flip(folder / "rank-0.safetensors", 0.9),
+    "header": lambda folder: flip(folder / "rank-0.safetensors", 0.001),
+    "manifest": lambda folder: flip(folder / "manifest.json"),
+    "signature": lambda folder: flip(folder / "manifest.json", 1),
+    "torn": lambda folder: os.truncate(folder / "rank-0.safetensors", 100),
+    "torn manifest": lambda folder: os.truncate(folder / "manifest.json", 100),
+    "no file": lambda folder: (folder / "rank-0.safetensors").unlink(),
+    "another name": lambda folder: folder.rename(folder.with_name("step-00000009")),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_defect_26_the_last_whole_checkpoint_is_taken_and_said(tmp_path: Path, how: str) -> None:
+    _, last = saved(tmp_path)
+    DAMAGE[how](last)
+    with pytest.warns(
+        UserWarning, match=r"step-0000000[29] is damaged \(.*\): the run goes on from .*step-00000001\.$"
+    ):
+        assert serial_runtime().resume(tmp_path) == 1
+
+
+def test_defect_26_no_checkpoint_is_whole(tmp_path: Path) -> None:
+    for path in saved(tmp_path):
+        flip(path / "rank-0.safetensors")
+    with pytest.raises(ScheduleError, match=r"^no checkpoint in \S+ is whole: \S+2 is damaged .*; \S+1 is damaged"):
+        serial_runtime().resume(tmp_path)
+
+
+def test_defect_26_a_checkpoint_of_another_optimizer_is_told_by_its_name(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    other = small_net(optimizer=altprop.optim.SGD(lr=0.1)).schedule(devices=1, batch=8).runtime("serial")
+    with pytest.raises(ScheduleError, match=r"of another net or optimizer: this net has no state:momentum:"):
+        other.resume(tmp_path)
+
+
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Lets no file grow beyond a size, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("size", [0, 1200])
+def test_defect_26_a_full_disk_keeps_the_last_whole_checkpoint(tmp_path: Path, size: int) -> None:
+    runtime = serial_runtime()
+    runtime.step(torch.randn(8, 6), torch.arange(8) % 3)
+    runtime.save(tmp_path)
+    runtime.step(torch.randn(8, 6), torch.arange(8) % 3)
+    with (
+        small_files(size),
+        pytest.raises(ScheduleError, match=r"^could not save a checkpoint: \S+ cannot be written: .*as they were\.$"),
+    ):
+        runtime.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*step*")) == ["step-00000001"]
+    assert serial_runtime().resume(tmp_path) == 1
+
+
+def test_defect_23_a_second_run_of_a_schedule_is_refused_the_folder(tmp_path: Path) -> None:
+    other = FolderLock(tmp_path)  # as another process has it
+    other.acquire()
+    with pytest.raises(ScheduleError, match=rf"in use by another run \(process {os.getpid()} on .*; wait for its end"):
+        serial_runtime().save(tmp_path)
+    other.release()
+    saved(tmp_path, 1)
+
+
+def test_defect_26_noise_goes_on_after_a_resume(tmp_path: Path) -> None:
+    runtime = serial_runtime()
+    runtime.net.noise.count = 5
+    runtime.save(tmp_path)
+    resumed = serial_runtime()
+    resumed.resume(tmp_path)
+    assert resumed.net.noise.count == 5

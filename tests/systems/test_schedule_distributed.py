@@ -26,7 +26,8 @@ ONE_BY_ONE = ["fork", pytest.param("spawn", marks=pytest.mark.full)]
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    path = os.pathsep.join([str(SCRIPT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def torchrun(scenario: str, count: int, folder: Path) -> list[dict[str, Any]]:
