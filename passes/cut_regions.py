@@ -19,7 +19,7 @@ from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
 from altprop.passes.cut.operators import is_floating
 from altprop.passes.cut.roles import Roles, find_roles
-from altprop.passes.cut.unlearnable import refuse_unlearnable
+from altprop.passes.cut.unlearnable import refuse_unlearnable, refuse_unmoved
 
 GRANULARITIES = ("layer", "operator", "block")
 
@@ -52,6 +52,7 @@ class CutRegions(Pass):
         builder.join_shapeless()
         regions = builder.build()
         _check_cover(captured, regions)
+        refuse_unmoved(captured, regions)
         cut = graph.replace(level="cut", regions=regions, preamble=_preamble(captured, roles))
         return cut, len(regions), "regions"
 

@@ -20,6 +20,7 @@ from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.bare import BareIncoming
 from altprop.passes.derive.ending import output_of, target_at
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
+from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.reads import Reads, error_key, first_floating, is_direct, key_of, noise_name
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.sizes import sizes_from_batch
@@ -86,6 +87,7 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
             f'region "{name}" has a sign activation, whose derivative is zero; the rule '
             f'"{rule.name}" multiplies by it and would learn nothing. Use reclra.'
         )
+    refuse_silent_ways(graph, graph.region(name), rule)
     for c in graph.connections:
         if c.target == name and c.source not in done:
             raise RuleError(f'connection {c.name}: region "{c.source}" is frozen and has no error to send.')

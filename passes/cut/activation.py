@@ -14,13 +14,13 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.region import Region
+from altprop.passes.cut.derivatives import has_no_derivative
 from altprop.passes.cut.operators import (
     is_concatenation,
     is_elementwise,
     is_floating,
     is_moving,
     is_nonlinear,
-    short_name,
 )
 from altprop.passes.derive.interpret import run_nodes
 
@@ -57,16 +57,13 @@ def find_activation(
 
 
 def is_flat(captured: CapturedGraph, region: Region) -> bool:
-    """Whether the activation's derivative is zero wherever it exists: all ways through it lead over a sign."""
+    """Whether the activation has no derivative, or one of zero: all ways through it lead over a sign, or its like."""
     reached = {region.preactivation}
     for name in region.phi:
         node = captured.node(name)
-        if short_name(node) not in _FLAT and any(source.name in reached for source in node.all_input_nodes):
+        if not has_no_derivative(node) and any(source.name in reached for source in node.all_input_nodes):
             reached.add(name)
     return bool(region.phi) and region.activity not in reached
-
-
-_FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside")
 
 
 _PROBES = (-3.0, -1.0, -0.3, 0.3, 1.0, 3.0)

@@ -1,10 +1,15 @@
 """What no local rule can teach, said before anything is cut."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
-from altprop.passes.cut.operators import is_complex
+from altprop.ir.region import Region
+from altprop.passes.cut.derivatives import obstacle
+from altprop.passes.cut.operators import is_complex, short_name
 from altprop.passes.cut.roles import Roles
 
 
@@ -59,6 +64,30 @@ def _refuse_unfelt(captured: CapturedGraph) -> None:
             f"{', '.join(unfelt)} reach{'es' if len(unfelt) == 1 else ''} what the model returns through comparisons "
             "or indices alone, which have no derivative, so that nothing teaches it: freeze it, requires_grad_(False)."
         )
+
+
+def refuse_unmoved(captured: CapturedGraph, regions: Sequence[Region]) -> None:
+    """Refuses parameters that reach their regions' pre-activations through operators without derivative alone.
+
+    Raises:
+        CompileError: names a parameter, and the operator.
+    """
+    found: dict[str, fx.Node | None] = {}
+    for region in regions:
+        nodes = [captured.node(name) for name in (*region.prologue, *region.body)]
+        ends = [captured.node(name) for name in (region.preactivation, *region.ports)]
+        for place, name in captured.parameters.items():
+            if name in region.parameters and (name not in found or found[name] is not None):
+                found[name] = obstacle(nodes, [captured.node(place)], ends)
+    for name, node in found.items():
+        if node is not None:
+            raise CompileError(
+                f"{name} is felt through {short_name(node)} alone, which has no derivative, or one of zero, so that "
+                f"nothing could teach it: {STRAIGHT_THROUGH}, or freeze it, requires_grad_(False)."
+            )
+
+
+STRAIGHT_THROUGH = "write it as a straight-through estimate, x + (f(x) - x).detach()"
 
 
 def _carries_errors(value: object) -> bool:

@@ -7,14 +7,16 @@
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch._subclasses.fake_impls import register_op_impl
 
+from altprop.passes.cut.derivatives import is_custom
 from altprop.passes.cut.operators import is_moving
+from altprop.passes.derive.custom import differentiable
 
 aten = torch.ops.aten
 
@@ -125,10 +127,18 @@ def _fake_attention(mode: Any, function: Any, query: torch.Tensor, *args: Any, *
 
 register_op_impl(aten._scaled_dot_product_flash_attention_for_cpu.default)(_fake_attention)
 
-WHOLE: dict[Any, Callable[..., Any]] = {
-    **{kernel: _whole(kernel) for kernel in _DERIVATIVES},
-    **_FREE_STRIDES,
-}
+
+class _Table(dict[Any, Callable[..., Any]]):
+    """Operators that are not torch's are looked at when they come."""
+
+    def get(self, operator: Any, default: Any = None) -> Any:
+        """Returns what to run in place of an operator."""
+        return differentiable(operator) if is_custom(operator) else super().get(operator, default)
+
+
+WHOLE: Mapping[Any, Callable[..., Any]] = _Table(
+    {**{kernel: _whole(kernel) for kernel in _DERIVATIVES}, **_FREE_STRIDES}
+)
 """What to run in place of each of these operators while a region is traced."""
 
 
