@@ -21,7 +21,7 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.session import SessionProgram
 from altprop.rules.base import Rule
-from altprop.rules.registry import get
+from altprop.rules.registry import rules_of
 from altprop.runtime.net import LocalNet
 from altprop.runtime.session_net import SessionNet
 from altprop.runtime.variant import Call, Variant
@@ -96,7 +96,7 @@ def compile(
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
         example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
-        plan: None for the rule's own, "chain", "direct", "blocks", "blocks(gap=3)", a plan, or the path
+        plan: None for the rule's own, "chain", "direct", "edges", "blocks", "blocks(gap=3)", a plan, or the path
             of a file; "auto" weighs many for `devices` (`net.graph.options["weighed"]` says what it weighed).
         regions: "layer" (attention is one region with its projections), "operator" (its output projection is one of
             its own), "block", or globs over module names.
@@ -132,9 +132,9 @@ def compile(
     _check_device(model, devices)
     wanted = read_devices(devices)
     options = Options(
-        rules=_rules(rule),
+        rules=rules_of(rule),
         loss=get_loss(loss),
-        plan=_plan(plan),
+        plan=read_plan(plan),
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
         backend=backend,
@@ -171,17 +171,8 @@ def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, An
     return model, model.args, model.kwargs
 
 
-def _rules(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
-    if isinstance(rule, Mapping):
-        if not rule:
-            raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")
-        return {glob: get(one) for glob, one in rule.items()}
-    if not isinstance(rule, str | Rule):
-        raise CompileError(f"rule={rule!r}: give a rule's name, a rule, or a mapping from globs to rules.")
-    return {"*": get(rule)}
-
-
-def _plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
+def read_plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
+    """Returns the plan that a name, a plan or the path of a file stands for."""
     if isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")):
         return WiringPlan.load(plan)
     if plan is not None and not isinstance(plan, str | WiringPlan):

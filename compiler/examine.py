@@ -10,6 +10,7 @@ from torch import nn
 from altprop.compiler.capture import capture
 from altprop.compiler.captured import Captured
 from altprop.compiler.collector import uncollected
+from altprop.compiler.examine_wiring import start_notes, wire
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
 from altprop.compiler.modes import training
@@ -18,12 +19,15 @@ from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.cut.blocks import find_blocks
 from altprop.passes.cut.roles import find_roles
 from altprop.passes.cut_regions import CutRegions
 from altprop.passes.derive.share import Linearizer
+from altprop.rules.base import Rule
+from altprop.rules.registry import rules_of
 
 _LARGE_FEEDBACK = 2**30
 
@@ -77,6 +81,8 @@ def examine(
     example_kwargs: Mapping[str, Any] | None = None,
     *,
     regions: str | Sequence[str] = "layer",
+    rule: str | Rule | Mapping[str, str | Rule] | None = None,
+    plan: str | WiringPlan | None = None,
 ) -> Report:
     """Says what of a model would compile, and what would not.
 
@@ -85,13 +91,16 @@ def examine(
         example_inputs: tuple of inputs with a batch of two or more.
         example_kwargs: keyword inputs.
         regions: as for `altprop.compile`.
+        rule: as for `altprop.compile`; the report then says how its feedback starts, and whether rule and plan fit.
+        plan: as for `altprop.compile`; "auto" stands for the rule's own.
     """
     known = model if isinstance(model, Captured) else None
     if known is not None:
         known.check()
     examiner = _Examiner(known.model if known else model, tuple(example_inputs), dict(example_kwargs or {}), known)
+    rules = None if rule is None else rules_of(rule)
     with alone(), quiet(), uncollected():
-        return examiner.run(regions if isinstance(regions, str) else tuple(regions))
+        return examiner.run(regions if isinstance(regions, str) else tuple(regions), rules, plan)
 
 
 class _Examiner:
@@ -105,7 +114,9 @@ class _Examiner:
         self.findings: list[Finding] = []
         self.seconds: dict[str, float] = {}
 
-    def run(self, regions: str | tuple[str, ...]) -> Report:
+    def run(
+        self, regions: str | tuple[str, ...], rules: Mapping[str, Rule] | None, plan: str | WiringPlan | None
+    ) -> Report:
         self.findings += _module_findings(self.model)
         captured = self._capture()
         graph = None
@@ -119,6 +130,8 @@ class _Examiner:
             self.findings += _region_findings(graph)
             if problem := judge_cut(graph.captured, graph.regions, regions):
                 self.findings.append(Finding("warning", "", problem))
+            if rules is not None and (wired := self._try("wire", lambda: wire(graph, rules, plan))) is not None:
+                self.findings += [Finding("note", "", note) for note in start_notes(wired)]
         order = ("error", "warning", "note")
         ranked = sorted(dict.fromkeys(self.findings), key=lambda finding: order.index(finding.level))
         return Report(tuple(ranked), graph, self.seconds)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import Connection
 
 HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
 
@@ -89,10 +90,16 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
         parameter=name,
         region=" + ".join(ordered),
         rule=" + ".join(rules),
-        connection=", ".join(f"{c.name} ({c.feedback.kind})" for c in incoming) or "-",
+        connection=", ".join(_connection(graph, c) for c in incoming) or "-",
         signal=", ".join(dict.fromkeys(signals)),
         how="backprop" if exact else local,
     )
+
+
+def _connection(graph: ErrorGraph, c: Connection) -> str:
+    """Name and kind of a connection, and how its feedback starts where that is not at random."""
+    start = graph.start_of(c.name)
+    return f"{c.name} ({c.feedback.kind}{', ' + start if start else ''})"
 
 
 def exact_targets(graph: ErrorGraph) -> set[str]:

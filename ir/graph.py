@@ -17,6 +17,7 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.program import Program
 from altprop.ir.region import Region
+from altprop.ir.starts import AT_RANDOM, Start
 
 if TYPE_CHECKING:
     from altprop.ir.local import LocalGraph
@@ -62,6 +63,7 @@ class FeedbackParameter:
         settings: further numbers and names for the draw.
         shared: names of further connections that it stands on.
         region: name of the region, if it is an auxiliary parameter, which stands on no connection.
+        start: how it begins.
     """
 
     name: str
@@ -76,6 +78,7 @@ class FeedbackParameter:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shared: tuple[str, ...] = ()
     region: str = ""
+    start: Start = AT_RANDOM
 
     def serves(self, connection: str) -> bool:
         """Whether it stands on the connection of this name."""
@@ -121,6 +124,11 @@ class ErrorGraph:
     def region(self, name: str) -> Region:
         """Returns the region called `name`."""
         return next(region for region in self.regions if region.name == name)
+
+    def start_of(self, connection: str) -> str:
+        """Says how the feedback on a connection begins, in words; empty where it is drawn at random."""
+        own = [p for p in self.feedback.values() if p.serves(connection)]
+        return ", ".join(dict.fromkeys(str(p.start) for p in own if str(p.start)))
 
     def producer(self, value: str) -> str | None:
         """Returns the name of the region that makes `value`, or None for the preamble and placeholders."""

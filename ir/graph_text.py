@@ -182,10 +182,18 @@ def _feedback_row(parameter: FeedbackParameter) -> list[str]:
     return [
         parameter.name,
         shape_text(parameter.shape),
-        f"{parameter.distribution} {parameter.scale:.4g}",
+        _start(parameter),
         "learned" if parameter.learning else "fixed",
         f"for {parameter.stands_for}" if parameter.stands_for else "",
     ]
+
+
+def _start(parameter: FeedbackParameter) -> str:
+    drawn = f"{parameter.distribution} {parameter.scale:.4g}"
+    start = str(parameter.start)
+    if parameter.distribution == parameter.start.kind:
+        return drawn
+    return f"{start}; {drawn}" if parameter.start.noise else start or drawn
 
 
 def _updates(graph: ErrorGraph) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import networkx as nx
 
@@ -11,13 +11,27 @@ from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
 from altprop.ir.region import forward_edges
+from altprop.ir.starts import RANDOM, WEIGHTS, Start
 from altprop.ir.timings import spent
 from altprop.passes.base import Pass
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.share import Linearizer
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
-from altprop.rules.feedback import AT, BARE, DIRECT, EDGE, PLACES, Part, Place, as_heard, width
+from altprop.rules.feedback import (
+    AT,
+    BARE,
+    DIRECT,
+    EDGE,
+    PLACES,
+    DirectKind,
+    EdgeKind,
+    Part,
+    Place,
+    as_heard,
+    kinds_that_start,
+    width,
+)
 from altprop.rules.registry import get
 
 
@@ -44,12 +58,20 @@ class InsertFeedback(Pass):
         found: dict[str, FeedbackParameter] = {}
         for index, connection in enumerate(graph.connections):
             _check_options(index, connection)
-            for parameter in _parameters(connection, graph, locals_):
+            follows = self._follows(connection, graph)
+            for parameter in _parameters(connection, graph, locals_, follows):
                 known = found.get(parameter.name)
                 found[parameter.name] = parameter if known is None else _joined(known, parameter)
         found |= self._auxiliary(graph)
         graph = graph.replace(level="feedback", feedback=found, locals=locals_)
         return graph, len(found), "feedback parameters"
+
+    def _follows(self, connection: Connection, graph: ErrorGraph) -> bool:
+        """Whether learned feedback gets the own updates of the weights that it stands for."""
+        neurons = graph.neurons[connection.target]
+        if neurons.rule == "frozen" or not connection.feedback.learning:
+            return False
+        return (self.rules.get(neurons.rule) or get(neurons.rule)).follows_weights()
 
     def _auxiliary(self, graph: ErrorGraph) -> dict[str, FeedbackParameter]:
         """What the rules of the regions want beside the connections."""
@@ -81,6 +103,7 @@ def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParame
 def _check_options(index: int, connection: Connection) -> None:
     feedback = connection.feedback
     kind = DIRECT.get(feedback.kind) or EDGE[feedback.kind]
+    _check_start(f"connections[{index}] ({connection.name}).feedback.options", feedback.options, kind)
     options = {*kind.options, AT} if feedback.kind in DIRECT else set(kind.options)
     unknown = sorted(set(feedback.options) - options)
     if unknown:
@@ -100,8 +123,18 @@ def _check_options(index: int, connection: Connection) -> None:
         )
 
 
+def _check_start(where: str, options: Mapping[str, Any], kind: DirectKind | EdgeKind) -> None:
+    start, noise = options.get("start", RANDOM), options.get("start_noise", 0.0)
+    if start != RANDOM and start not in kind.starts:
+        able = kinds_that_start(str(start))
+        says = f"{', '.join(able)} feedback does" if able else "no kind does"
+        raise PlanError(f'{where}.start: "{kind.name}" feedback does not start as "{start}"; {says}.')
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or noise < 0 or (noise and start != WEIGHTS):
+        raise PlanError(f'{where}.start_noise={noise}: it is a number, 0 or more, and goes with start="weights".')
+
+
 def _parameters(
-    connection: Connection, graph: ErrorGraph, locals_: Mapping[str, LocalGraph]
+    connection: Connection, graph: ErrorGraph, locals_: Mapping[str, LocalGraph], follows: bool
 ) -> list[FeedbackParameter]:
     kind = connection.feedback.kind
     if kind in DIRECT:
@@ -117,8 +150,9 @@ def _parameters(
     target_values = set(graph.region(connection.target).outputs)
     weights = replaced_parameters(locals_[connection.source], target_values)
     names = [connection.name if len(weights) == 1 else f"{connection.name}:{name}" for name in weights]
+    owners = [name for region in graph.regions for name in region.parameters]
     return [
-        _copy_of(connection, name, weight, _shape_of(graph, weight))
+        _copy_of(connection, name, weight, _shape_of(graph, weight), follows and owners.count(weight) == 1)
         for name, weight in zip(names, weights, strict=True)
     ]
 
@@ -136,12 +170,16 @@ def _part(connection: Connection, part: Part) -> FeedbackParameter:
         part=part.name,
         dtype=part.dtype,
         settings=part.settings,
+        start=part.start,
     )
 
 
-def _copy_of(connection: Connection, name: str, weight: str, shape: tuple[int, ...]) -> FeedbackParameter:
-    """A tensor in the place of a weight."""
+def _copy_of(
+    connection: Connection, name: str, weight: str, shape: tuple[int, ...], follows: bool
+) -> FeedbackParameter:
+    """A tensor in the place of a weight; `follows` says whether it gets the weight's own updates."""
     options = connection.feedback.options
+    start = Start(str(options.get("start", RANDOM)), float(options.get("start_noise", 0.0)), follows)
     distribution = str(options.get("distribution", EDGE[connection.feedback.kind].distribution))
     return FeedbackParameter(
         name=name,
@@ -151,6 +189,7 @@ def _copy_of(connection: Connection, name: str, weight: str, shape: tuple[int, .
         scale=float(options.get("scale", 1.0)) * width(distribution, shape),
         learning=connection.feedback.learning,
         stands_for=weight,
+        start=start,
     )
 
 

@@ -27,11 +27,11 @@ from typing import ClassVar, Protocol
 import torch
 
 from altprop.ir.alternate import Alternation
-from altprop.ir.errors import RuleError
+from altprop.ir.errors import PlanError, RuleError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.feedback import choose_direct_kind
+from altprop.rules.feedback import BARE, choose_direct_kind
 from altprop.rules.recipe import Recipe
 
 RULES: dict[str, type["Rule"]] = {}
@@ -188,6 +188,31 @@ class Rule:
         """
         return Feedback(choose_direct_kind(source, target))
 
+    def edge_feedback(self, source: Region, target: Region) -> Feedback:
+        """Says what stands on a connection of a plan that follows every forward edge, such as `plan="edges"`.
+
+        An own tensor in the place of each of the source's weights, learned if the rule's usual feedback is. Scale and
+        distribution are those of the usual feedback, but what would be "normal" is drawn as torch draws weights. A rule
+        that follows the edges anyway has there what it has everywhere.
+
+        Args:
+            source: region whose error is sent; it reads the target.
+            target: region that receives it.
+
+        Raises:
+            PlanError: the rule makes its messages itself.
+        """
+        usual = self.feedback(source, target, True)
+        if self.along_edges:
+            return usual
+        if usual.kind == BARE:
+            raise PlanError(
+                f'the rule "{self.name}" makes its messages itself, so it cannot follow the forward\'s edges: use '
+                f'plan="{self.plan}".'
+            )
+        kept = {k: v for k, v in usual.options.items() if k == "scale" or (k == "distribution" and v != "normal")}
+        return Feedback("forward", kept, usual.learning)
+
     def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
         """Says which auxiliary parameters a region has, by name; none if not overridden.
 
@@ -236,6 +261,10 @@ class Rule:
     ) -> dict[str, torch.Tensor]:
         """Returns the update direction of learned auxiliary parameters, summed over samples; empty if none learns."""
         return {}
+
+    def follows_weights(self) -> bool:
+        """Whether learned feedback in the shape of weights moves by these weights' own updates; for prints."""
+        return False
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Has the last word on an update direction, of a parameter of the region or of feedback on a connection to it.

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
-from altprop.rules.base import Rule
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.recipe import Recipe
+from altprop.rules.starting import Starting
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectFeedbackAlignment(Rule):
+class DirectFeedbackAlignment(Starting):
     """Direct feedback alignment.
 
     Attributes:
@@ -46,4 +46,4 @@ class DirectFeedbackAlignment(Rule):
         kind = kind_between(self.kind, as_heard(source, self.options or {}), target)
         usual = {"distribution": self.distribution, "scale": self.scale}
         own = self.options if self.kind in ("auto", kind) else None
-        return feedback_of(kind, usual, own or {}, self.learning)
+        return self.started(feedback_of(kind, usual, own or {}, self.learning))

@@ -34,6 +34,7 @@ class HeadFeedbackAlignment(DirectFeedbackAlignment):
     features: str = "bp"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.features not in ("bp", "frozen"):
             raise RuleError(f'dfa_head: features="{self.features}"; choose "bp" or "frozen".')
 

@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
-from altprop.rules.base import Rule
 from altprop.rules.recipe import Recipe
+from altprop.rules.starting import Starting
 
 
 @dataclasses.dataclass(frozen=True)
-class FeedbackAlignment(Rule):
+class FeedbackAlignment(Starting):
     """Feedback alignment.
 
     Attributes:
@@ -39,5 +39,6 @@ class FeedbackAlignment(Rule):
     learning: ClassVar[bool] = False
 
     def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """An own copy of the source's weights, random."""
-        return Feedback(self.kind, {"distribution": self.distribution, "scale": self.scale}, self.learning)
+        """An own tensor in the place of each of the source's weights."""
+        usual = {"distribution": self.distribution, "scale": self.scale}
+        return self.started(Feedback(self.kind, usual, self.learning))

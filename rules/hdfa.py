@@ -41,6 +41,7 @@ class HybridFeedbackAlignment(DirectFeedbackAlignment):
     gamma: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 <= self.p <= 1 and 0 <= self.gamma <= 1):
             raise RuleError(f"hdfa: p={self.p}, gamma={self.gamma}; both are shares, from 0 to 1.")
 

@@ -34,6 +34,10 @@ class KolenPollack(FeedbackAlignment, Decaying):
     proportional: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
 
+    def follows_weights(self) -> bool:
+        """Both get the same updates."""
+        return True
+
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:

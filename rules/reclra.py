@@ -32,6 +32,7 @@ from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
+from altprop.rules.starting import Starting
 
 _UPDATES = ("transpose", "hebbian", "error", "discrepancy", "fixed")
 _INNER: Mapping[str, Callable[["RecursiveLRA"], Rule]] = {
@@ -43,7 +44,7 @@ _DENSE_LIMIT = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
-class RecursiveLRA(Rule):
+class RecursiveLRA(Starting):
     """Recursive local representation alignment.
 
     Attributes:
@@ -59,6 +60,7 @@ class RecursiveLRA(Rule):
         q: its power.
         kappa: weight of a region's discrepancy; a number, or numbers by globs over names, first match first.
         mixed: share a of the error in `a e + (1 - a) sign(z - y)`; a number, or numbers by globs as for kappa.
+        units: of the error: "activity", `e = z - y`, or "beta", `e = (z - y) / beta`, which is as large as the message.
         largest: updates of a larger norm are projected to it (`c D / ||D||`); 0 for none.
     """
 
@@ -81,8 +83,12 @@ class RecursiveLRA(Rule):
     kappa: float | Mapping[str, float] = 1.0
     mixed: float | Mapping[str, float] = 1.0
     largest: float = 0.0
+    units: str = "activity"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.units not in ("activity", "beta"):
+            raise RuleError(f'reclra: units="{self.units}"; choose "activity" or "beta".')
         if self.feedback_learning not in _UPDATES:
             raise RuleError(f'reclra: feedback_learning="{self.feedback_learning}"; choose from {_UPDATES}.')
         if self.inner not in _INNER:
@@ -110,7 +116,7 @@ class RecursiveLRA(Rule):
         )
         usual = {"distribution": self.distribution, "scale": self.scale}
         own = self.options if self.kind in ("auto", kind) else None
-        return feedback_of(kind, usual, own or {}, self.feedback_learning != "fixed")
+        return self.started(feedback_of(kind, usual, own or {}, self.feedback_learning != "fixed"))
 
     def inner_rule(self) -> Rule:
         """Inside a block: rec-LRA again, backpropagation of the block's error, or Hebbian learning."""
@@ -119,6 +125,8 @@ class RecursiveLRA(Rule):
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
         v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
+        if self.units == "beta":
+            v = v / self.beta
         e = v if self.p == self.q == 2 else self._derivative(v)
         share, kappa = (_of_region(value, local.region) for value in (self.mixed, self.kappa))
         if share != 1:
@@ -144,6 +152,10 @@ class RecursiveLRA(Rule):
         moved = incoming.outer(factor)
         return moved if self.gamma == 1 else {name: self.gamma * value for name, value in moved.items()}
 
+    def follows_weights(self) -> bool:
+        """Along a forward edge the transpose of the source's update is that of its weights."""
+        return self.feedback_learning == "transpose" and self.gamma == 1 and not self.largest
+
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Projects an update onto the ball of norm `largest`."""
         if not self.largest:
@@ -152,11 +164,13 @@ class RecursiveLRA(Rule):
 
     def error_equation(self) -> str:
         """The equation, with all options that change it."""
+        v = f"z - phi(h - {self.beta} d)"
+        v = f"({v}) / {self.beta}" if self.units == "beta" else v
         if self.p == self.q == 2 and self.mixed == 1:
-            text = super().error_equation()
+            text = f"e = {v}"
         else:
             term = f"||v||_{self.p:g}^{self.q - self.p:g} |v|^{self.p - 1:g} sign(v)"
-            text = f"e = {self._shared(term)}, v = z - phi(h - {self.beta} d)"
+            text = f"e = {self._shared(term)}, v = {v}"
         return text if self.kappa == 1 else f"{text}; times kappa = {self.kappa}"
 
     def _shared(self, term: str) -> str:

@@ -1,7 +1,9 @@
 """Finding rules by name."""
 
 import dataclasses
+from collections.abc import Mapping
 
+from altprop.ir.errors import CompileError
 from altprop.rules.base import RULES, Rule, parse_rule
 from altprop.rules.frozen import Frozen
 
@@ -15,6 +17,22 @@ def get(rule: str | Rule) -> Rule:
     if rule == "frozen":
         return Frozen()
     return rule if isinstance(rule, Rule) else parse_rule(rule)
+
+
+def rules_of(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
+    """Returns rules by globs over region names: one rule for all, or those of a mapping, first match first.
+
+    Raises:
+        CompileError: neither a rule nor a mapping.
+        RuleError: unknown rule or option.
+    """
+    if isinstance(rule, Mapping):
+        if not rule:
+            raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")
+        return {glob: get(one) for glob, one in rule.items()}
+    if not isinstance(rule, str | Rule):
+        raise CompileError(f"rule={rule!r}: give a rule's name, a rule, or a mapping from globs to rules.")
+    return {"*": get(rule)}
 
 
 def available() -> dict[str, str]:

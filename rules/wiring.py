@@ -4,9 +4,13 @@
   hears from all of them. (Of several readers the nearest on the longest path is heard, so that no second signal
   leaks along a skip path.)
 * *direct*: each region hears from the output, `L -> l`.
+* *edges*: each region hears from every region that reads it, along forward skips too, by feedback in the shape of the
+  weights between them: the way of backpropagation, and as sequential.
 * *blocks*: the last region of each block hears from the output, the others inside the block from the next one; what
   lies outside all blocks hears from the output. Without repeated submodules, groups of `gap` regions are the blocks:
-  `"blocks(gap=3)"`.
+  `"blocks(gap=3)"`. `inside='edges'` lets the others hear from all in the block that read them, as under *edges*;
+  `ends='next'` lets the last region hear from the end of the next block, not from the output; `by='stage'` makes one
+  block of all repeated submodules in a row.
 * *recursive*: `"recursive(depth=2, by='bottleneck')"`; see `altprop.rules.recursion`.
 * *modules*: `"modules(gap=3)"`: the last region of each module hears exactly from what reads it, the others of the
   module hear from that last one.
@@ -27,6 +31,7 @@ from altprop.rules.bp import Backprop
 from altprop.rules.frozen import Frozen
 from altprop.rules.network import Network
 from altprop.rules.recursion import Grouping, group_regions, recursive_sources
+from altprop.rules.starting import Starting
 
 __all__ = ["PLANS", "Network", "make_plan"]
 
@@ -55,8 +60,17 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
     position = {region.name: index for index, region in enumerate(network.regions)}
     connections.sort(key=lambda c: (-position[c.target], -position[c.source]))
     made = WiringPlan(tuple(regions), tuple(connections), plan or "default")
+    _check_starts(network, rule_of, made)
     order = {name: index for index, name in enumerate(made.order())}
     return dataclasses.replace(made, connections=tuple(sorted(connections, key=lambda c: order[c.target])))
+
+
+def _check_starts(network: Network, rule_of: Callable[[Region], Rule], made: WiringPlan) -> None:
+    """Refuses a start of feedback that no connection of a rule's regions can have."""
+    asked = {region.name: rule for region in network.regions if isinstance(rule := rule_of(region), Starting)}
+    for text, rule in {str(rule): rule for rule in asked.values()}.items():
+        own = tuple(c for c in made.connections if str(asked.get(c.target)) == text)
+        rule.check_connections(own, rule.plan if made.name == "default" else made.name)
 
 
 def _text(rule: Rule | None, region: Region) -> str:
@@ -77,7 +91,7 @@ def _wiring(text: str, network: Network) -> Wiring:
     name, options = (match[1], _options(text, match[2])) if match else ("", {})
     if name not in PLANS or set(options or ()) - set(PLANS[name][0]) or options is None:
         raise PlanError(
-            f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3), '
+            f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3), edges, '
             "recursive(depth=2, by='bottleneck'), modules(gap=3) and head."
         )
     gap = options.get("gap")
@@ -107,6 +121,15 @@ def _connect(sources: Sequence[Region], target: Region, rule: Rule, network: Net
     return [of(source) for source in sources]
 
 
+def _along(readers: Sequence[Region], target: Region, rule: Rule) -> list[Connection]:
+    """Connections backwards over forward edges, from some of those that read a region."""
+    return [Connection(source.name, target.name, rule.edge_feedback(source, target)) for source in readers]
+
+
+def _edges(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
+    return rule, _along(network.consumers(region), region, rule)
+
+
 def _chain(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
     consumers = network.consumers(region)
     if not rule.along_edges:
@@ -123,33 +146,58 @@ def _direct(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, 
     return rule, _connect(network.outputs_after(region), region, rule, network)
 
 
-def _inside(network: Network, region: Region, rule: Rule, members: Sequence[Region]) -> list[Connection]:
+def _inside(
+    network: Network, region: Region, rule: Rule, members: Sequence[Region], way: str = "chain"
+) -> list[Connection]:
     """Connections of a region that follows an inner rule, from those that read it inside its group."""
     inner = rule.inner_rule()
+    if way == "edges":
+        return _along(members, region, inner)
     return _connect(members if inner.along_edges else members[:1], region, inner, network)
 
 
 def _blocks(network: Network, options: Mapping[str, Any]) -> Wiring:
-    blocks = _block_names(network, options.get("gap"))
+    way = _choice("blocks", "inside", options, ("chain", "edges"))
+    ends = _choice("blocks", "ends", options, ("output", "next"))
+    by = _choice("blocks", "by", options, ("block", "stage"))
+    blocks = _block_names(network, options.get("gap"), by)
+    last = {block: name for name, block in blocks.items()}
+    anchors = [network.region(name) for name in last.values()] if ends == "next" else []
 
     def wiring(network: Network, region: Region, rule: Rule) -> tuple[Rule | None, list[Connection]]:
         block = blocks.get(region.name, "")
         inside = [r for r in network.consumers(region) if block and blocks.get(r.name) == block]
-        if not inside:
-            return _direct(network, region, rule)
-        return rule.inner_rule(), _inside(network, region, rule, inside)
+        if inside:
+            return rule.inner_rule(), _inside(network, region, rule, inside, way)
+        following = [anchor for anchor in anchors if network.leads_to(region, anchor)]
+        if following:
+            return rule, _connect(following[:1], region, rule, network)
+        return _direct(network, region, rule)
 
     return wiring
 
 
-def _block_names(network: Network, gap: int | None) -> Mapping[str, str]:
-    """The block of each hidden region: repeated submodules, else groups of `gap` regions."""
+def _choice(plan: str, name: str, options: Mapping[str, Any], known: tuple[str, ...]) -> str:
+    """Returns an option that is one of some words; the first is the usual one."""
+    value = options.get(name, known[0])
+    if value not in known:
+        raise PlanError(f'plan "{plan}({name}={value!r})": choose {" or ".join(known)}.')
+    return str(value)
+
+
+def _block_names(network: Network, gap: int | None, by: str = "block") -> Mapping[str, str]:
+    """The block of each hidden region: repeated submodules, or all in a row; else groups of `gap` regions."""
     named = {r.name: r.block for r in network.regions if r.block}
     if named and gap is None:
-        return named
+        return named if by == "block" else {name: _stage(block) for name, block in named.items()}
     hidden = [r for r in network.regions if not r.is_output]
     size = gap or 3
     return {region.name: f"group {index // size}" for index, region in enumerate(hidden)}
+
+
+def _stage(block: str) -> str:
+    """The list that a repeated submodule stands in: "stage1" of "stage1.0"."""
+    return block.rpartition(".")[0] or block
 
 
 def _recursive(network: Network, options: Mapping[str, Any]) -> Wiring:
@@ -209,7 +257,8 @@ def _head(network: Network, options: Mapping[str, Any]) -> Wiring:
 PLANS: dict[str, tuple[tuple[str, ...], Callable[[Network, Mapping[str, Any]], Wiring]]] = {
     "chain": ((), lambda network, options: _chain),
     "direct": ((), lambda network, options: _direct),
-    "blocks": (("gap",), _blocks),
+    "edges": ((), lambda network, options: _edges),
+    "blocks": (("gap", "inside", "ends", "by"), _blocks),
     "recursive": (("depth", "gap", "by", "groups"), _recursive),
     "modules": (("gap",), _modules),
     "head": ((), _head),

@@ -43,6 +43,7 @@ class WeightMirror(FeedbackAlignment):
     decay: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.noise <= 0 or self.decay < 0:
             raise RuleError(f"wm: noise={self.noise}, decay={self.decay}; noise is above 0, decay 0 or more.")
 

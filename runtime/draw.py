@@ -1,6 +1,7 @@
 """Drawing feedback: each tensor is a function of the seed and its connection's name alone.
 
-All is drawn in float32 on the CPU, by generators of its own; no global random state is touched.
+All is drawn in float32 on the CPU, by generators of its own; no global random state is touched. What starts as a weight
+is a copy of it.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from altprop.ir.graph import FeedbackParameter
+from altprop.ir.starts import WEIGHTS
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -19,9 +21,15 @@ def draw(seed: int, spec: FeedbackParameter, weights: Weights | None = None) -> 
     Args:
         seed: of the net.
         spec: what to draw.
-        weights: the model's parameters by name, for feedback that starts as a product of them.
+        weights: the model's parameters by name, for feedback that starts as one of them or as their product.
     """
-    return _DRAWS[spec.distribution](seed, spec, weights or {})
+    weights = weights or {}
+    if spec.start.kind != WEIGHTS:
+        return _DRAWS[spec.distribution](seed, spec, weights)
+    copy = weights[spec.stands_for].detach().clone()
+    if not spec.start.noise:
+        return copy
+    return copy.add_(_DRAWS[spec.distribution](seed, spec, weights).to(copy), alpha=spec.start.noise)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -1,10 +1,11 @@
 """`altprop examine`: what would compile, and what would not."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import altprop
+from altprop.api import read_plan
 from altprop.command import options
 from altprop.command.example import compile_example, make_example
 from altprop.command.screen import CommandError, results
@@ -33,7 +34,8 @@ def examine(
 ) -> None:
     """Say what of a model would compile, what would not, and why, before any work.
 
-    The status is 1 if the model does not compile. --rule and --plan matter to --timings only.
+    The status is 1 if the model does not compile. With --rule it also says whether rule and plan fit the model, and how
+    feedback starts where not at random.
 
     Example: altprop examine resnet20 --input-shape 3,32,32
     """
@@ -48,7 +50,10 @@ def examine(
         options=model_option,
         seed=seed,
     )
-    wanted = {} if regions is None else {"regions": options.parse_regions(regions)}
+    wanted: dict[str, Any] = {} if regions is None else {"regions": options.parse_regions(regions)}
+    if rule is not None:
+        named = None if plan is None else read_plan(plan)
+        wanted |= {"rule": rule, "plan": named}
     report = altprop.examine(example.model, example.inputs, **wanted)
     results.print(str(report))
     if not report.ok:

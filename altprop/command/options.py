@@ -33,7 +33,7 @@ Rule = Annotated[
 ]
 Plan = Annotated[
     str | None,
-    typer.Option(help="Wiring plan: chain, direct, blocks, or a plan's file.", show_default="the rule's own"),
+    typer.Option(help="Wiring plan: chain, direct, edges, blocks, or a plan's file.", show_default="the rule's own"),
 ]
 Regions = Annotated[
     str | None,

@@ -50,7 +50,7 @@ def _edge(values: Mapping[str, Any], colours: Mapping[str, str]) -> Mapping[str,
     return {
         "color": colour,
         "style": style,
-        "label": values["feedback"],
+        "label": ", ".join(filter(None, (values["feedback"], values.get("start")))),
         "fontcolor": colour,
         "constraint": "false",
     }

@@ -72,8 +72,9 @@ class _Drawer:
         if self.errors:
             entries.append(style.Entry("error neurons", style.ERROR_EDGE, 1.2, circle=True))
             entries.append(style.Entry("gradient of the loss", style.ERROR_EDGE, 2.0))
-        for kind, learning in sorted({(v["feedback"], v["learning"]) for v in self.connections}):
-            label = f"{kind} feedback, {'learned' if learning else 'fixed'}"
+        kinds = {(v["feedback"], v["learning"], v.get("start", "")) for v in self.connections}
+        for kind, learning, start in sorted(kinds):
+            label = f"{kind} feedback, {'learned' if learning else 'fixed'}{', ' + start if start else ''}"
             entries.append(style.Entry(label, self.colours[kind], 1.3, dashed=not learning))
         return entries
 

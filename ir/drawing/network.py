@@ -15,7 +15,8 @@
 | loss-gradient | loss | error neurons of an output region |
 | skip-error | error neurons of the source | error neurons of the target |
 
-All attributes are texts, numbers and truth values, so that the graph can be written as GraphML.
+A connection whose feedback does not start at random has an attribute `start`, which says how in words. All attributes
+are texts, numbers and truth values, so that the graph can be written as GraphML.
 """
 
 from typing import Any, TypeAlias
@@ -123,4 +124,5 @@ def _add_errors(network: Network, graph: ErrorGraph) -> None:
             feedback=c.feedback.kind,
             options=json_text(dict(c.feedback.options)),
             learning=c.feedback.learning,
+            **({"start": start} if (start := graph.start_of(c.name)) else {}),
         )

@@ -71,10 +71,11 @@ def _tables(graph: ErrorGraph) -> Iterable[str]:
             c.feedback.kind,
             json_text(dict(c.feedback.options)),
             "yes" if c.feedback.learning else "no",
+            graph.start_of(c.name),
         )
         for c in graph.connections or graph.plan.connections
     ]
-    yield _table(("from", "to", "feedback", "options", "learned"), links)
+    yield _table(("from", "to", "feedback", "options", "learned", "start"), links)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

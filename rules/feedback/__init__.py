@@ -70,9 +70,18 @@ __all__ = [
     "choose_direct_kind",
     "feedback_of",
     "kind_between",
+    "kinds_that_start",
     "shares_positions",
     "width",
 ]
+
+
+def kinds_that_start(start: str) -> list[str]:
+    """Returns the names of the kinds that can start so; see `altprop.ir.starts`."""
+    return [
+        *(name for name, kind in EDGE.items() if start in kind.starts),
+        *(name for name, kind in DIRECT.items() if start in kind.starts),
+    ]
 
 
 def kind_between(kind: str, source: Region, target: Region) -> str:

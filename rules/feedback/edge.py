@@ -13,6 +13,7 @@ Only matrices and filters are replaced.
 
 import torch
 
+from altprop.ir.starts import RANDOM, WEIGHTS
 from altprop.rules.feedback.kind import Options, width
 
 
@@ -23,6 +24,7 @@ class EdgeKind:
         name: its name in plans.
         stores: whether a connection has tensors of its own.
         learnable: whether a rule may move them.
+        starts: how its tensors may begin; see `altprop.ir.starts`.
         draws: whether it takes standard normal numbers of the weights' shapes, drawn anew at every step.
         distribution: of what is drawn, unless an option says otherwise.
     """
@@ -30,6 +32,7 @@ class EdgeKind:
     name: str = "transpose"
     options: tuple[str, ...] = ("distribution", "scale")
     stores: bool = False
+    starts: tuple[str, ...] = ()
     learnable: bool = False
     draws: bool = False
     distribution: str = "xavier_normal"
@@ -57,6 +60,8 @@ class Forward(EdgeKind):
     """An own tensor."""
 
     name = "forward"
+    options = ("distribution", "scale", "start", "start_noise")
+    starts = (RANDOM, WEIGHTS)
     stores = True
     learnable = True
     distribution = "kaiming_uniform"

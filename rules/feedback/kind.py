@@ -14,6 +14,7 @@ import torch
 
 from altprop.ir.errors import PlanError
 from altprop.ir.region import Region
+from altprop.ir.starts import AT_RANDOM, Start
 
 Shape = tuple[int | str, ...]
 Tensors = Mapping[str, torch.Tensor]
@@ -31,6 +32,7 @@ class Part:
         scale: standard deviation, half width, or whatever number the distribution takes.
         dtype: "float" (the model's), "int64" or "uint8".
         settings: further numbers and names for the draw.
+        start: how it begins.
         shared: whether all connections of this kind from one source share it; the largest shape wins.
     """
 
@@ -41,6 +43,7 @@ class Part:
     dtype: str = "float"
     settings: Options = dataclasses.field(default_factory=dict)
     shared: bool = False
+    start: Start = AT_RANDOM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,13 @@ class DirectKind:
         name: its name in plans.
         options: names of the options that it takes.
         learnable: whether a rule may move it.
+        starts: how its tensors may begin; see `altprop.ir.starts`.
     """
 
     name: ClassVar[str] = ""
     options: ClassVar[tuple[str, ...]] = ("distribution", "scale")
     learnable: ClassVar[bool] = True
+    starts: ClassVar[tuple[str, ...]] = ()
 
     def fits(self, source: Region, target: Region) -> bool:
         """Whether the kind can stand between two regions, so that a rule may choose it."""

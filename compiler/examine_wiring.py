@@ -1,0 +1,48 @@
+"""What `altprop.examine` says of a rule and a plan: whether they fit, and how feedback starts where not at random."""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping
+
+from altprop.ir.errors import PlanError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import WiringPlan
+from altprop.ir.region import Region
+from altprop.passes.connect_skip_errors import ConnectSkipErrors
+from altprop.passes.insert_error_neurons import InsertErrorNeurons
+from altprop.passes.insert_feedback import InsertFeedback
+from altprop.rules.base import Rule
+from altprop.rules.wiring import Network, make_plan
+
+
+def wire(graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | None) -> ErrorGraph:
+    """Puts error neurons, connections and feedback on a graph that is cut.
+
+    Args:
+        graph: at level "cut".
+        rules: by globs over region names.
+        plan: as for `altprop.compile`; "auto" stands for the rule's own.
+
+    Raises:
+        CompileError: the rule or the plan does not fit.
+    """
+
+    def rule_of(region: Region) -> Rule:
+        for glob, rule in rules.items():
+            if fnmatch.fnmatchcase(region.name, glob):
+                return rule
+        raise PlanError(f'no rule is given for region "{region.name}"; add a glob that matches it, such as "*".')
+
+    name = None if plan == "auto" else plan
+    made = name if isinstance(name, WiringPlan) else make_plan(Network.of(graph.regions), rule_of, name)
+    by_text = {str(rule): rule for rule in rules.values()}
+    for one in (InsertErrorNeurons(made, by_text), ConnectSkipErrors(), InsertFeedback(by_text)):
+        graph = one(graph).graph
+    return graph
+
+
+def start_notes(graph: ErrorGraph) -> list[str]:
+    """Returns a sentence for each way in which feedback starts otherwise than at random."""
+    starts = Counter(graph.start_of(c.name) for c in graph.connections)
+    of = len(graph.connections)
+    return [f"feedback on {count} of {of} connections {start}" for start, count in starts.items() if start]

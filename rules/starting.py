@@ -1,0 +1,62 @@
+"""Rules whose feedback may start otherwise than at random; see `altprop.ir.starts`."""
+
+import dataclasses
+
+from altprop.ir.errors import PlanError, RuleError
+from altprop.ir.plan import Connection, Feedback
+from altprop.ir.region import Region
+from altprop.ir.starts import JACOBIAN, PRODUCT, RANDOM, WEIGHTS
+from altprop.rules.base import Rule
+from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind, kinds_that_start
+
+STARTS = (RANDOM, WEIGHTS, PRODUCT, JACOBIAN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Starting(Rule):
+    """A rule that says how its feedback starts, wherever the kind that stands on a connection can start so.
+
+    Attributes:
+        start: "random"; "weights", of feedback in the shape of the weights; "product" of the weights on the way, or
+            "jacobian", the mean exact derivative over the example inputs, of direct feedback.
+        start_noise: with start="weights", the share of the random draw that is added.
+    """
+
+    _: dataclasses.KW_ONLY
+    start: str = RANDOM
+    start_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise RuleError(f'{self.name}: start="{self.start}"; choose from {", ".join(STARTS)}.')
+        if self.start_noise < 0 or (self.start_noise and self.start != WEIGHTS):
+            raise RuleError(
+                f'{self.name}: start_noise={self.start_noise}: it is 0 or more, and goes with start="weights".'
+            )
+
+    def edge_feedback(self, source: Region, target: Region) -> Feedback:
+        """What stands there otherwise, with the start that the rule asks for."""
+        return self.started(super().edge_feedback(source, target))
+
+    def started(self, feedback: Feedback) -> Feedback:
+        """Returns the feedback with the start that the rule asks for, where its kind can start so."""
+        kind: DirectKind | EdgeKind = DIRECT.get(feedback.kind) or EDGE[feedback.kind]
+        if self.start == RANDOM or self.start not in kind.starts:
+            return feedback
+        noise = {"start_noise": self.start_noise} if self.start_noise else {}
+        return dataclasses.replace(feedback, options={**feedback.options, "start": self.start, **noise})
+
+    def check_connections(self, connections: tuple[Connection, ...], plan: str) -> None:
+        """Refuses a start that no connection of a plan can have.
+
+        Raises:
+            PlanError: names the kinds that can.
+        """
+        if self.start == RANDOM or not connections or any("start" in c.feedback.options for c in connections):
+            return
+        able = kinds_that_start(self.start)
+        way = 'plan="edges" has such connections' if self.start == WEIGHTS else "direct connections may have it"
+        raise PlanError(
+            f'{self.name}(start="{self.start}"): no feedback of the plan "{plan}" can start so; '
+            f"{', '.join(able)} feedback can: {way}."
+        )
