@@ -26,7 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from altprop.compiler.functional import NotFunctionalError, functional
-from altprop.passes.cut.operators import short_name
+from altprop.ir.operators import short_name
 
 log = logging.getLogger("altprop")
 

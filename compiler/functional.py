@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from altprop.ir.aliases import aliases, root_of
-from altprop.passes.cut.operators import writes
+from altprop.ir.operators import writes
 
 aten = torch.ops.aten
 

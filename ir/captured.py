@@ -13,16 +13,17 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from altprop.ir.walks import ancestors
+
 
 def live_nodes(graph: fx.Graph, outputs: Iterable[str]) -> set[str]:
     """Returns the names of the nodes that lead to some outputs without passing a `detach`."""
     wanted = set(outputs)
-    found: set[str] = set()
-    for node in reversed(graph.nodes):
-        reached = node.name in wanted or any(user.name in found for user in node.users)
-        if node.op in ("placeholder", "call_function") and reached and node.target != torch.ops.aten.detach.default:
-            found.add(node.name)
-    return found
+
+    def is_live(node: fx.Node) -> bool:
+        return node.op in ("placeholder", "call_function") and node.target != torch.ops.aten.detach.default
+
+    return {node.name for node in ancestors((node for node in graph.nodes if node.name in wanted), is_live)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from torch import fx
 
 from altprop.ir.region import Region
+from altprop.ir.walks import closure
 
 Role = tuple[Any, ...]
 
@@ -51,18 +52,3 @@ class LocalGraph:
         """Returns the nodes that some results need, in topological order."""
         wanted = [self.results[role] for role in results]
         return closure([node for node in wanted if node is not None])
-
-
-def closure(nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """Returns `nodes` and all that they read, in topological order."""
-    found: set[fx.Node] = set()
-    stack = list(nodes)
-    if not stack:
-        return []
-    graph = stack[0].graph
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(node.all_input_nodes)
-    return [node for node in graph.nodes if node in found]

@@ -15,10 +15,11 @@ tensors that the program holds, the operators, one a line, and the outputs:
     add = aten.add.Tensor(mm, 1.0, alpha=2): float32 (N, 9)
     give loss loss = add
 
-Behind a colon stands the form of the value, as `altprop.ir.fakes` writes it, and behind "in" the region that the
-operator belongs to. An operator without an overload is the default one. Names of slots, regions and tensors stand in
-double quotes, as a JSON text, where they would be read otherwise. The tensors that a program holds are named, not
-written. Blank lines and lines that start with `#` do not count.
+Behind a colon stands the form of the value, as `altprop.ir.fakes` writes it, where it has one: numbers that are not
+whole have none. Behind "in" stands the region that the operator belongs to. An operator without an overload is the
+default one. Names of slots, regions and tensors stand in double quotes, as a JSON text, where they would be read
+otherwise. The tensors that a program holds are named, not written. Blank lines and lines that start with `#` do not
+count.
 """
 
 import json
@@ -38,6 +39,9 @@ from altprop.ir.size_text import BATCH, TextError
 
 VERSION = 1
 _BEGINS = f'a program begins with the line "altprop program {VERSION}"'
+
+# What follows from the arguments, and what nothing asks of a value.
+_FOLLOWS = (torch.SymFloat, torch.SymBool)
 
 _BARE = r'[^\s"]*[^\s":]'
 _NAME = rf'"(?:[^"\\]|\\.)*"|{_BARE}'
@@ -80,7 +84,8 @@ def format_program(program: Program) -> str:
 def _node_lines(node: fx.Node, slots: Mapping[fx.Node, Slot]) -> list[str]:
     if node.op == "output":
         return []
-    form = f": {format_fake(node.meta['val'])}" if node.meta.get("val") is not None else ""
+    value = node.meta.get("val")
+    form = "" if value is None or isinstance(value, _FOLLOWS) else f": {format_fake(value)}"
     if node.op == "placeholder":
         return [f"take {node.name} = {slots[node].kind} {_write_name(slots[node].name)}{form}"]
     if node.op == "get_attr":

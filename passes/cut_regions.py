@@ -11,6 +11,7 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
+from altprop.ir.walks import ancestors
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import Activation, find_activation
 from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, match_globs
@@ -169,14 +170,9 @@ class _Builder:
 
     def _prologue(self, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
         names = set(self.roles.prologue)
-        found: set[str] = set()
-        stack = [s for n in nodes for s in n.all_input_nodes]
-        while stack:
-            node = stack.pop()
-            if node.name in names and node.name not in found:
-                found.add(node.name)
-                stack.extend(node.all_input_nodes)
-        return tuple(sorted(found, key=self.order.__getitem__))
+        read = (source for node in nodes for source in node.all_input_nodes)
+        found = ancestors(read, lambda node: node.name in names)
+        return tuple(sorted((node.name for node in found), key=self.order.__getitem__))
 
     def _parameters(self, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
         found = {p for node in nodes for p in self.roles.own_parameters(node)}

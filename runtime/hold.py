@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.aliases import aliases, is_view
+from altprop.ir.aliases import aliases
+from altprop.ir.operators import is_view
 from altprop.ir.program import Program
 from altprop.runtime.straight import Function, straight
 

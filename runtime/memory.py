@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from altprop.ir.program import Program, Slot
+from altprop.ir.walks import ancestors
 
 _OWNED = ("parameter", "buffer", "feedback", "state")
 
@@ -77,14 +78,7 @@ class _Recorder(fx.Interpreter):
 
 def _leads_to_loss(program: Program) -> set[fx.Node]:
     """The operators that the loss needs: the forward."""
-    stack = [node for slot, node in program.results.items() if slot.kind == "loss"]
-    found: set[fx.Node] = set()
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(node.all_input_nodes)
-    return found
+    return ancestors(node for slot, node in program.results.items() if slot.kind == "loss")
 
 
 def _storages(recorder: _Recorder, forward: set[fx.Node]) -> list[_Storage]:

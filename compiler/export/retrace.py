@@ -15,11 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.compiler.export.decompose import table
 from altprop.compiler.export.threefry import Random
-from altprop.ir.aliases import is_view
 from altprop.ir.errors import ExportError
+from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Program, Slot
-from altprop.passes.flat.builder import writes, written
 from altprop.passes.flat.merge import merge_twins
 from altprop.passes.flat.simplify import simplify
 
@@ -33,7 +32,6 @@ RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
 _PLAIN = {
     aten.uniform_.default: aten.uniform.default,
 }
-_RANDOM = ("native_dropout", "bernoulli", "rand_like", "randn_like")
 
 
 class PureRunner(fx.Interpreter):
@@ -232,8 +230,8 @@ def _inputs(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> tu
 
 
 def _is_random(program: Program) -> bool:
-    drawn = any(word in str(node.target) for node in program.graph.graph.nodes for word in _RANDOM)
-    return drawn or any(slot.kind == "noise" for slot in program.inputs)
+    noise = any(slot.kind == "noise" for slot in program.inputs)
+    return noise or any(is_random(node) for node in program.graph.graph.nodes)
 
 
 def _drop_unread(program: Program) -> Program:

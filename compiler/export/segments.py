@@ -12,7 +12,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from altprop.ir.aliases import is_view
+from altprop.ir.operators import is_view
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Lowered, Piece, Schedule, Task, is_gradient, is_resident
 

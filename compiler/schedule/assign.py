@@ -14,9 +14,11 @@ import torch
 from torch import fx
 
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
-from altprop.ir.aliases import is_view, root_of
+from altprop.ir.aliases import root_of
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.operators import is_view
 from altprop.ir.program import Slot
+from altprop.ir.walks import ancestors
 
 
 def assign(builder: TaggedBuilder) -> dict[fx.Node, Tag]:
@@ -59,17 +61,6 @@ def _follow_tuples(tags: dict[fx.Node, Tag]) -> None:
             tags[node] = tags[node.args[0]]  # type: ignore[index]
 
 
-def _ancestors(starts: Iterable[fx.Node], inside: set[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    stack = [node for node in starts if node in inside]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack += [source for source in node.all_input_nodes if source in inside]
-    return found
-
-
 def _split_errors(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
     """Marks as "E" what errors need."""
     for update in builder.source.updates.values():
@@ -77,7 +68,7 @@ def _split_errors(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
         inside = {node for node, other in tags.items() if other == tag}
         results = [builder.values[key] for key in update.results if key[0] == "error"]
         read = [n for n in inside if any(tags.get(user, tag)[1] != update.region for user in n.users)]
-        for node in _ancestors([*results, *read], inside):
+        for node in ancestors([*results, *read], inside.__contains__):
             tags[node] = "E", update.region
     _follow_tuples(tags)
 
@@ -94,7 +85,7 @@ def _split_messages(builder: TaggedBuilder, tags: dict[fx.Node, Tag], region: st
                 starts.setdefault(owner, []).append(node)
     tried = dict(tags)
     for owner, nodes in sorted(starts.items()):
-        for node in _ancestors(nodes, {n for n in inside if tried[n] == ("E", region)}):
+        for node in ancestors(nodes, {n for n in inside if tried[n] == ("E", region)}.__contains__):
             tried[node] = "M", f"{owner}->{region}"
     if starts and _is_acyclic(tried, inside):
         tags.update(tried)

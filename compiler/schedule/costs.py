@@ -7,7 +7,7 @@ from torch import fx
 from torch.utils.flop_counter import flop_registry
 
 from altprop.compiler.schedule.sizes import Sizes
-from altprop.ir.aliases import is_view
+from altprop.ir.operators import is_view, writes
 
 
 def count_flops(graph: fx.Graph, sizes: Sizes) -> int:
@@ -42,14 +42,7 @@ def count_touched(graph: fx.Graph, sizes: Sizes) -> int:
 
 def _works(node: fx.Node) -> bool:
     """Whether an operator does anything: views do not, but those that write in place do."""
-    return node.op == "call_function" and (not is_view(node) or _writes(node))
-
-
-def _writes(node: fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    aliased = [argument.alias_info for argument in node.target._schema.arguments]
-    return any(alias is not None and alias.is_write for alias in aliased)
+    return node.op == "call_function" and (not is_view(node) or writes(node))
 
 
 def _fake(node: Any) -> Any:

@@ -16,8 +16,9 @@ from torch import fx
 
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
-from altprop.ir.aliases import is_view, root_of
+from altprop.ir.aliases import root_of
 from altprop.ir.layouts import memory_order
+from altprop.ir.operators import is_pointwise, is_random, is_view
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import RESIDENT, ahead
 
@@ -90,7 +91,7 @@ class _Kinds:
             return None
         if all(kind == "constant" for kind in kinds):
             return _of_constants(node)
-        rule = _RULES.get(node.target) or (_pointwise if _is_pointwise(node) else None)
+        rule = _RULES.get(node.target) or (_pointwise if is_pointwise(node) else None)
         return None if rule is None else rule(node, self.found)
 
 
@@ -113,17 +114,12 @@ def _of_constants(node: fx.Node) -> Kind:
     """Constants repeated for each sample are lines; what else knows the batch, or draws numbers, is nothing known."""
     if node.target is aten.expand.default:
         return line_of(node)
-    drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     value = node.meta.get("val")
     depends = not isinstance(value, torch.Tensor) or any(isinstance(size, torch.SymInt) for size in value.shape)
-    return None if drawn or depends else "constant"
+    return None if is_random(node) or depends else "constant"
 
 
 Found = Mapping[fx.Node, Any]
-
-
-def _is_pointwise(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def _pointwise(node: fx.Node, found: Found) -> Kind:

@@ -18,13 +18,13 @@ from altprop.compiler.schedule.join import join, joint_regions, knows_the_batch
 from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.steps import step_pieces
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
-from altprop.ir.aliases import is_view
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.operators import is_view, written
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.builder import aten, written
+from altprop.passes.flat.builder import aten
 
 LOSS_VALUE = "loss"
 

@@ -14,6 +14,7 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.region import Region
+from altprop.ir.walks import comes_from, leads_to, positions
 from altprop.passes.cut.derivatives import has_no_derivative
 from altprop.passes.cut.operators import (
     is_concatenation,
@@ -86,8 +87,8 @@ def _multiplies(node: fx.Node) -> bool:
 def find_gates(nodes: Sequence[fx.Node], parametric: set[fx.Node], outputs: set[fx.Node]) -> list[fx.Node]:
     """Returns the nodes that every way from a parametric node to an output passes through."""
     inside = set(nodes)
-    live = _reach_outputs(nodes, outputs)
-    tainted = _descendants(nodes, parametric)
+    live = leads_to(nodes, outputs)
+    tainted = comes_from(nodes, parametric)
     flowing = [node for node in nodes if node in live and node in tainted]
     position = {node: index for index, node in enumerate(flowing)}
     gates = []
@@ -102,25 +103,9 @@ def find_gates(nodes: Sequence[fx.Node], parametric: set[fx.Node], outputs: set[
     return gates
 
 
-def _reach_outputs(nodes: Sequence[fx.Node], outputs: set[fx.Node]) -> set[fx.Node]:
-    live: set[fx.Node] = set()
-    for node in reversed(nodes):
-        if node in outputs or any(user in live for user in node.users):
-            live.add(node)
-    return live
-
-
-def _descendants(nodes: Sequence[fx.Node], starts: set[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    for node in nodes:
-        if node in starts or any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
-
-
 def _single_source(node: fx.Node, inside: set[fx.Node]) -> tuple[fx.Node, tuple[fx.Node, ...]] | None:
     """The smallest set of elementwise nodes ending in `node` that reads one value, and that value."""
-    order = {n: index for index, n in enumerate(node.graph.nodes)}
+    order = positions(node.graph.nodes)
     taken = {node}
     frontier = set(node.all_input_nodes)
     while len(frontier) > 1:

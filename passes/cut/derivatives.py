@@ -12,7 +12,9 @@ import torch
 from torch import fx
 from torch._library.custom_ops import OPDEFS
 
-from altprop.passes.cut.operators import is_floating, short_name
+from altprop.ir.operators import facts, short_name
+from altprop.ir.walks import descendants
+from altprop.passes.cut.operators import is_floating
 
 _FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside", "floor_divide", "nextafter")
 # Random operators through which errors pass: by the mask that was drawn.
@@ -48,8 +50,7 @@ def has_no_derivative(node: fx.Node) -> bool:
         return not has_formula(node.target)
     if name in _FLAT or (name == "div" and node.kwargs.get("rounding_mode") is not None):
         return True
-    drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    return drawn and name not in _FILLING and not any(word in name for word in _MASKING)
+    return facts(node.target).draws and name not in _FILLING and not any(word in name for word in _MASKING)
 
 
 def obstacle(nodes: Sequence[fx.Node], starts: Iterable[fx.Node], ends: Iterable[fx.Node]) -> fx.Node | None:
@@ -84,12 +85,4 @@ def is_floating_or_tuple(node: fx.Node) -> bool:
 
 
 def _leads_to(node: fx.Node, ends: set[fx.Node], inside: set[fx.Node]) -> bool:
-    stack, seen = [node], {node}
-    while stack:
-        one = stack.pop()
-        if one in ends:
-            return True
-        more = [user for user in one.users if user in inside and user not in seen]
-        seen.update(more)
-        stack += more
-    return False
+    return bool(ends & descendants([node], lambda one: one is node or one in inside))

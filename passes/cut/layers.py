@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
+from altprop.ir.walks import ancestors, comes_from
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.operators import (
     is_concatenation,
@@ -187,14 +188,7 @@ def _soft_units(captured: CapturedGraph, roles: Roles) -> Mapping[fx.Node, list[
 
 def _way_to(node: fx.Node, group: Group, groups: Groups) -> set[fx.Node]:
     """The nodes of the group that `node` depends on, itself included."""
-    seen: set[fx.Node] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current not in seen and groups.of.get(current) is group:
-            seen.add(current)
-            stack.extend(current.all_input_nodes)
-    return seen
+    return ancestors([node], lambda one: groups.of.get(one) is group)
 
 
 def last_attention(group: Group, groups: Groups) -> fx.Node | None:
@@ -211,11 +205,7 @@ def last_attention(group: Group, groups: Groups) -> fx.Node | None:
 
 def _acts_behind(node: fx.Node, group: Group) -> bool:
     """Whether a non-linearity of the group follows a node."""
-    after = {node}
-    for other in group.nodes:
-        if any(source in after for source in other.all_input_nodes):
-            after.add(other)
-    return any(is_nonlinear(other) for other in after)
+    return any(is_nonlinear(other) for other in comes_from((node, *group.nodes), [node]))
 
 
 def _has_activation(group: Group) -> bool:

@@ -1,11 +1,9 @@
 """What the cut knows of operators: which mix units, which act on one unit at a time, which only move data."""
 
-import operator
-
 import torch
 from torch import fx
 
-aten = torch.ops.aten
+from altprop.ir.operators import is_pointwise, short_name
 
 # Operators that mix the units of their input with a parameter; each starts a region.
 _MIXING = {
@@ -103,17 +101,6 @@ _MOVING = {
 }
 
 
-def short_name(node: fx.Node) -> str:
-    """Returns `"relu"` for `aten.relu.default`, `"getitem"` for `operator.getitem`."""
-    if node.op != "call_function":
-        return ""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.name.split("::")[-1]
-    if node.target is operator.getitem:
-        return "getitem"
-    return getattr(node.target, "__name__", str(node.target))
-
-
 def is_mixing(node: fx.Node) -> bool:
     """Whether the operator mixes units, as matrices and filters do."""
     return short_name(node) in _MIXING
@@ -148,9 +135,7 @@ def is_concatenation(node: fx.Node) -> bool:
 
 def is_elementwise(node: fx.Node) -> bool:
     """Whether each element of the result depends on one element of each input."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return torch.Tag.pointwise in node.target.tags or short_name(node) in _LINEAR
+    return isinstance(node.target, torch._ops.OpOverload) and (is_pointwise(node) or short_name(node) in _LINEAR)
 
 
 def is_nonlinear(node: fx.Node) -> bool:
@@ -173,10 +158,3 @@ def is_complex(node: fx.Node) -> bool:
     """Whether the node's value is a tensor of complex numbers."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.is_complex()
-
-
-def writes(node: fx.Node) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return any(a.alias_info is not None and a.alias_info.is_write for a in node.target._schema.arguments)

@@ -7,9 +7,11 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
+from altprop.ir.operators import short_name
 from altprop.ir.region import Region
+from altprop.ir.walks import ancestors
 from altprop.passes.cut.derivatives import obstacle
-from altprop.passes.cut.operators import is_complex, short_name
+from altprop.passes.cut.operators import is_complex
 from altprop.passes.cut.roles import Roles
 
 
@@ -52,13 +54,10 @@ def _refuse_returned_parameters(captured: CapturedGraph, roles: Roles) -> None:
 
 def _refuse_unfelt(captured: CapturedGraph) -> None:
     """Refuses parameters that reach the results through whole numbers or truth values alone."""
-    felt: set[str] = set()
-    for node in reversed(captured.graph.nodes):
-        reached = node.name in captured.outputs or any(user.name in felt for user in node.users)
-        if reached and _carries_errors(node.meta.get("val")):
-            felt.add(node.name)
+    returned = [node for node in captured.graph.nodes if node.name in captured.outputs]
+    felt = ancestors(returned, lambda node: _carries_errors(node.meta.get("val")))
     placeholders = [node for node in captured.graph.nodes if captured.is_trainable(node)]
-    unfelt = [captured.parameters[n.name] for n in placeholders if n.name in captured.live and n.name not in felt]
+    unfelt = [captured.parameters[n.name] for n in placeholders if n.name in captured.live and n not in felt]
     if unfelt:
         raise CompileError(
             f"{', '.join(unfelt)} reach{'es' if len(unfelt) == 1 else ''} what the model returns through comparisons "

@@ -13,7 +13,9 @@ from torch import fx
 
 from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.operators import is_random
 from altprop.ir.updates import Value
+from altprop.ir.walks import ancestors, descendants
 from altprop.passes.derive.interpret import run_nodes
 
 aten = torch.ops.aten
@@ -56,37 +58,19 @@ def stretch(graph: ErrorGraph, start: str, end: str) -> Stretch:
         RuleError: the second does not depend on the first, or random numbers are drawn in between.
     """
     captured = graph.captured
-    behind = _behind(captured.node(start))
+    behind = descendants(captured.node(start).users)
     if captured.node(end) not in behind:
         raise RuleError(f"{end} does not depend on {start}: there is no forward between them to run again.")
     at_hand = _at_hand(graph)
-    found: set[fx.Node] = set()
-    reads: dict[fx.Node, None] = {}
-    stack = [captured.node(end)]
-    while stack:
-        node = stack.pop()
-        if node in found or node in reads or node.name == start:
-            continue
-        if node not in behind and node.name in at_hand:
-            reads[node] = None
-            continue
-        found.add(node)
-        stack.extend(node.all_input_nodes)
-    nodes = tuple(node for node in captured.graph.nodes if node in found)
+
+    def runs(node: fx.Node) -> bool:
+        return node.name != start and (node in behind or node.name not in at_hand)
+
+    found = ancestors([captured.node(end)], runs)
+    read = {source for node in found for source in node.all_input_nodes if source.name != start} - found
+    nodes, reads = (tuple(node for node in captured.graph.nodes if node in some) for some in (found, read))
     _refuse_randomness(nodes)
-    return Stretch(start, end, nodes, tuple(reads))
-
-
-def _behind(start: fx.Node) -> set[fx.Node]:
-    """The nodes that depend on one."""
-    found: set[fx.Node] = set()
-    stack = [start]
-    while stack:
-        for user in stack.pop().users:
-            if user not in found:
-                found.add(user)
-                stack.append(user)
-    return found
+    return Stretch(start, end, nodes, reads)
 
 
 def _at_hand(graph: ErrorGraph) -> set[str]:
@@ -101,8 +85,7 @@ def _at_hand(graph: ErrorGraph) -> set[str]:
 
 def _refuse_randomness(nodes: Iterable[fx.Node]) -> None:
     for node in nodes:
-        tags = getattr(node.target, "tags", ())
-        if torch.Tag.nondeterministic_seeded in tags and node.target not in _WITHOUT_MASK:
+        if is_random(node) and node.target not in _WITHOUT_MASK:
             raise RuleError(
                 f"{node.name} draws random numbers in the forward, so it cannot be run again: use dropout, not in "
                 "place, or another rule."

@@ -8,9 +8,9 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import RuleError
+from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.passes.cut.ending import closed_way, way_back
-from altprop.passes.cut.operators import short_name
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.reads import first_floating
 

@@ -16,9 +16,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
-from altprop.ir.local import LocalGraph, Role, closure
+from altprop.ir.local import LocalGraph, Role
+from altprop.ir.operators import is_fill, writes
 from altprop.ir.region import Region
-from altprop.passes.cut.operators import writes
+from altprop.ir.walks import closure
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.sizes import sizes_from_batch
@@ -274,9 +275,7 @@ def _with_items(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 def _unless_zero(node: fx.Node | None) -> fx.Node | None:
     """A product that is zero by construction is none at all."""
-    if node is not None and node.op == "call_function" and "zeros" in str(node.target):
-        return None
-    return node
+    return None if node is not None and is_fill(node, 0) else node
 
 
 def _functions_of(nodes: Sequence[fx.Node], starts: set[fx.Node]) -> frozenset[str]:

@@ -13,9 +13,10 @@ import torch
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
+from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.sizes import line_in_batch
-from altprop.passes.cut.operators import is_floating, is_mixing, is_moving, short_name
+from altprop.passes.cut.operators import is_floating, is_mixing, is_moving
 from altprop.passes.derive.interpret import run_nodes
 
 # Where an operator has the two factors that it multiplies.

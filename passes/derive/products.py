@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from altprop.ir.local import LocalGraph, Role
+from altprop.ir.walks import ancestors
 from altprop.passes.derive.interpret import run_nodes
 
 Known = Mapping[fx.Node, Any]
@@ -59,15 +60,12 @@ def replaced_parameters(local: LocalGraph, target_values: Iterable[str]) -> list
     """
     targets = set(target_values)
     roles = [("source", k) for k, name in enumerate(local.sources) if name in targets]
-    stack = [node for role in roles if (node := local.results[role]) is not None]
-    seen: set[fx.Node] = set()
-    while stack:
-        node = stack.pop()
-        stops = node.name in local.forward and node.name not in local.parameters_only
-        if node in seen or (stops and node.op != "placeholder"):
-            continue
-        seen.add(node)
-        stack.extend(node.all_input_nodes)
+    starts = [node for role in roles if (node := local.results[role]) is not None]
+
+    def may_enter(node: fx.Node) -> bool:
+        return node.op == "placeholder" or node.name not in local.forward or node.name in local.parameters_only
+
+    seen = ancestors(starts, may_enter)
     found = {name for node, name in _parameter_placeholders(local) if node in seen and node.meta["val"].dim() >= 2}
     return [name for name in dict.fromkeys(local.theta) if name in found]
 

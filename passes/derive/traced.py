@@ -7,9 +7,10 @@ import torch
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
-from altprop.ir.local import LocalGraph, Role, closure
+from altprop.ir.local import LocalGraph, Role
 from altprop.ir.loss import Loss
 from altprop.ir.region import Region
+from altprop.ir.walks import closure
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.mirror import Mirror, mirrors_of
 from altprop.passes.derive.products import Known, evaluate

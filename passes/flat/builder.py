@@ -1,6 +1,6 @@
 """Builds a flat program by copying derived graphs behind one another and joining them by the names of values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.layouts import flatten_freely
 from altprop.ir.local import LocalGraph
+from altprop.ir.operators import writes
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
-from altprop.passes.cut.operators import writes
 
 aten = torch.ops.aten
 
@@ -208,15 +208,3 @@ def prune(graph: fx.Graph) -> set[fx.Node]:
         if node.op == "call_function" and not node.users and not writes(node):
             graph.erase_node(node)
     return {node for node in graph.nodes if node.users}
-
-
-def written(node: fx.Node) -> list[fx.Node]:
-    """Returns the arguments that an operator writes into."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return []
-    arguments: Sequence[Any] = node.target._schema.arguments
-    return [
-        argument
-        for spec, argument in zip(arguments, node.args, strict=False)
-        if spec.alias_info is not None and spec.alias_info.is_write and isinstance(argument, fx.Node)
-    ]

@@ -21,6 +21,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
 from altprop.ir.layouts import FORMATS, flatten_freely, is_channels_last
+from altprop.ir.operators import is_pointwise
 
 aten = torch.ops.aten
 
@@ -104,7 +105,7 @@ def store_feedback(graph: fx.Graph, feedback: Iterable[Sequence[fx.Node]]) -> in
     for first, *states in feedback:
         flatten_freely(first)
         read = [user for user in first.users if user.users]
-        users = [user for user in read if torch.Tag.pointwise not in getattr(user.target, "tags", ())]
+        users = [user for user in read if not is_pointwise(user)]
         if users and all(_turns_over(user) for user in users):
             for node in (first, *(node for node in states if _dimensions(node) == _dimensions(first))):
                 node.meta["val"] = node.meta["val"].contiguous(memory_format=FORMATS[_dimensions(first)])

@@ -14,6 +14,7 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss
+from altprop.ir.operators import is_fill
 from altprop.ir.program import Slot
 from altprop.passes.flat.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flat.reduction import Reduction
@@ -44,7 +45,7 @@ def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction
     given += add_target_inputs(builder, target)
     made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
-    _refuse_silence(builder, {name for name, node in zip(names, made[1:], strict=True) if "zeros" in str(node.target)})
+    _refuse_silence(builder, {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)})
     count = reduction.count()
     for name, node in zip(names, made[1:], strict=True):
         per_sample = node

@@ -5,6 +5,8 @@ import operator
 import torch
 from torch import fx
 
+from altprop.ir.operators import facts
+
 aten = torch.ops.aten
 
 
@@ -28,8 +30,6 @@ def _narrow(node: fx.Node) -> int:
 
 def mask_place(node: fx.Node) -> int | None:
     """Returns the place of the argument `output_mask` of a backward operator, or None."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    names = [argument.name for argument in node.target._schema.arguments]
+    names = facts(node.target).arguments
     place = names.index("output_mask") if "output_mask" in names else None
     return place if place is not None and place < len(node.args) else None

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.aliases import is_view
-from altprop.passes.cut.operators import writes
+from altprop.ir.operators import is_random, is_view, writes
+from altprop.ir.walks import positions
 from altprop.passes.flat.masks import mask_place
 
 aten = torch.ops.aten
 
-_RANDOM = ("dropout", "bernoulli", "rand", "multinomial", "normal", "rrelu")
 # Columns of a joined projection, and on the CPU of a message on average.
 _MOST, _MOST_ON_CPU = 4096, 32
 
@@ -22,7 +21,7 @@ def merge_twins(graph: fx.Graph) -> int:
     seen: dict[Any, fx.Node] = {}
     merged = 0
     for node in list(graph.nodes):
-        if node.op != "call_function" or writes(node) or any(word in str(node.target) for word in _RANDOM):
+        if node.op != "call_function" or writes(node) or is_random(node):
             continue
         key = _key(node)
         twin = seen.setdefault(key, node)
@@ -64,7 +63,7 @@ def merge_projections(graph: fx.Graph) -> int:
     are so small that starting an operator is what costs; larger ones are better made where they are used, since they
     are in the cache then and have no gaps between rows.
     """
-    order = {node: index for index, node in enumerate(graph.nodes)}
+    order = positions(graph.nodes)
     groups: dict[tuple[fx.Node, Any], list[fx.Node]] = {}
     for node in graph.nodes:
         if node.target is aten.mm.default and _is_feedback(node.args[1]):

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
+from altprop.ir.walks import ancestors, positions
+
 aten = torch.ops.aten
 
 CHEAP = frozenset({aten.relu.default, aten.hardtanh.default, aten.leaky_relu.default})
@@ -33,8 +35,8 @@ def recompute_activities(graph: fx.Graph, loss: fx.Node) -> int:
         graph: of a program that holds forward and updates.
         loss: what the forward leads to.
     """
-    forward = _ancestors(loss)
-    order = {node: index for index, node in enumerate(graph.nodes)}
+    forward = ancestors([loss])
+    order = positions(graph.nodes)
     late = {node: [u for u in node.users if u not in forward] for node in forward}
     count = 0
     for node in [n for n in graph.nodes if n in forward and source_of(n) is not None]:
@@ -44,17 +46,6 @@ def recompute_activities(graph: fx.Graph, loss: fx.Node) -> int:
             _again(graph, node, sorted(late[node], key=order.__getitem__))
             count += 1
     return count
-
-
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    stack = [node]
-    while stack:
-        one = stack.pop()
-        if one not in found:
-            found.add(one)
-            stack.extend(one.all_input_nodes)
-    return found
 
 
 def _again(graph: fx.Graph, node: fx.Node, users: list[fx.Node]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.ir.aliases import aliases, has_gaps, root_of
+from altprop.ir.walks import positions
 from altprop.passes.flat.layout import is_dense
 
 aten = torch.ops.aten
@@ -36,7 +37,7 @@ _OUT: dict[Any, Any] = {aten.sub.Tensor: aten.sub.out, aten.add.Tensor: aten.add
 
 def reuse_memory(graph: fx.Graph) -> int:
     """Turns elementwise operators into their in-place forms where that is safe. Returns how many."""
-    order = {node: index for index, node in enumerate(graph.nodes)}
+    order = positions(graph.nodes)
     count = 0
     for node in list(graph.nodes):
         if node.target in _IN_PLACE and _is_safe(node, 0, order):

@@ -10,9 +10,9 @@ from zoo import ZOO
 
 import altprop
 from altprop.ir.aliases import aliases
+from altprop.ir.operators import written
 from altprop.ir.program import Program, Slot
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.builder import written
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.recompute import CHEAP
 

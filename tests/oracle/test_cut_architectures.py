@@ -11,8 +11,8 @@ from zoo_architectures import ARCHITECTURES
 
 import altprop
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.operators import short_name
 from altprop.ir.region import Region
-from altprop.passes.cut.operators import short_name
 
 CASES = {**ZOO, **ARCHITECTURES}
 

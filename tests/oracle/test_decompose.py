@@ -12,7 +12,7 @@ from altprop.compiler import capture as capturing
 from altprop.compiler.decompose import decompose, decompose_by_torch
 from altprop.compiler.functional import NotFunctionalError, functional
 from altprop.ir.captured import CapturedGraph
-from altprop.passes.cut.operators import writes
+from altprop.ir.operators import writes
 
 FAST = ("conv_bn_dropout", "shared_twice", "attention")
 

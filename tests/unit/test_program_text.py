@@ -13,7 +13,6 @@ from torch import fx
 from altprop import ProgramError
 from altprop.ir.argument_text import format_arguments, read_arguments
 from altprop.ir.fakes import Fakes, format_fake
-from altprop.ir.operators import operator_called
 from altprop.ir.program import Program
 from altprop.ir.program_text import format_program, parse_program
 from altprop.ir.size_text import TextError, format_size, parse_size
@@ -245,7 +244,8 @@ def test_channels_last_is_seen() -> None:
     assert FAKES.read("float32 (N, 8, 4, 4)").is_contiguous()
 
 
-def test_operators_are_found_by_name() -> None:
-    assert operator_called("aten.add.Tensor") is torch.ops.aten.add.Tensor
-    assert operator_called("aten.relu") is torch.ops.aten.relu.default
-    assert operator_called("torch.sym_max") is torch.sym_max
+def test_numbers_that_are_not_whole_have_no_form() -> None:
+    program = parsed()
+    one = next(node for node in program.graph.graph.nodes if node.name == "one")
+    one.meta["val"] = 1.0 / program.placeholders[program.inputs[1]].meta["val"].shape[0]
+    assert str(program) == TEXT
