@@ -4,6 +4,7 @@ import torch
 
 import altprop
 from altprop.ir.program import Program
+from altprop.ir.program_laws import verify_program
 from altprop.ir.program_text import format_program, parse_program
 
 
@@ -19,9 +20,10 @@ def again(program: Program) -> Program:
 
 
 def assert_programs_parse_back(net: altprop.LocalNet) -> None:
-    """Every program of a net prints, and its text gives a program that prints so."""
+    """Every program of a net obeys the laws and prints, and its text gives a program that prints so."""
     assert net.graph.programs
     for program in net.graph.programs.values():
+        verify_program(program, "tuned", "all passes")
         found = again(program)
         assert (found.name, found.inputs, found.outputs) == (program.name, program.inputs, program.outputs)
         assert str(found) == str(program)

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch.utils import _pytree as pytree
 
 from altprop.ir.layouts import FORMATS, flatten_freely, is_channels_last
 from altprop.ir.operators import is_pointwise
+from altprop.passes.flat.traced import trace_strides, traced_call
 
 aten = torch.ops.aten
 
@@ -86,7 +85,7 @@ def _lay_channels_last(graph: fx.Graph, *, convolutions: bool) -> int:
     for node in graph.nodes:
         if node.target is aten.view.default and _dimensions(node.args[0]) > 2:
             node.target = aten.reshape.default  # an image that is channels last cannot be flattened by a view
-    _trace_strides(graph)
+    trace_strides(graph)
     return count
 
 
@@ -111,36 +110,12 @@ def store_feedback(graph: fx.Graph, feedback: Iterable[Sequence[fx.Node]]) -> in
                 node.meta["val"] = node.meta["val"].contiguous(memory_format=FORMATS[_dimensions(first)])
                 changed.append(node)
             count += 1
-    _trace_strides(graph, changed)
+    trace_strides(graph, changed)
     return count
 
 
 def _turns_over(node: fx.Node) -> bool:
     return node.target is aten.permute.default and node.args[1] == _LAST.get(_dimensions(node))
-
-
-def _trace_strides(graph: fx.Graph, changed: Iterable[fx.Node] = ()) -> None:
-    """Makes the traced values anew behind those whose strides changed, for passes that ask for strides."""
-    moved = set(changed)
-    values: dict[fx.Node, Any] = {}
-    for node in graph.nodes:
-        values[node] = old = node.meta.get("val", 1.0)  # a placeholder without a value is a learning rate
-        added = node.target is aten.contiguous.default
-        if node.op != "call_function" or ("val" in node.meta and not added and moved.isdisjoint(node.all_input_nodes)):
-            continue
-        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        # Autograd would refuse to move parameters in place; operators' own fake forms, as padding's, may fix the batch.
-        with torch.no_grad(), enable_python_dispatcher():
-            values[node] = node.target(*args, **kwargs)
-        if "val" in node.meta:
-            node.meta["val"] = values[node]
-            if added or _strides(values[node]) != _strides(old):
-                moved.add(node)
-
-
-def _strides(value: Any) -> list[str]:
-    tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-    return [str(tensor.stride()) for tensor in tensors]
 
 
 def _convolutions(graph: fx.Graph) -> list[fx.Node]:
@@ -186,13 +161,13 @@ def _lay_product(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...]) -> None
     right = node.args[1]
     assert isinstance(right, fx.Node)
     with graph.inserting_before(node):
-        image = _call(graph, aten.permute.default, _unflattened(graph, right, shape), last)
-        node.update_arg(1, _call(graph, aten.reshape.default, image, [-1, math.prod(shape)]))
+        image = traced_call(graph, aten.permute.default, _unflattened(graph, right, shape), last)
+        node.update_arg(1, traced_call(graph, aten.reshape.default, image, [-1, math.prod(shape)]))
     for user in list(node.users):
         with graph.inserting_before(user):
             viewed = graph.call_function(aten.view.default, (node, [_rows(user), *moved]))
             viewed.meta["val"] = user.meta["val"].permute(last).contiguous()
-            laid = _call(graph, aten.permute.default, viewed, first)
+            laid = traced_call(graph, aten.permute.default, viewed, first)
         user.replace_all_uses_with(laid)
         graph.erase_node(user)
 
@@ -204,7 +179,7 @@ def _unflattened(graph: fx.Graph, matrix: fx.Node, shape: tuple[int, ...]) -> fx
         while source.target is aten.clone.default:  # made to flatten an image whose channels are last
             source = source.all_input_nodes[0]
         return source
-    return _call(graph, aten.reshape.default, matrix, [-1, *shape])
+    return traced_call(graph, aten.reshape.default, matrix, [-1, *shape])
 
 
 def _rows(view: fx.Node) -> Any:
@@ -223,7 +198,7 @@ def _lay_convolutions(graph: fx.Graph) -> int:
             if operand not in laid:
                 with graph.inserting_before(node):
                     form = FORMATS[_dimensions(operand)]
-                    laid[operand] = _call(graph, aten.contiguous.default, operand, memory_format=form)
+                    laid[operand] = traced_call(graph, aten.contiguous.default, operand, memory_format=form)
             node.update_arg(place, laid[operand])
         count += bool(places)
     return count
@@ -235,12 +210,7 @@ def _restore(graph: fx.Graph, node: fx.Node) -> bool:
         return False
     output = next(one for one in graph.nodes if one.op == "output")
     with graph.inserting_before(output):
-        output.replace_input_with(node, _call(graph, aten.clone.default, node, memory_format=torch.contiguous_format))
+        output.replace_input_with(
+            node, traced_call(graph, aten.clone.default, node, memory_format=torch.contiguous_format)
+        )
     return True
-
-
-def _call(graph: fx.Graph, target: Any, source: fx.Node, *args: Any, **kwargs: Any) -> fx.Node:
-    """Adds an operator on one value, with the value that it makes."""
-    node = graph.call_function(target, (source, *args), kwargs)
-    node.meta["val"] = target(source.meta["val"], *args, **kwargs)
-    return node

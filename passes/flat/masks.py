@@ -25,6 +25,9 @@ def _narrow(node: fx.Node) -> int:
     if not any(narrowed):
         return 0
     node.update_arg(place, narrowed)
+    if "val" in node.meta:
+        made = [value if on else None for value, on in zip(node.meta["val"], narrowed, strict=True)]
+        node.meta["val"] = type(node.meta["val"])(made)
     return sum(mask) - sum(narrowed)
 
 

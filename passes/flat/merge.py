@@ -9,6 +9,7 @@ from torch import fx
 from altprop.ir.operators import is_random, is_view, writes
 from altprop.ir.walks import positions
 from altprop.passes.flat.masks import mask_place
+from altprop.passes.flat.traced import trace_strides, traced_call
 
 aten = torch.ops.aten
 
@@ -54,6 +55,9 @@ def _join_masks(one: fx.Node, other: fx.Node) -> None:
     if place is not None:
         joined = [a or b for a, b in zip(one.args[place], other.args[place], strict=True)]  # type: ignore[arg-type]
         one.update_arg(place, joined)
+        if "val" in one.meta and "val" in other.meta:
+            pairs = zip(one.meta["val"], other.meta["val"], strict=True)
+            one.meta["val"] = type(one.meta["val"])(a if a is not None else b for a, b in pairs)
 
 
 def merge_projections(graph: fx.Graph) -> int:
@@ -89,16 +93,15 @@ def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> i
     sizes = [int(node.meta["val"].shape[1]) for node in nodes]
     with graph.inserting_before(first):
         copied = [_rebuild(graph, matrix) for matrix in matrices]
-        joined = graph.call_function(aten.cat.default, (copied, 1))
-        product = graph.call_function(aten.mm.default, (first.args[0], joined))
-        parts = graph.call_function(aten.split_with_sizes.default, (product, sizes, 1))
-        for index, node in enumerate(nodes):
-            part = graph.call_function(operator.getitem, (parts, index))
-            part.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(part)
-            _allow_gaps(part)
-    for node in nodes:
+        joined = traced_call(graph, aten.cat.default, copied, 1)
+        product = traced_call(graph, aten.mm.default, first.args[0], joined)
+        split = traced_call(graph, aten.split_with_sizes.default, product, sizes, 1)
+        parts = [traced_call(graph, operator.getitem, split, index) for index in range(len(nodes))]
+    for node, part in zip(nodes, parts, strict=True):
+        node.replace_all_uses_with(part)
+        _allow_gaps(part)
         graph.erase_node(node)
+    trace_strides(graph, parts)
     return len(nodes) - 1
 
 

@@ -10,6 +10,7 @@ from zoo import BATCH, ZOO
 
 import altprop
 from altprop.ir.program import Program
+from altprop.ir.program_laws import verify_program
 from altprop.passes.cleanup import Cleanup
 
 NAMES = ("mlp_tanh", "conv_bn_dropout", "class_weights")
@@ -67,6 +68,18 @@ def test_a_parsed_program_is_tuned_alike(name: str) -> None:
     assert {key: str(program) for key, program in found.items()} == {
         key: str(program) for key, program in expected.items()
     }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("stage", "level"), [("flatten", "flat"), ("add_optimizer", "optimized"), ("cleanup", "tuned")]
+)
+def test_laws_hold_behind_every_stage(name: str, stage: str, level: str) -> None:
+    """Among them that the form of every value is that of a run."""
+    programs = net_of(name).history[stage].programs
+    wanted = ["step"] if level == "optimized" else list(programs)  # the others are flat still
+    for key in wanted:
+        verify_program(programs[key], level, stage, by_run=True)
 
 
 def test_text_of_an_update(golden: Callable[[str, str], None]) -> None:
