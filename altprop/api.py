@@ -44,7 +44,7 @@ class _Compiler:
         graph = known.graph if known is not None and known.serves(model, call.args, call.kwargs) else None
         made = compile_graph(model, call.args, call.kwargs, options, target, graph)
         refuse_too_large(made.graph, model)
-        return _CompiledCall(made.graph, made.history, made.timings, made.observer, call)
+        return _CompiledCall(made.graph, made.history, made.timings, made.observer, made.target, call)
 
     @alone()
     def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:

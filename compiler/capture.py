@@ -24,6 +24,7 @@ from altprop.compiler.collector import collect_young
 from altprop.compiler.decompose import Decomposed, decompose
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
+from altprop.compiler.home import move_home
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators
@@ -31,6 +32,7 @@ from altprop.compiler.tidy import copy, tidy
 from altprop.ir.captured import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CaptureError
+from altprop.ir.forms import Forms
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
 
@@ -205,6 +207,7 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
     in_spec = program.in_spec
     if out_spec is None or in_spec is None:
         raise CaptureError("the exported program has no call specification.")
+    home = move_home(graph, batch)
     trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
     trainable -= _held_back(graph, reader, outputs)
     return CapturedGraph(
@@ -220,8 +223,9 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
         in_spec=in_spec,
         out_spec=out_spec,
         modules={node.name: _module_calls(node) for node in graph.nodes if node.op == "call_function"},
-        batch=batch,
-        fake_mode=fake_mode,
+        batch=home.batch if home else batch,
+        fake_mode=home.mode if home else fake_mode,
+        forms=home.forms if home else Forms(),
     )
 
 

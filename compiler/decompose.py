@@ -26,6 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from altprop.compiler.functional import NotFunctionalError, functional
+from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
 
 log = logging.getLogger("altprop")
@@ -130,6 +131,8 @@ class _Decomposer:
         for node in written:
             if specs[node].kind is InputKind.PARAMETER:
                 raise NotFunctionalError(f"the forward writes into the parameter {specs[node].target}")
+        for node, spec in specs.items():  # an input that is no tensor is a constant of the trace
+            node.meta.setdefault("val", getattr(spec.arg, "value", None))
         names = {node: spec.arg.name for node, spec in specs.items()}
         graph, made = _copy(traced, names)
         constants = {str(n.target): getattr(module, str(n.target)) for n in traced.nodes if n.op == "get_attr"}
@@ -192,17 +195,16 @@ def _copy(traced: fx.Graph, names: Mapping[fx.Node, str]) -> tuple[fx.Graph, dic
         made[node] = graph.placeholder(str(node.target))
         made[node].name = made[node].target = names.get(node, made[node].name)
         made[node].meta = dict(node.meta)
-    sizes: dict[str, fx.Node] = {}
+    sizes = BatchSizes(graph, [made[node] for node in inputs])
     for node in traced.nodes:
         if node.op != "call_function":
             continue
-        size = str(node.meta["val"]) if isinstance(node.meta.get("val"), torch.SymInt) else None
-        if size is None or size not in sizes:
+        size = sizes.node(node.meta.get("val"))
+        if size is None:
             args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
-            made[node] = graph.create_node("call_function", node.target, args, kwargs, short_name(node))
-            made[node].meta = dict(node.meta)
-        if size is not None:  # one node for each size, whoever asked for it
-            made[node] = sizes[size] = sizes.get(size) or made[node]
+            size = graph.create_node("call_function", node.target, args, kwargs, short_name(node))
+            size.meta = dict(node.meta)
+        made[node] = size
     return graph, made
 
 

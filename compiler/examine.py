@@ -19,6 +19,7 @@ from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import PARAMETERS
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat
@@ -160,8 +161,17 @@ class _Examiner:
             try:
                 derive(region)
             except CompileError as error:
-                self.findings.append(Finding("error", region.name, str(error)))
+                self.findings.append(self._underivable(derive, region, error))
         self.seconds["derive"] = time.perf_counter() - start
+
+    def _underivable(self, derive: Linearizer, region: Region, error: CompileError) -> Finding:
+        """What an operator without a derivative means: some rules never read it."""
+        try:
+            derive(region, {PARAMETERS})
+        except CompileError:
+            return Finding("error", region.name, str(error))
+        what = "only rules that never ask for that derivative train it, such as reclra on plan='direct'"
+        return Finding("warning", region.name, f"{error} As it is, {what}.")
 
 
 def _module_findings(model: nn.Module) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,10 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
+from altprop.ir.on_demand import OnDemand
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
@@ -38,6 +40,7 @@ from altprop.passes.derive_updates import DeriveUpdates
 from altprop.passes.flatten import Flatten
 from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
+from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.registry import get
 from altprop.rules.wiring import Network, make_plan
@@ -70,12 +73,21 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The last graph, all graphs by the pass that made them, what took how long, and how to measure."""
+    """What a compilation made.
+
+    Attributes:
+        graph: the last graph; its programs are made when they are first asked for.
+        history: all graphs, by the pass that made them.
+        timings: what took how long.
+        observer: how to measure.
+        target: tree of fake tensors of the target's form, or None if it is not known yet.
+    """
 
     graph: ErrorGraph
     history: Mapping[str, ErrorGraph]
     timings: Timings
     observer: Observer
+    target: Any
 
 
 def compile_graph(
@@ -117,12 +129,32 @@ def _compile(
     alternates = _alternates(plan, options)
     turns = next((turns for _, turns in alternates.values()), None)
     cut, target = graph, fake_target(captured, options.loss, target)
-    for one in _passes(options, plan, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
+    graph = _wire(runner, graph, options, plan)
+    for one in _programs(options, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
         graph = runner.run(one, graph)
     observer = Observer(graph, options.loss, target)
     if turns is not None:
         graph = _with_alternate(graph, _alternate(cut, options, plan, alternates, target, runner), turns)
-    return Compiled(graph, runner.history, runner.timings, observer)
+    graph = graph.replace(programs=OnDemand.of(graph.programs).within(runner.building()))
+    runner.history[next(reversed(runner.history))] = graph
+    return Compiled(graph, runner.history, runner.timings, observer, target)
+
+
+def _wire(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:
+    """Runs the passes from error neurons to updates; again from the products on where a rule reads one more."""
+    rules = {str(rule): rule for rule in options.rules.values()}
+    for one in (InsertErrorNeurons(plan, rules), ConnectSkipErrors()):
+        graph = runner.run(one, graph, suffix)
+    asked: dict[str, frozenset[str]] = {}
+    while True:
+        try:
+            made = graph
+            for one in (LinearizeRegions(rules, asked), InsertFeedback(rules), DeriveUpdates(rules, options.loss)):
+                made = runner.run(one, made, suffix)
+            return made
+        except MissingProductError as missing:
+            rule = plan.region(missing.region).rule
+            asked = asked | {rule: asked.get(rule, frozenset()) | {missing.product}}
 
 
 Alternates = Mapping[str, tuple[Rule, Alternation]]
@@ -160,19 +192,32 @@ def _alternate(
 
     other = make_plan(Network.of(cut.regions), rule_of, None)
     turns = next(turns for _, turns in alternates.values())
-    graph = cut
-    for one in _passes(options, other, target, Momenta(own=OTHER, is_mixed_in=turns.share != 1)):
+    graph = _wire(runner, cut, options, other, SUFFIX)
+    for one in _programs(options, target, Momenta(own=OTHER, is_mixed_in=turns.share != 1)):
         graph = runner.run(one, graph, SUFFIX)
     return graph
 
 
 def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) -> ErrorGraph:
-    programs = {f"{name}{SUFFIX}": program for name, program in other.programs.items()}
+    programs = OnDemand.of(graph.programs).joined(OnDemand.of(other.programs), SUFFIX)
     return graph.replace(
-        programs={**graph.programs, **programs},
+        programs=programs,
         feedback={**other.feedback, **graph.feedback},
         alternation=dataclasses.replace(turns, exact=frozenset(exact_targets(other))),
     )
+
+
+_DEVICES = ("cpu", "cuda")
+
+
+@contextlib.contextmanager
+def _casting(casts: Mapping[str, torch.dtype]) -> Iterator[None]:
+    """Autocast on some devices, by their types, and on no other."""
+    with contextlib.ExitStack() as stack:
+        for kind in _DEVICES:
+            if kind in casts or torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, dtype=casts.get(kind), enabled=kind in casts))
+        yield
 
 
 class _Runner:
@@ -187,6 +232,17 @@ class _Runner:
             made = work()
             collect_young()
         return made
+
+    def building(self) -> Callable[[str], contextlib.AbstractContextManager[None]]:
+        """Returns what surrounds the making of a program, which comes later: the state of torch as it is now."""
+        casts = {kind: torch.get_autocast_dtype(kind) for kind in _DEVICES if torch.is_autocast_enabled(kind)}
+
+        @contextlib.contextmanager
+        def making(name: str) -> Iterator[None]:
+            with alone(), quiet(), uncollected(), _casting(casts), self.timings.stage(f"program {name}"):
+                yield
+
+        return making
 
     def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
         result: PassResult = self.time(one.name + suffix, lambda: one(graph))
@@ -214,29 +270,20 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, 
     return graph.replace(options={**graph.options, "weighed": search}), plan
 
 
-def _passes(options: Options, plan: WiringPlan, target: Any, momenta: Momenta) -> Sequence[Pass]:
-    rules = {str(rule): rule for rule in options.rules.values()}
-    fused = options.optimizer is None or options.optimizer.fused
-    passes: list[Pass] = [
-        InsertErrorNeurons(plan, rules),
-        ConnectSkipErrors(),
-        InsertFeedback(rules),
-        DeriveUpdates(rules, options.loss),
-        Flatten(options.loss, target),
-    ]
+def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]:
+    """The passes that make flat programs of a derived graph."""
+    passes: list[Pass] = [Flatten(options.loss, target)]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, options.backend in ("inductor", "cudagraphs"), momenta))
     compiled = options.backend == "inductor"
-    return [
-        *passes,
-        Cleanup(
-            fuse=fused,
-            reuse=not compiled,
-            kernels=options.backend != "onnxruntime",
-            opaque=compiled,
-            channels_last=options.backend != "onnxruntime",
-        ),
-    ]
+    cleanup = Cleanup(
+        fuse=options.optimizer is None or options.optimizer.fused,
+        reuse=not compiled,
+        kernels=options.backend != "onnxruntime",
+        opaque=compiled,
+        channels_last=options.backend != "onnxruntime",
+    )
+    return [*passes, cleanup]
 
 
 def fake_target(captured: CapturedGraph, loss: Loss, target: Any) -> Any:

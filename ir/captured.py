@@ -13,6 +13,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from altprop.ir.forms import Forms
 from altprop.ir.walks import ancestors
 
 
@@ -53,6 +54,7 @@ class CapturedGraph:
         modules: node name to the module calls around it, outermost first.
         batch: size of the batch, a `SymInt`, or an int where the model fixes it.
         fake_mode: the fake-tensor mode of all values.
+        forms: what was derived from graphs of this mode; see `altprop.ir.forms`.
     """
 
     graph: fx.Graph
@@ -69,6 +71,7 @@ class CapturedGraph:
     modules: Mapping[str, tuple[ModuleCall, ...]]
     batch: Any
     fake_mode: Any
+    forms: Forms = dataclasses.field(default_factory=Forms)
 
     def node(self, name: str) -> fx.Node:
         """Returns the node called `name`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from altprop.ir.local import LocalGraph
     from altprop.ir.updates import LocalUpdate
 
-LEVELS = ("captured", "cut", "neurons", "wired", "feedback", "derived")
+LEVELS = ("captured", "cut", "neurons", "wired", "linearized", "feedback", "derived")
 
 
 @dataclasses.dataclass(frozen=True)

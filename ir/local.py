@@ -8,6 +8,9 @@ Roles of placeholders are `("value", name)` for values of the captured graph (pa
 values of other regions), `("cot_h",)`, `("cot_port", k)`, `("cot_z",)` and `("cot_out", k)` for cotangents. Roles of
 results are `("value", name)`, `("residual", name)`, and the products `("theta", k)`, `("source", k)`, `("h",)`,
 `("z",)`, `("tail_port", k)`, `("tail_source", k)`.
+
+A product is traced where a rule reads it. `PRODUCTS` names the four kinds: a region whose error no other region hears
+has no use for the product with its inputs, and need not be differentiable there.
 """
 
 import dataclasses
@@ -20,6 +23,34 @@ from altprop.ir.region import Region
 from altprop.ir.walks import closure
 
 Role = tuple[Any, ...]
+
+PARAMETERS = "parameters"  # from the pre-activation to the region's parameters
+BODY = "body"  # from the pre-activation to the values of other regions that the body reads
+PHI = "phi"  # from the activity to the pre-activation
+TAIL = "tail"  # from the region's outputs to its activity, its ports, and what the tail reads of other regions
+PRODUCTS = (PARAMETERS, BODY, PHI, TAIL)
+_PRODUCT_OF = {
+    "theta": PARAMETERS,
+    "source": BODY,
+    "h": PHI,
+    "z": TAIL,
+    "tail_port": TAIL,
+    "tail_source": TAIL,
+}
+
+
+class MissingProductError(Exception):
+    """A rule reads a product that was not traced: the region has to be linearized again.
+
+    Attributes:
+        region: name of the region.
+        product: one of `PRODUCTS`.
+    """
+
+    def __init__(self, region: str, product: str) -> None:
+        super().__init__(f'region "{region}" has no product "{product}"')
+        self.region = region
+        self.product = product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +67,7 @@ class LocalGraph:
         theta: parameters by position in the roles `("theta", k)`.
         theta_values: the placeholders of these parameters in the captured graph.
         sources: values of other regions by position in the roles `("source", k)`.
+        products: which of `PRODUCTS` were traced.
     """
 
     region: Region
@@ -47,8 +79,23 @@ class LocalGraph:
     theta: tuple[str, ...]
     theta_values: tuple[str, ...]
     sources: tuple[str, ...]
+    products: frozenset[str] = frozenset(PRODUCTS)
 
-    def needed(self, results: Iterable[Role]) -> list[fx.Node]:
-        """Returns the nodes that some results need, in topological order."""
-        wanted = [self.results[role] for role in results]
+    def product(self, role: Role) -> fx.Node | None:
+        """Returns the node that holds a product, or None for one that is zero.
+
+        Raises:
+            MissingProductError: it was not traced.
+        """
+        if (kind := _PRODUCT_OF[role[0]]) not in self.products:
+            raise MissingProductError(self.region.name, kind)
+        return self.results[role]
+
+    def needed(self, products: Iterable[Role]) -> list[fx.Node]:
+        """Returns the nodes that some products need, in topological order.
+
+        Raises:
+            MissingProductError: one was not traced.
+        """
+        wanted = [self.product(role) for role in products]
         return closure([node for node in wanted if node is not None])

@@ -105,6 +105,12 @@ def _index(graph: ErrorGraph, connection: object) -> int:
     return next(i for i, c in enumerate(graph.connections) if c is connection)
 
 
+def _regions_have_local_graphs(graph: ErrorGraph) -> Iterator[str]:
+    for region in graph.regions:
+        if region.name not in graph.locals:
+            yield f"region {region.name}: has no local graph"
+
+
 def _feedback_has_a_connection(graph: ErrorGraph) -> Iterator[str]:
     names = {c.name for c in graph.connections}
     for parameter in graph.feedback.values():
@@ -131,6 +137,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     "cut": (_names_are_unique, _nodes_belong_once, _regions_run_in_order, _parameters_are_covered),
     "neurons": (_plan_fits,),
     "wired": (_connections_have_ends, _errors_are_sent_in_order),
+    "linearized": (_regions_have_local_graphs,),
     "feedback": (_feedback_has_a_connection,),
     "derived": (_every_parameter_has_an_update,),
 }

@@ -12,6 +12,7 @@ from torch import fx
 
 from altprop.ir.aliases import last_reader
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.on_demand import OnDemand
 from altprop.ir.optim import SGD, Adam, Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.passes.base import Pass
@@ -37,13 +38,13 @@ class AddOptimizer(Pass):
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds the program "step", made from "backward"."""
-        backward = graph.programs.get("backward")
-        if backward is None:
+        if "backward" not in graph.programs:
             return graph.replace(optimizer=self.optimizer), 0, "parameters (the target's form is not known yet)"
-        step = add_step(backward, self.optimizer, self.tensor_scalars, self.momenta)
-        programs = {**graph.programs, "step": step}
-        count = sum(slot.kind.endswith("gradient") for slot in backward.outputs)
-        return graph.replace(optimizer=self.optimizer, programs=programs), count, "parameters with an optimizer"
+        programs = OnDemand.of(graph.programs)
+        steps = {"step": lambda: add_step(programs["backward"], self.optimizer, self.tensor_scalars, self.momenta)}
+        moved = {name for update in graph.updates.values() for name in (*update.gradients, *update.feedback_gradients)}
+        graph = graph.replace(optimizer=self.optimizer, programs=programs.joined(OnDemand(steps)))
+        return graph, len(moved), "parameters with an optimizer"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import fx
 
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import feedback_of
+from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
-from altprop.passes.base import Pass
+from altprop.passes.base import Pass, log
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.layout import choose_layout, store_feedback
@@ -54,14 +55,16 @@ class Cleanup(Pass):
     laid_out: bool = False
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
-        """Rewrites `programs`."""
-        programs: dict[str, Program] = {}
-        count = 0
-        for name, program in graph.programs.items():
-            copied = _copy(program)
-            count += self._clean(copied, name)
-            programs[name] = _drop_unread(copied)
-        return graph.replace(programs=programs), count, "simplifications"
+        """Rewrites `programs`, each when it is first asked for."""
+        programs = OnDemand.of(graph.programs).changed(self.clean)
+        return graph.replace(programs=programs), len(programs), "programs to be tuned"
+
+    def clean(self, name: str, program: Program) -> Program:
+        """Returns a program without what has no effect, fused and laid out as the options say."""
+        copied = _copy(program)
+        count = self._clean(copied, name)
+        log.info("%s: %d simplifications in the program %s", self.name, count, name)
+        return _drop_unread(copied)
 
     def _clean(self, program: Program, name: str) -> int:
         graph = program.graph.graph

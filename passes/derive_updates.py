@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.timings import spent
@@ -50,7 +51,7 @@ class DeriveUpdates(Pass):
         """Adds `updates` to the graph."""
         assert graph.plan is not None
         updates: dict[str, LocalUpdate] = {}
-        derived = Derived()
+        derived = Derived(graph.captured.forms)
         for name in graph.plan.order():
             text = graph.plan.region(name).rule
             if text == "frozen":
@@ -60,7 +61,7 @@ class DeriveUpdates(Pass):
             with spent(name):
                 reads = Reads(graph, updates, name, rule)
                 form = form_of(reads, text)
-                updates[name] = derived.find(form) or self._derive(reads, rule, derived, form)
+                updates[name] = derived.find(rule, self.loss, form) or self._derive(reads, rule, derived, form)
         return (
             graph.replace(level="derived", updates=updates),
             len(updates),
@@ -72,7 +73,7 @@ class DeriveUpdates(Pass):
         update = deriver.derive()
         derived.count += 1
         if not deriver.watch.names_read:
-            derived.add(form, update, ran_stretch=deriver.watch.ran_stretch)
+            derived.add(rule, self.loss, form, update, ran_stretch=deriver.watch.ran_stretch)
         return update
 
 
@@ -117,7 +118,7 @@ class _Deriver:
         try:
             with torch.no_grad(), enable_python_dispatcher(), self.captured.fake_mode:
                 module = make_fx(local_update, tracing_mode="real")(*fakes)
-        except CompileError:
+        except (CompileError, MissingProductError):
             raise
         except Exception as error:  # a rule is user code
             raise RuleError(
@@ -251,6 +252,8 @@ class _Deriver:
         for value, fake in results.items():
             if value[0] in ("gradient", "feedback_gradient"):
                 fakes = (fake.detach(), torch.empty_like(fake))
+                if self.rule.finish(*fakes) is fakes[0]:  # it lets this one pass as it is
+                    continue
                 module = make_fx(lambda d, p: [self.rule.finish(d, p)], tracing_mode="real")(*fakes)
                 if any(node.op == "call_function" for node in module.graph.nodes):
                     found[value] = module

@@ -6,6 +6,8 @@
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -13,15 +15,16 @@ from torch import fx
 
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
+from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import LOSS_SCALE, Program, Slot
 from altprop.ir.updates import Value
 from altprop.passes.base import Pass
 from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.loss import add_loss
+from altprop.passes.flat.loss import TracedLoss, add_loss, refuse_silence, trace_loss
 from altprop.passes.flat.order import UpdateOrder
 from altprop.passes.flat.recompute import cheaply_made
 from altprop.passes.flat.reduction import Reduction, first_floating, position_count
-from altprop.passes.flat.target import add_targets, can_recover, reads_target, recover_targets
+from altprop.passes.flat.target import add_targets, can_recover, check_targets, reads_target, recover_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +41,42 @@ class Flatten(Pass):
     target: Any = None
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
-        """Adds `programs` to the graph."""
-        assert self.loss is not None
-        programs = {p.name: p for p in _split(graph, self.loss)} if can_recover(graph, self.loss) else {}
-        if self.target is not None:
-            programs["backward"] = _backward(graph, self.loss, self.target)
-        operators = sum(len(p.graph.graph.nodes) for p in programs.values())
-        return graph.replace(programs={**graph.programs, **programs}), operators, "operators in flat programs"
+        """Adds `programs` to the graph: each is built when it is first asked for, but what may fail is tried now."""
+        loss, target = self.loss, self.target
+        assert loss is not None
+        makers: dict[str, Callable[[], Program]] = {}
+        if can_recover(graph, loss):
+            split = functools.cache(lambda: _split(graph, loss))
+            makers |= {"forward": lambda: split()[0], "update": lambda: split()[1]}
+        if target is not None:
+            traced = checked_loss(graph, loss, target)
+            makers["backward"] = lambda: complete(graph, loss, target, traced).finish("backward")
+        programs = OnDemand.of(graph.programs).joined(OnDemand(makers))
+        return graph.replace(programs=programs), len(makers), f"flat programs: {', '.join(makers)}"
 
 
-def _backward(graph: ErrorGraph, loss: Loss, target: Any) -> Program:
-    return complete(graph, loss, target).finish("backward")
+def checked_loss(graph: ErrorGraph, loss: Loss, target: Any) -> TracedLoss:
+    """Traces the loss, and refuses targets and outputs that a rule cannot learn from.
+
+    Raises:
+        CompileError: says what does not fit.
+    """
+    check_targets(graph, loss, target)
+    traced = trace_loss(graph.captured, loss, target)
+    refuse_silence(graph, traced.silent)
+    return traced
 
 
-def complete(graph: ErrorGraph, loss: Loss, target: Any) -> FlatBuilder:
+def complete(graph: ErrorGraph, loss: Loss, target: Any, traced: TracedLoss | None = None) -> FlatBuilder:
     """Builds forward, loss and all updates as one program, and leaves it open for further results.
 
     Args:
         graph: at level "derived".
         loss: the loss.
         target: tree of fake tensors of the target's form.
+        traced: the loss, where it is traced already.
     """
+    traced = traced or checked_loss(graph, loss, target)
     builder = FlatBuilder(graph)
     builder.preamble()
     add_targets(builder, loss, target)
@@ -68,7 +86,7 @@ def complete(graph: ErrorGraph, loss: Loss, target: Any) -> FlatBuilder:
     for region in graph.regions:
         builder.forward(graph.locals[region.name])
         updates.run_ready()
-    add_loss(builder, loss, target, reduction)
+    add_loss(builder, traced, target, reduction)
     updates.run_ready()
     builder.buffers()
     return builder

@@ -8,14 +8,11 @@ import networkx as nx
 
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
-from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
 from altprop.ir.region import forward_edges
 from altprop.ir.starts import RANDOM, WEIGHTS, Start
-from altprop.ir.timings import spent
 from altprop.passes.base import Pass
 from altprop.passes.derive.products import replaced_parameters
-from altprop.passes.derive.share import Linearizer
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
 from altprop.rules.feedback import (
@@ -37,33 +34,26 @@ from altprop.rules.registry import get
 
 @dataclasses.dataclass(frozen=True)
 class InsertFeedback(Pass):
-    """Derives the local graph of each region, which says what forward-shaped feedback stands for.
-
-    Attributes:
-        rules: rule instances by their text, for rules that text alone does not find.
+    """Attributes:
+    rules: rule instances by their text, for rules that text alone does not find.
     """
 
-    requires: ClassVar[str] = "wired"
+    requires: ClassVar[str] = "linearized"
     ensures: ClassVar[str] = "feedback"
 
     rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
-        """Adds `feedback` and the regions' local graphs to the graph."""
-        derive = Linearizer(graph.captured)
-        locals_: dict[str, LocalGraph] = {}
-        for region in graph.regions:
-            with spent(region.name):
-                locals_[region.name] = derive(region)
+        """Adds `feedback` to the graph."""
         found: dict[str, FeedbackParameter] = {}
         for index, connection in enumerate(graph.connections):
             _check_options(index, connection)
             follows = self._follows(connection, graph)
-            for parameter in _parameters(connection, graph, locals_, follows):
+            for parameter in _parameters(connection, graph, follows):
                 known = found.get(parameter.name)
                 found[parameter.name] = parameter if known is None else _joined(known, parameter)
         found |= self._auxiliary(graph)
-        graph = graph.replace(level="feedback", feedback=found, locals=locals_)
+        graph = graph.replace(level="feedback", feedback=found)
         return graph, len(found), "feedback parameters"
 
     def _follows(self, connection: Connection, graph: ErrorGraph) -> bool:
@@ -133,9 +123,7 @@ def _check_start(where: str, options: Mapping[str, Any], kind: DirectKind | Edge
         raise PlanError(f'{where}.start_noise={noise}: it is a number, 0 or more, and goes with start="weights".')
 
 
-def _parameters(
-    connection: Connection, graph: ErrorGraph, locals_: Mapping[str, LocalGraph], follows: bool
-) -> list[FeedbackParameter]:
+def _parameters(connection: Connection, graph: ErrorGraph, follows: bool) -> list[FeedbackParameter]:
     kind = connection.feedback.kind
     if kind in DIRECT:
         place = Place(
@@ -148,7 +136,7 @@ def _parameters(
     if not EDGE[kind].stores:
         return []
     target_values = set(graph.region(connection.target).outputs)
-    weights = replaced_parameters(locals_[connection.source], target_values)
+    weights = replaced_parameters(graph.locals[connection.source], target_values)
     names = [connection.name if len(weights) == 1 else f"{connection.name}:{name}" for name in weights]
     owners = [name for region in graph.regions for name in region.parameters]
     return [

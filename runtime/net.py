@@ -16,7 +16,7 @@ from altprop.ir.alternate import OTHER
 from altprop.ir.errors import CompileError, ExportError, PlanError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.layouts import feedback_channels_last
+from altprop.ir.layouts import FORMATS, feedback_channels_last
 from altprop.ir.measurement import Measurement
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
@@ -280,7 +280,8 @@ class LocalNet(nn.Module):
         graph: ErrorGraph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
             # Operators of torch take any strides; a session wants them without gaps.
-            step = graph.programs.get("step") if self.backend == "eager" else None
+            images = self.backend == "eager" and any(len(one.shape) in FORMATS for one in graph.feedback.values())
+            step = graph.programs.get("step") if images else None
             self.feedback.add(graph.feedback, self.model, feedback_channels_last(step) if step is not None else ())
         variant = Variant(compiled, self.model, self.feedback, self.state, self.backend, structure_of(target))
         if variant.noise:
@@ -377,7 +378,7 @@ class LocalNet(nn.Module):
         graph = self.graph
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
         keywords = tuple(self._compiled().example.kwargs)
-        forms = noise_forms(list(graph.programs.values()))
+        forms = noise_forms(graph)
         made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
         made.structure = self._compiled().example.structure
         made.settings = {"plan": str(graph.plan), "seed of feedback": str(self.feedback.seed)}

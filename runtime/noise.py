@@ -5,13 +5,14 @@ is loaded goes on with the very numbers that the saved one would have had. No gl
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from altprop.ir.errors import CompileError
-from altprop.ir.program import Program, Slot
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.program import Slot
 from altprop.ir.sizes import line_in_batch
 
 Form = tuple[Slot, torch.dtype, tuple[tuple[int, int], ...]]
@@ -59,23 +60,34 @@ class Noise(nn.Module):
             self.count = int(draws)
 
 
-def noise_forms(programs: Sequence[Program]) -> list[Form]:
-    """Returns what the noise slots of some programs want, each once.
+def noise_forms(graph: ErrorGraph) -> list[Form]:
+    """Returns what the noise slots of a net's programs want, each once.
 
     Raises:
         CompileError: a size does not follow the batch along a line.
     """
-    found: dict[Slot, Form] = {}
-    for program in programs:
+    found = {slot: (slot, value.dtype, _lines(value)) for slot, value in _noise(graph)}
+    return list(found.values())
+
+
+def _noise(graph: ErrorGraph) -> Iterator[tuple[Slot, torch.Tensor]]:
+    for update in graph.updates.values():
+        for node in update.graph.nodes:
+            kind, name = update.inputs.get(node.name, ("", ""))[:2]
+            if kind == "noise":
+                yield Slot("noise", name), node.meta["val"]
+    for program in graph.programs.values() if graph.alternation is not None else ():  # other rules' updates too
         nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
         for slot, node in zip(program.inputs, nodes, strict=True):
             if slot.kind == "noise":
-                value = node.meta["val"]
-                lines = [line for size in value.shape if (line := line_in_batch(size))]
-                if len(lines) < value.dim():
-                    raise CompileError(f"noise of the shape {tuple(value.shape)}, which does not grow with the batch.")
-                found[slot] = (slot, value.dtype, tuple(lines))
-    return list(found.values())
+                yield slot, node.meta["val"]
+
+
+def _lines(value: torch.Tensor) -> tuple[tuple[int, int], ...]:
+    lines = [line for size in value.shape if (line := line_in_batch(size))]
+    if len(lines) < value.dim():
+        raise CompileError(f"noise of the shape {tuple(value.shape)}, which does not grow with the batch.")
+    return tuple(lines)
 
 
 def _seed(text: str) -> int:

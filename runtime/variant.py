@@ -143,7 +143,7 @@ class Variant:
         self._bindings = Bindings(model, feedback, state, graph.captured.constants)
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
-        self.noise = noise_forms(list(graph.programs.values()))
+        self.noise = noise_forms(graph)
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         targets = self._find_targets()
         self._target_rows = [line_in_batch(value.shape[0]) if value.dim() else (0, 0) for value in targets or ()]
@@ -181,12 +181,10 @@ class Variant:
         return self._dense[0]
 
     def _find_targets(self) -> list[torch.Tensor] | None:
-        """The targets as the program that derives errors from them was traced with; None without such a program."""
-        program = self._programs.get("backward")
-        if program is None:
+        """The tensors of the target as the programs are made for it; None where its form is not known."""
+        if "backward" not in self._programs:
             return None
-        nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
-        return [n.meta["val"] for slot, n in zip(program.inputs, nodes, strict=True) if slot.kind == "target"]
+        return [leaf for leaf in pytree.tree_leaves(self.compiled.target) if isinstance(leaf, torch.Tensor)]
 
     def _key_of(self, targets: list[torch.Tensor]) -> Any:
         return (self._target_structure, *((v.dtype, tuple(int(s) for s in v.shape[1:])) for v in targets))

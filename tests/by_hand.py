@@ -143,7 +143,7 @@ GRID = [
 def noise_of(net: altprop.LocalNet) -> dict[str, Array]:
     """What the next step will draw, by the name of the noise."""
     count = net.noise.count
-    drawn = net.noise.draw(noise_forms(list(net.graph.programs.values())), BATCH, torch.device("cpu"))
+    drawn = net.noise.draw(noise_forms(net.graph), BATCH, torch.device("cpu"))
     net.noise.count = count
     return {slot.name: value.numpy() for slot, value in drawn.items()}
 

@@ -23,6 +23,7 @@ from altprop.passes.flat.loss import add_loss
 from altprop.passes.flat.reduction import Reduction
 from altprop.passes.flat.simplify import simplify
 from altprop.passes.flat.target import add_targets
+from altprop.passes.flatten import checked_loss
 
 Tag = tuple[str, str]
 LOSS = "<loss>"
@@ -53,6 +54,7 @@ class TaggedBuilder(FlatBuilder):
         self.tags: dict[fx.Node, Tag] = {}
         if target is None:
             raise ScheduleError("the form of the target is not known: net.schedule(..., target=) takes an example.")
+        traced = checked_loss(graph, loss, target)
         with self._tagged("F", PREAMBLE):
             self.preamble()
         with self._tagged("E", TARGET):
@@ -61,7 +63,7 @@ class TaggedBuilder(FlatBuilder):
         for region in graph.regions:
             self.forward(graph.locals[region.name])
         with self._tagged("E", LOSS):
-            add_loss(self, loss, target, reduction)
+            add_loss(self, traced, target, reduction)
             scale = reduction.factor()
         for update in graph.updates.values():
             self.update(update)

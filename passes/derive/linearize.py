@@ -6,7 +6,7 @@ one trace, operator by operator. No derivative crosses the region's border.
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
-from altprop.ir.local import LocalGraph, Role
+from altprop.ir.local import BODY, PARAMETERS, PHI, PRODUCTS, TAIL, LocalGraph, Role
 from altprop.ir.operators import is_fill, writes
 from altprop.ir.region import Region
 from altprop.ir.walks import closure
@@ -28,17 +28,18 @@ from altprop.passes.derive.whole import WHOLE, free_strides_of_attention
 Tensors = list[torch.Tensor]
 
 
-def linearize(captured: CapturedGraph, region: Region) -> LocalGraph:
+def linearize(captured: CapturedGraph, region: Region, products: Set[str] = frozenset(PRODUCTS)) -> LocalGraph:
     """Derives the local graph of one region.
 
     Args:
         captured: the forward graph.
         region: one of its regions.
+        products: which of `PRODUCTS` are wanted; what none of them needs is not differentiated.
 
     Raises:
-        CompileError: an operator of the region has no derivative.
+        CompileError: an operator of the region has no derivative, and a product needs one.
     """
-    return _Linearizer(captured, region).trace()
+    return _Linearizer(captured, region, frozenset(products)).trace()
 
 
 @dataclasses.dataclass
@@ -54,9 +55,10 @@ class _Results:
 
 
 class _Linearizer:
-    def __init__(self, captured: CapturedGraph, region: Region) -> None:
+    def __init__(self, captured: CapturedGraph, region: Region, products: frozenset[str]) -> None:
         self.captured = captured
         self.region = region
+        self.products = products
         self.nodes = [captured.node(name) for name in region.nodes]
         self.prologue = [captured.node(name) for name in region.prologue]
         self.external = self._external()
@@ -88,7 +90,7 @@ class _Linearizer:
             )
         tensors = [n for n in self.external if isinstance(n.meta["val"], torch.Tensor)]
         cotangents = self._cotangents()
-        fakes = [n.meta["val"] for n in tensors] + [value for _, value in cotangents]
+        fakes = [n.meta["val"].detach() for n in tensors] + [value for _, value in cotangents]
         results = _Results()
 
         def joint(*args: Any) -> list[Any]:
@@ -165,11 +167,13 @@ class _Linearizer:
         others = [n for n in self.body if self._leaves(n) and n not in (self.h, *self.ports)]
 
         def body(theta: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
-            values = known | dict(zip(self.theta, theta, strict=True)) | dict(zip(self.sources, sources, strict=True))
+            values = known | dict(zip(self.theta, theta, strict=False)) | dict(zip(self.sources, sources, strict=False))
             values = run_nodes([*self.prologue, *self.body], values, WHOLE)
             return [values[n] for n in (self.h, *self.ports)], [values[n] for n in (*updates, *others)]
 
-        heads, pull, aux = torch.func.vjp(body, theta, sources, has_aux=True)
+        theta = theta if PARAMETERS in self.products else []
+        sources = sources if BODY in self.products else []
+        heads, pull, aux = _vjp(body, theta, sources)
         given = [cots[("cot_h",)], *(cots[("cot_port", k)] for k in range(len(self.ports)))]
         grad_theta, grad_sources = pull(given)
         for node, value in zip((*updates, *others), aux, strict=True):
@@ -195,8 +199,11 @@ class _Linearizer:
         def phi(h: torch.Tensor) -> torch.Tensor:
             return run_nodes(self.phi, {self.h: h}, WHOLE)[self.z]
 
-        z, pull = torch.func.vjp(phi, stored[self.h])
-        results.add(("h",), pull(cots[("cot_z",)])[0])
+        if PHI in self.products:
+            z, pull = torch.func.vjp(phi, stored[self.h])
+            results.add(("h",), pull(cots[("cot_z",)])[0])
+        else:
+            z = phi(stored[self.h])
         results.add(("value", self.z.name), z)
         return z
 
@@ -220,19 +227,29 @@ class _Linearizer:
             rest = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
             return [values[n] for n in self.outputs], [values[n] for n in rest]
 
-        made, pull, rest = torch.func.vjp(tail, z, ports, sources, has_aux=True)
-        grad_z, grad_ports, grad_sources = pull([cots[("cot_out", k)] for k in range(len(self.outputs))])
+        made, rest = self._differentiate_tail(tail, (z, ports, sources), cots, results)
         for node, value in zip(self.outputs, made, strict=True):
             if node in self.tail:
                 results.add(("value", node.name), value)
         integers = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
         for node, value in zip(integers, rest, strict=True):
             results.add(("value", node.name), value)
+
+    def _differentiate_tail(
+        self, tail: Any, at: tuple[torch.Tensor, Tensors, Tensors], cots: dict[Role, torch.Tensor], results: _Results
+    ) -> tuple[Tensors, list[Any]]:
+        """Runs the tail, and its products if they are wanted. Returns the region's outputs and what else leaves it."""
+        if TAIL not in self.products:
+            made, rest = tail(*at)
+            return made, rest
+        made, pull, rest = torch.func.vjp(tail, *at, has_aux=True)
+        grad_z, grad_ports, grad_sources = pull([cots[("cot_out", k)] for k in range(len(self.outputs))])
         results.add(("z",), grad_z)
         for k, value in enumerate(grad_ports):
             results.add(("tail_port", k), value)
         for k, value in enumerate(grad_sources):
             results.add(("tail_source", k), value)
+        return made, rest
 
     def _read(self, module: fx.GraphModule, roles: list[Role], results: _Results) -> LocalGraph:
         graph = module.graph
@@ -254,10 +271,20 @@ class _Linearizer:
             theta=tuple(self.captured.parameters[n.name] for n in self.theta),
             theta_values=tuple(n.name for n in self.theta),
             sources=tuple(n.name for n in self.sources),
+            products=self.products,
         )
 
     def _is_parameter(self, role: Role) -> bool:
         return role[0] == "value" and role[1] in self.captured.parameters
+
+
+def _vjp(body: Any, theta: Tensors, sources: Tensors) -> tuple[Tensors, Any, list[Any]]:
+    """`torch.func.vjp` with further results; where nothing is differentiated it runs the function alone."""
+    if not theta and not sources:
+        heads, aux = body(theta, sources)
+        return heads, lambda _: ([], []), aux
+    made: tuple[Tensors, Any, list[Any]] = torch.func.vjp(body, theta, sources, has_aux=True)
+    return made
 
 
 def _floating(node: fx.Node) -> bool:

@@ -47,7 +47,7 @@ def evaluate(
     placeholders = {role: n for n in local.graph.nodes if n.op == "placeholder" for role in [local.inputs[n.name]]}
     values |= {placeholders[role]: value for role, value in cotangents.items()}
     values = run_nodes(nodes, values, _FREE_STRIDES)
-    results = {role: local.results[role] for role in roles}
+    results = {role: local.product(role) for role in roles}
     return {role: None if node is None else values[node] for role, node in results.items()}
 
 
@@ -60,7 +60,7 @@ def replaced_parameters(local: LocalGraph, target_values: Iterable[str]) -> list
     """
     targets = set(target_values)
     roles = [("source", k) for k, name in enumerate(local.sources) if name in targets]
-    starts = [node for role in roles if (node := local.results[role]) is not None]
+    starts = [node for role in roles if (node := local.product(role)) is not None]
 
     def may_enter(node: fx.Node) -> bool:
         return node.op == "placeholder" or node.name not in local.forward or node.name in local.parameters_only

@@ -6,38 +6,40 @@ values that it stands for differ. A transformer's layers, and a network's repeat
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
 from torch import fx
 
 from altprop.ir.captured import CapturedGraph
-from altprop.ir.local import LocalGraph, Role
+from altprop.ir.local import PRODUCTS, LocalGraph, Role
 from altprop.ir.region import Region
 from altprop.passes.derive.linearize import linearize
 
 
 class Linearizer:
-    """Derives local graphs, each form once; `shared` counts the regions that took one over."""
+    """Derives local graphs, each form once in a process; `shared` counts the regions that took one over."""
 
     def __init__(self, captured: CapturedGraph) -> None:
         self.captured = captured
         self.shared = 0
-        self._made: dict[Any, tuple[LocalGraph, list[str]]] = {}
 
-    def __call__(self, region: Region) -> LocalGraph:
-        """Returns the local graph of a region.
+    def __call__(self, region: Region, products: Set[str] = frozenset(PRODUCTS)) -> LocalGraph:
+        """Returns the local graph of a region with some of its products.
 
         Raises:
-            CompileError: an operator of the region has no derivative.
+            CompileError: an operator of the region has no derivative, and a product needs one.
         """
         form, names = _form(self.captured, region)
-        if form not in self._made:
-            self._made[form] = (linearize(self.captured, region), names)
-            return self._made[form][0]
+        form = (form, frozenset(products))
+        found: tuple[LocalGraph, list[str]] | None = self.captured.forms.find("local", form)
+        if found is None:
+            made = linearize(self.captured, region, products)
+            self.captured.forms.add("local", form, (made, names))
+            return made
         self.shared += 1
-        made, before = self._made[form]
+        made, before = found
         return _renamed(self.captured, made, region, dict(zip(before, names, strict=True)))
 
 

@@ -20,13 +20,16 @@ import torch
 from torch import fx
 
 from altprop.ir.errors import RuleError
+from altprop.ir.forms import Forms
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.local import LocalGraph
+from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.derive.again import Stretch
 from altprop.passes.derive.reads import Reads
+from altprop.rules.base import Rule
 
 Name = tuple[str, str]
 """A name and what it names: "value" (of the captured graph), "region", "parameter", "feedback" or "noise"."""
@@ -97,7 +100,7 @@ class _Writer:
             return (old[0], self._number("value", old[1])) if old[0] == "value" else old
 
         return (
-            id(local.graph),
+            local.graph,
             tuple(role(old) for old in local.inputs.values()),
             tuple(role(old) for old in local.results),
             tuple((self._number("parameter", name), _pattern(name)) for name in local.theta),
@@ -157,20 +160,31 @@ def _kind(fake: torch.Tensor) -> Any:
 
 
 class Derived:
-    """The updates that were derived, by their forms; `count` says how many were traced."""
+    """The updates that were derived, by their forms; `count` says how many were traced.
 
-    def __init__(self) -> None:
+    Updates of the library's own rules are kept in the mode's `Forms`, for later compilations. A user's rule may read
+    what it likes, a variable of a notebook say, so its updates serve this compilation alone.
+    """
+
+    def __init__(self, forms: Forms) -> None:
         self.count = 0
-        self._made: dict[Any, tuple[LocalUpdate, Form]] = {}
+        self._lasting = forms
+        self._passing = Forms()
 
-    def find(self, form: Form) -> LocalUpdate | None:
+    def _forms(self, rule: Rule) -> Forms:
+        return self._lasting if type(rule).__module__.startswith("altprop.") else self._passing
+
+    def find(self, rule: Rule, loss: Loss | None, form: Form) -> LocalUpdate | None:
         """Returns the update of a form, for the names of this one; None if there is none yet."""
-        found = self._made.get(form.key) or self._made.get((form.key, form.stretches))
-        return None if found is None else _renamed(*found, form)
+        forms, owner = self._forms(rule), (type(rule), loss)
+        found = forms.find("update", (owner, form.key)) or forms.find("update", (owner, form.key, form.stretches))
+        return None if found is None else _renamed(found[0], found[1], form)
 
-    def add(self, form: Form, update: LocalUpdate, *, ran_stretch: bool) -> None:
+    def add(self, rule: Rule, loss: Loss | None, form: Form, update: LocalUpdate, *, ran_stretch: bool) -> None:
         """Keeps an update; says whether its rule ran the forward of a stretch again."""
-        self._made[(form.key, form.stretches) if ran_stretch else form.key] = update, form
+        owner = (type(rule), loss)
+        key = (owner, form.key, form.stretches) if ran_stretch else (owner, form.key)
+        self._forms(rule).add("update", key, (update, form))
 
 
 def _renamed(update: LocalUpdate, old: Form, new: Form) -> LocalUpdate:

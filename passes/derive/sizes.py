@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.sizes import line_in_batch
 
 aten = torch.ops.aten
@@ -30,12 +31,20 @@ def sizes_from_batch(graph: fx.Graph, tensors: Set[fx.Node], anchor: fx.Node, ba
     count = 0
     for node in list(graph.nodes):
         if node.target is aten.sym_size.int and node.args[0] in tensors:
-            line = line_in_batch(node.meta.get("val"), batch)
-            if line is not None and line[0]:
-                node.replace_all_uses_with(_emit(graph, anchor, batch, *line))
+            made = _from_batch(graph, node.meta.get("val"), anchor, batch)
+            if made is not None:
+                node.replace_all_uses_with(made)
                 graph.erase_node(node)
                 count += 1
     return count
+
+
+def _from_batch(graph: fx.Graph, size: Any, anchor: fx.Node, batch: Any) -> fx.Node | None:
+    line = line_in_batch(size, batch)
+    if line is not None:
+        return _emit(graph, anchor, batch, *line) if line[0] else None
+    with graph.inserting_before(_last_placeholder(graph).next):
+        return BatchSizes(graph, [anchor]).node(size)
 
 
 def _emit(graph: fx.Graph, anchor: fx.Node, batch: Any, slope: int, offset: int) -> fx.Node:

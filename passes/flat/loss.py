@@ -1,5 +1,7 @@
 """Traces the loss and its gradient at the model's outputs, per sample."""
 
+import dataclasses
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.utils import _pytree as pytree
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CompileError
+from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.operators import is_fill
 from altprop.ir.program import Slot
@@ -22,52 +25,80 @@ from altprop.passes.flat.target import add_target_inputs
 from altprop.rules.feedback import DIRECT, as_heard
 
 
-def add_loss(builder: FlatBuilder, loss: Loss, target: Any, reduction: Reduction) -> None:
-    """Adds the loss and its gradient, per sample.
+@dataclasses.dataclass(frozen=True)
+class TracedLoss:
+    """A loss and its gradient at what the model returns, summed over samples or as the user's mean.
+
+    Attributes:
+        module: takes `names`, `others` and the target's tensors; returns the loss, and its gradient at each of `names`.
+        names: the values at which the loss is differentiated.
+        others: further values that it may read, such as masks.
+        silent: those of `names` whose gradient is zero.
+    """
+
+    module: fx.GraphModule
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    silent: frozenset[str]
+
+
+def trace_loss(captured: CapturedGraph, loss: Loss, target: Any) -> TracedLoss:
+    """Traces a loss and its gradient.
 
     Args:
-        builder: the program; its forward is complete.
+        captured: the forward.
         loss: the loss.
         target: tree of fake tensors of the target's form.
-        reduction: how many positions the loss is a mean over.
 
     Raises:
-        CompileError: the loss cannot be differentiated, or does not return a scalar.
+        CompileError: the loss cannot be differentiated, does not return a scalar, or does not fit.
     """
-    captured = builder.captured
     names = [name for name in captured.outputs if name and _floating(captured, name)]
     others = [name for name in dict.fromkeys(captured.outputs) if name and not _floating(captured, name)]
     _refuse_misfit(captured, loss, names, target)
     leaves, spec = pytree.tree_flatten(target)
     module = _trace(captured, loss, names, others, leaves, spec)
-    placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
-    given = [builder.value(("captured", name)) for name in (*names, *others)]
+    (made,) = next(node for node in module.graph.nodes if node.op == "output").args
+    silent = {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)}  # type: ignore[index]
+    return TracedLoss(module, tuple(names), tuple(others), frozenset(silent))
+
+
+def add_loss(builder: FlatBuilder, traced: TracedLoss, target: Any, reduction: Reduction) -> None:
+    """Adds the loss and its gradient, per sample.
+
+    Args:
+        builder: the program; its forward is complete.
+        traced: the loss.
+        target: tree of fake tensors of the target's form.
+        reduction: how many positions the loss is a mean over.
+    """
+    placeholders = [n.name for n in traced.module.graph.nodes if n.op == "placeholder"]
+    given = [builder.value(("captured", name)) for name in (*traced.names, *traced.others)]
     given += add_target_inputs(builder, target)
-    made = builder.copy(module, dict(zip(placeholders, given, strict=True)))
+    made = builder.copy(traced.module, dict(zip(placeholders, given, strict=True)))
     builder.result(Slot("loss", "loss"), made[0])
-    _refuse_silence(builder, {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)})
     count = reduction.count()
-    for name, node in zip(names, made[1:], strict=True):
+    for name, node in zip(traced.names, made[1:], strict=True):
         per_sample = node
         if not node.meta["val"].is_contiguous():
-            fake = contiguous_fake(captured, name)
+            fake = contiguous_fake(builder.captured, name)
             per_sample = builder.call(aten.clone.default, node, memory_format=torch.contiguous_format, value=fake)
         if count is not None:
             per_sample = builder.call(aten.mul.Tensor, per_sample, count, value=per_sample.meta["val"])
         builder.values[("loss_gradient", name)] = per_sample
 
 
-def _refuse_silence(builder: FlatBuilder, silent: set[str]) -> None:
+def refuse_silence(graph: ErrorGraph, silent: Set[str]) -> None:
     """Refuses a region that would send the error of an output that the loss does not read, in place of another error.
 
     The other is that of an output that the loss reads, or the error that the region itself hears of; a region of which
     nothing is asked may send its nothing, as autograd does.
     """
-    connections = builder.source.connections
+    connections = graph.connections
     deaf: dict[str, str] = {}
     for c in connections:
-        source = builder.source.region(c.source)
-        floating = [name for name in source.model_outputs if _floating(builder.captured, name)]
+        source = graph.region(c.source)
+        floating = [name for name in source.model_outputs if _floating(graph.captured, name)]
         sent = floating if as_heard(source, c.feedback.options).ends_in_activation else floating[:1]
         if not (c.feedback.kind in DIRECT and floating and silent.issuperset(sent)):
             continue

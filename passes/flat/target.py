@@ -21,6 +21,21 @@ def reads_target(graph: ErrorGraph) -> list[str]:
     return list(dict.fromkeys(key[1] for key in keys if key[0] == "target"))
 
 
+def check_targets(graph: ErrorGraph, loss: Loss, target: Any) -> None:
+    """Refuses targets that cannot be sent in the error's place, where a rule wants that.
+
+    Raises:
+        CompileError: the target has neither the output's form nor that of its classes.
+    """
+    for name in reads_target(graph):
+        output = graph.captured.value(name)
+        if loss.teaching(output, target) is None:
+            raise CompileError(
+                f"a rule sends the target in the error's place, but the target of the loss {loss.name} has neither "
+                f"the output's shape {tuple(output.shape)} nor that of its classes: use another rule, such as dfa."
+            )
+
+
 def add_target_inputs(builder: FlatBuilder, target: Any) -> list[fx.Node]:
     """Adds a program input for each tensor of the target, once; returns them."""
     tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
@@ -34,22 +49,13 @@ def add_target_inputs(builder: FlatBuilder, target: Any) -> list[fx.Node]:
 
 
 def add_targets(builder: FlatBuilder, loss: Loss, target: Any) -> None:
-    """Computes the target in the form of the output, from the target alone.
-
-    Raises:
-        CompileError: the target has neither the output's form nor that of its classes.
-    """
+    """Computes the target in the form of the output, from the target alone."""
     names = reads_target(builder.source)
     if not names:
         return
     nodes = add_target_inputs(builder, target)
     for name in names:
         output = builder.captured.value(name)
-        if loss.teaching(output, target) is None:
-            raise CompileError(
-                f"a rule sends the target in the error's place, but the target of the loss {loss.name} has neither "
-                f"the output's shape {tuple(output.shape)} nor that of its classes: use another rule, such as dfa."
-            )
         builder.values[("target", name)] = _trace(
             builder, lambda leaf, output=output: loss.teaching(output, leaf), [target], nodes[:1]
         )

@@ -31,7 +31,9 @@ def lay_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(case: Case, rule: str, **options: Any) -> altprop.LocalNet:
     options.setdefault("optimizer", altprop.optim.SGD(lr=0.1, momentum=0.9))
     torch.manual_seed(0)
-    return altprop.compile(case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, seed=0, **options)
+    net = altprop.compile(case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, seed=0, **options)
+    dict(net.graph.programs)  # laid out as things stand now
+    return net
 
 
 def train(net: altprop.LocalNet, case: Case, steps: int = 2) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from altprop.passes.cut_regions import CutRegions
 from altprop.passes.derive_updates import DeriveUpdates
 from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
+from altprop.passes.linearize_regions import LinearizeRegions
 
 aten = torch.ops.aten
 STAGES = {
@@ -29,6 +30,7 @@ STAGES = {
     "cut_regions": "cut",
     "insert_error_neurons": "neurons",
     "connect_skip_errors": "wired",
+    "linearize_regions": "linearized",
     "insert_feedback": "feedback",
     "derive_updates": "derived",
     "flatten": "derived",
@@ -79,7 +81,8 @@ def passes_of(net: altprop.LocalNet) -> list[tuple[str, Pass]]:
         ("capture", CutRegions("layer")),
         ("cut_regions", InsertErrorNeurons(net.plan)),
         ("insert_error_neurons", ConnectSkipErrors()),
-        ("connect_skip_errors", InsertFeedback()),
+        ("connect_skip_errors", LinearizeRegions()),
+        ("linearize_regions", InsertFeedback()),
         ("insert_feedback", DeriveUpdates()),
         ("add_optimizer", Cleanup()),
     ]
@@ -94,12 +97,12 @@ def test_passes_make_new_graphs_and_say_how_many_things_changed(
         caplog.clear()
         with caplog.at_level(logging.INFO, "altprop"):
             result = one(graph)
+        (record,) = caplog.records
         assert result.modified
         assert result.graph is not graph
         assert str(graph) == text, f"{one.name} altered its input"
         assert {name: str(p) for name, p in graph.programs.items()} == programs
         assert str(result.graph) == str(small.history[one.name]), f"{one.name} depends on chance"
-        (record,) = caplog.records
         count = record.getMessage().removeprefix(f"{one.name}: ").split()[0]
         assert int(count) > 0
 
@@ -110,12 +113,23 @@ def test_passes_print_their_options() -> None:
     assert str(CutRegions(("a*", "b"))) == "cut_regions(regions=('a*', 'b'))"
 
 
-def test_nothing_is_left_to_clean(small: altprop.LocalNet) -> None:
-    again = Cleanup()(small.graph)
-    assert not again.modified
-    assert {name: str(p) for name, p in again.graph.programs.items()} == {
-        name: str(p) for name, p in small.graph.programs.items()
-    }
+def test_nothing_is_left_to_clean(small: altprop.LocalNet, caplog: pytest.LogCaptureFixture) -> None:
+    programs = dict(small.graph.programs)
+    with caplog.at_level(logging.INFO, "altprop"):
+        again = dict(Cleanup()(small.graph).graph.programs)
+    assert {name: str(p) for name, p in again.items()} == {name: str(p) for name, p in programs.items()}
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        f"cleanup: 0 simplifications in the program {name}" for name in programs
+    ]
+
+
+def test_programs_are_built_when_they_are_first_asked_for() -> None:
+    net = compile_case("mlp_tanh", "dfa")
+    assert set(net.graph.programs) == {"forward", "update", "backward", "step"}
+    assert not any(net.graph.programs.has_made(name) for name in net.graph.programs)
+    net.step(*ZOO["mlp_tanh"].inputs(4), ZOO["mlp_tanh"].target(4))
+    assert [name for name in net.graph.programs if net.graph.programs.has_made(name)] == ["step"]
+    assert "program step" in net.seconds
 
 
 # The verifier

@@ -1,0 +1,48 @@
+"""What was derived once, kept by its form for later compilations.
+
+A *form* is a piece of a graph written without names: two regions that are alike but for their names have one form, in
+one model or in two. What a trace made of a form is kept for the life of the process, up to a number of forms: the one
+that was asked for longest ago goes first.
+
+Forms belong to one fake-tensor mode, whose values they hold.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+
+MOST = 512
+
+
+class Forms:
+    """What was made of each form; see the module."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def find(self, kind: str, form: Hashable) -> Any:
+        """Returns what was made of a form, or None."""
+        key = (kind, form, ambient())
+        if key in self._made:
+            self._made.move_to_end(key)
+        return self._made.get(key)
+
+    def add(self, kind: str, form: Hashable, made: Any) -> None:
+        """Keeps what was made of a form."""
+        self._made[kind, form, ambient()] = made
+        while len(self._made) > self._most:
+            self._made.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+def ambient() -> Hashable:
+    """What of torch's state a trace depends on: the default type of numbers, and autocast."""
+    casts = tuple(
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None for kind in ("cpu", "cuda")
+    )
+    return torch.get_default_dtype(), casts
