@@ -11,6 +11,7 @@ from altprop.ir.region import Region
 from altprop.passes.connect_skip_errors import ConnectSkipErrors
 from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
+from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.wiring import Network, make_plan
 
@@ -36,7 +37,13 @@ def wire(graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | 
     name = None if plan == "auto" else plan
     made = name if isinstance(name, WiringPlan) else make_plan(Network.of(graph.regions), rule_of, name)
     by_text = {str(rule): rule for rule in rules.values()}
-    for one in (InsertErrorNeurons(made, by_text), ConnectSkipErrors(), InsertFeedback(by_text)):
+    passes = (
+        InsertErrorNeurons(made, by_text),
+        ConnectSkipErrors(),
+        LinearizeRegions(by_text),
+        InsertFeedback(by_text),
+    )
+    for one in passes:
         graph = one(graph).graph
     return graph
 

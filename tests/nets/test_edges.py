@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from test_wiring import region, residual, row, wired
+from nets.test_wiring import region, residual, row, wired
 
 from altprop import PlanError
 from altprop.ir.region import forward_edges
