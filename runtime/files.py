@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import Any, BinaryIO
 
 _TEMPORARY = ".unfinished-"
 _MARK = b"\naltprop sha256 "
@@ -23,12 +23,12 @@ class DamagedFileError(Exception):
     """A file that is not as it was written; the message says how it can be told."""
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[Any], object]) -> None:
     """Writes a file so that a kill, a full disk or a second writer leaves the old one or the new one.
 
     Args:
         path: final name.
-        write: writes the content into the open file.
+        write: writes the content into the open file, from its beginning to its end.
 
     Raises:
         OSError: it cannot be written; the file under the final name is as it was.
@@ -36,7 +36,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
-            write(file)
+            watched = _Watched(file)
+            try:
+                write(watched)
+            except RuntimeError as error:  # torch puts a message of its own over that of the disk
+                raise (watched.error or error) from error
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -47,7 +51,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(path.parent)
 
 
-def write_signed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_signed(path: Path, write: Callable[[Any], object]) -> None:
     """Writes a file with `write_whole`, and signs it; `check_signature` tells whether it is whole.
 
     Args:
@@ -55,13 +59,10 @@ def write_signed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write: writes the content, from its beginning to its end.
     """
 
-    def signed(file: BinaryIO) -> None:
-        hashing = _Hashing(file)
-        try:
-            write(hashing)  # type: ignore[arg-type]
-        except RuntimeError as error:  # torch puts a message of its own over that of the disk
-            raise (hashing.error or error) from error
-        file.write(_MARK + hashing.digest.hexdigest().encode() + b"\n")
+    def signed(file: _Watched) -> None:
+        file.digest = hashlib.sha256()
+        write(file)
+        file.write(_MARK + file.digest.hexdigest().encode() + b"\n")
 
     write_whole(path, signed)
 
@@ -144,11 +145,12 @@ def writing(what: object, kind: type[Exception], advice: str = "") -> Iterator[N
         raise kind(f"{where} cannot be written: {reason_of(error)}{f'; {advice}' if advice else ''}") from error
 
 
-class _Hashing:
-    """Passes on what is written, and digests it; keeps the error that the disk raised."""
+class _Watched:
+    """Passes on what is written, digests it where that is wanted, and keeps the error that the disk raised."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
+        self.file = file
+        self.digest: Any = None
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
@@ -157,7 +159,8 @@ class _Hashing:
         except OSError as error:
             self.error = error
             raise
-        self.digest.update(content)
+        if self.digest is not None:
+            self.digest.update(content)
         return written
 
     def flush(self) -> None:

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from altprop.runtime.files import remove_unfinished
 
-_LOCK, _OWNER = "run.lock", "run.owner"
+_LOCK, _OWNER = ".run.lock", ".run.owner"
 
 
 class FolderInUseError(Exception):
@@ -51,9 +51,14 @@ class FolderLock:
         (self.folder / _OWNER).write_text(text, "utf-8")
         remove_unfinished(self.folder)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this run has the folder."""
+        return self._lock.is_locked
+
     def release(self) -> None:
         """Gives the folder back."""
-        if self._lock.is_locked:
+        if self.is_held:
             with contextlib.suppress(OSError):
                 (self.folder / _OWNER).unlink(missing_ok=True)
             self._lock.release()

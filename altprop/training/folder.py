@@ -1,10 +1,14 @@
 """A run's folder: which file is where, and when a run may use it."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from altprop.runtime.files import writing
+from altprop.runtime.folder_lock import FolderInUseError, FolderLock
+from altprop.training.checkpoint import before
 from altprop.training.config import RunConfig, check_resumable, make_config, read_yaml
 from altprop.training.errors import TrainingError
 
@@ -75,17 +79,47 @@ class RunFolder:
                 "or choose another --out"
             )
 
-    def make(self, *, overwrite: bool = False) -> None:
-        """Make the folder; with `overwrite`, the files of a run in it go and all others stay."""
-        if self.config.exists() and overwrite:
-            self._remove()
-        self.path.mkdir(parents=True, exist_ok=True)
+    def make(self) -> None:
+        """Make the folder.
 
-    def _remove(self) -> None:
+        Raises:
+            TrainingError: if it cannot be made.
+        """
+        with writing(self.path, TrainingError):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Remove the files of the run in the folder; all others stay."""
         # The configuration goes last: a kill in between leaves a folder that is still known as a run.
-        files = [self.checkpoint, self.metrics, self.curves, self.plan, self.explain, self.model, self.result]
-        for file in [*files, *self.events.glob("events.out.tfevents.*"), self.config]:
-            file.unlink(missing_ok=True)
+        files = [self.checkpoint, before(self.checkpoint), self.metrics, self.curves, self.plan, self.explain]
+        files += [self.model, self.result, *self.events.glob("events.out.tfevents.*"), self.config]
+        with writing(self.path, TrainingError):
+            for file in files:
+                file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """Keep other runs out of the folder; yields what locks it as soon as it is there, and now if it is.
+
+        Raises:
+            TrainingError: another run has the folder, or it cannot be written.
+        """
+        lock = FolderLock(self.path)
+
+        def take() -> None:
+            if lock.is_held or not self.path.is_dir():
+                return
+            try:
+                with writing(self.path, TrainingError):
+                    lock.acquire()
+            except FolderInUseError as error:
+                raise TrainingError(str(error)) from error
+
+        try:
+            take()
+            yield take
+        finally:
+            lock.release()
 
 
 def resume_config(

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from altprop.runtime.files import write_whole, writing
+from altprop.training.errors import TrainingError
+
 Row = dict[str, float]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text so that a reader never sees half of it."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    """Write a text so that a reader never sees half of it.
+
+    Raises:
+        TrainingError: if it cannot be written.
+    """
+    with writing(path.parent, TrainingError):
+        write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -44,22 +50,26 @@ class TensorBoardLog:
         # Slow to import, and not always installed.
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
+        with writing(folder, TrainingError):
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._writer = SummaryWriter(str(folder))
         for row in history:
             self.add(row)
 
     def add(self, row: Row) -> None:
         """Write one epoch's numbers."""
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, int(row["epoch"]))
-        self._writer.flush()
+        with writing(self._folder, TrainingError):
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, int(row["epoch"]))
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        with writing(self._folder, TrainingError):
+            self._writer.close()
 
 
 def has_tensorboard() -> bool:

@@ -13,10 +13,12 @@ from torch import nn
 
 from altprop.data import BatchSampler, DataSet
 from altprop.data import load as load_data
+from altprop.runtime.files import write_whole, writing
 from altprop.training.build import build_model, build_net, check_device, check_outputs
 from altprop.training.checkpoint import (
     Checkpoint,
-    load_checkpoint,
+    before,
+    load_last,
     load_random_states,
     random_states,
     save_checkpoint,
@@ -103,21 +105,31 @@ class Run:
         save_checkpoint(self.folder.checkpoint, checkpoint)
         write_csv(self.folder.metrics, self.history)
 
-    def restore(self) -> None:
-        """Take up the checkpoint, if there is one."""
-        if not self.folder.checkpoint.exists():
-            return
-        checkpoint = load_checkpoint(self.folder.checkpoint)
-        self.net.load_state_dict(checkpoint.net)
-        self.sampler.load_state(checkpoint.sampler)
-        load_random_states(checkpoint.random, self.device)
+    def restore(self) -> str:
+        """Take up the last whole checkpoint, if there is one; return a sentence where it is not the last one.
+
+        Raises:
+            TrainingError: if there is one that is damaged or does not fit, and none before it.
+        """
+        if not (self.folder.checkpoint.exists() or before(self.folder.checkpoint).exists()):
+            return ""
+        checkpoint, note = load_last(self.folder.checkpoint)
+        try:
+            self.net.load_state_dict(checkpoint.net)
+            self.sampler.load_state(checkpoint.sampler)
+            load_random_states(checkpoint.random, self.device)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise TrainingError(f"{self.folder.checkpoint} is not of this run's net: {reason}") from error
         self.history = checkpoint.history
         write_csv(self.folder.metrics, self.history)
+        return note
 
     def describe(self) -> None:
         """Write what was compiled: the wiring plan and the table of parameters."""
         self.net.plan.save(self.folder.plan)
-        self.net.explain().to_csv(self.folder.explain)
+        with writing(self.folder.path, TrainingError):
+            self.net.explain().to_csv(self.folder.explain)
 
     def run_epoch(self, reporter: Reporter) -> Row:
         """Train for one epoch, score it, save it, and return its row."""
@@ -189,21 +201,27 @@ def train(
     files = RunFolder(Path(folder))
     files.check(resume=resume, overwrite=overwrite)
     device = check_device(config.device)
-    data = data or load_data(config.data, config.data_dir, validation=config.validation, subset=config.subset)
-    with own_torch_state(config, device):
-        run = Run(config, files, data.to(device))
-        # Only a run that can start touches the folder.
-        files.make(overwrite=overwrite)
-        config.model_copy(update={"threads": torch.get_num_threads()}).save(files.config)
-        run.describe()
-        if resume:
-            run.restore()
-        return _drive(run, reporter)
+    with files.locked() as lock:
+        data = data or load_data(config.data, config.data_dir, validation=config.validation, subset=config.subset)
+        with own_torch_state(config, device):
+            run = Run(config, files, data.to(device))
+            # Only a run that can start touches the folder, and meanwhile another may have come.
+            files.make()
+            lock()
+            files.check(resume=resume, overwrite=overwrite)
+            if overwrite:
+                files.clear()
+            config.model_copy(update={"threads": torch.get_num_threads()}).save(files.config)
+            run.describe()
+            note = run.restore() if resume else ""
+            return _drive(run, reporter, note)
 
 
-def _drive(run: Run, reporter: Reporter) -> Result:
+def _drive(run: Run, reporter: Reporter, note: str) -> Result:
     """Run the epochs that are left, then score the test split."""
     reporter.started(run)
+    if note:
+        reporter.noted(note)
     events = _events(run, reporter)
     with contextlib.closing(events) if events else contextlib.nullcontext():
         while len(run.history) < run.config.epochs:
@@ -220,10 +238,11 @@ def _finish(run: Run) -> Result:
     count = sum(each.numel() for each in model.parameters() if each.requires_grad)
     seconds = sum(row["seconds"] for row in run.history)
     result = Result(test, run.history, seconds, count, run.net)
-    torch.save(model.state_dict(), run.folder.model)
-    write_json(run.folder.result, result.summary())
     title = f"{run.config.model} on {run.config.data} by {run.config.rule_text}"
-    plot_curves(run.folder.curves, {title: run.history}, title)
+    with writing(run.folder.path, TrainingError):
+        write_whole(run.folder.model, lambda file: torch.save(model.state_dict(), file))
+        write_json(run.folder.result, result.summary())
+        plot_curves(run.folder.curves, {title: run.history}, title)
     return result
 
 

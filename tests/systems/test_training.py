@@ -15,6 +15,7 @@ from kills import die_after, in_child
 
 from altprop.data import load
 from altprop.models import ModelError
+from altprop.runtime.files import write_signed
 from altprop.training import (
     Checkpoint,
     ConfigError,
@@ -107,7 +108,16 @@ def test_run_leaves_everything(tmp_path: Path) -> None:
     result = train(config_of(tensorboard=True, epochs=3), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        *("config.yaml", "checkpoint.pt", "metrics.csv", "curves.png", "plan.json", "explain.csv"),
+        *(
+            ".run.lock",
+            "checkpoint-before.pt",
+            "config.yaml",
+            "checkpoint.pt",
+            "metrics.csv",
+            "curves.png",
+            "plan.json",
+            "explain.csv",
+        ),
         *("model.pt", "result.json", "tensorboard"),
     }
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
@@ -230,10 +240,10 @@ def test_checkpoint_that_cannot_be_read(tmp_path: Path) -> None:
     assert torch.equal(load_checkpoint(path).net["w"], torch.ones(3))
     assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.pt"]
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(TrainingError, match="is not a checkpoint that can be read"):
+    with pytest.raises(TrainingError, match="is not a whole checkpoint: it has no signature"):
         load_checkpoint(path)
-    torch.save({"version": 99}, path)
-    with pytest.raises(TrainingError, match="not a checkpoint of version 1"):
+    write_signed(path, lambda file: torch.save({"version": 99}, file))
+    with pytest.raises(TrainingError, match="not a checkpoint of version 2"):
         load_checkpoint(path)
 
 
