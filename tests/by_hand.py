@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import textbook
 import torch
+from choose import pairs
 from textbook import Array, Network, Updates
 from torch import nn
 
@@ -133,11 +134,12 @@ def by_own_loop(net: altprop.LocalNet, x: torch.Tensor, target: torch.Tensor, lo
 
 
 RUNS: dict[str, Callable[[altprop.LocalNet, str], None]] = {"program": by_program, "bridge": by_bridge}
-GRID = [
-    pytest.param(activation, bias, loss, id=f"{activation}-{'bias' if bias else 'bare'}-{loss}")
-    for activation, bias, loss in itertools.product(("tanh", "relu"), (True, False), LOSSES)
-]
-"""Every activation with every loss, with and without biases; the layers are not square."""
+BIAS = (pytest.param(True, id="bias"), pytest.param(False, id="bare"))
+
+
+def grid(**options: Any) -> pytest.MarkDecorator:
+    """Every activation with every loss, with and without biases, and more options; the layers are not square."""
+    return pairs(**options, activation=("tanh", "relu"), bias=BIAS, loss=LOSSES)
 
 
 def noise_of(net: altprop.LocalNet) -> dict[str, Array]:

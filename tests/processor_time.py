@@ -3,7 +3,8 @@
 A test has three phases: its fixtures are set up, it is called, it is torn down. Each phase may take `FAST` seconds of
 processor time, its own and that of the processes which it waited for; in a test marked `full` each may take `FULL`.
 What is made once for many tests, such as a kept net, is made within `shared()`: the test that comes first is not
-charged for it. The `timeout` of pyproject.toml counts the time of the clock, and is for tests that hang.
+charged for it, but `--processor-times` counts it in. The `timeout` of pyproject.toml counts the time of the clock, and
+is for tests that hang.
 """
 
 import contextlib
@@ -28,24 +29,25 @@ class Meter:
     """Counts processor time since the last reading, without what was made for all."""
 
     def __init__(self) -> None:
-        self.since, self.depth = spent(), 0
+        self.since, self.depth, self.left_out = spent(), 0, 0.0
 
-    def read(self) -> float:
-        """Seconds since the last reading."""
+    def read(self) -> tuple[float, float]:
+        """Seconds since the last reading: those of the test, and those of what was made for all."""
         now = spent()
-        seconds, self.since = now - self.since, now
-        return seconds
+        seconds, left_out = now - self.since - self.left_out, self.left_out
+        self.since, self.left_out = now, 0.0
+        return seconds, left_out
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Time within is not counted."""
+        """Time within is not the test's."""
         begin, self.depth = spent(), self.depth + 1
         try:
             yield
         finally:
             self.depth -= 1
             if not self.depth:
-                self.since += spent() - begin
+                self.left_out += spent() - begin
 
 
 METER = Meter()
@@ -64,8 +66,8 @@ def pytest_runtest_logstart() -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Adds the seconds of a phase to its report, and fails a phase that took too many."""
     report: pytest.TestReport = yield
-    seconds = METER.read()
-    report.user_properties.append((SECONDS, seconds))
+    seconds, left_out = METER.read()
+    report.user_properties.append((SECONDS, seconds + left_out))
     full = item.get_closest_marker("full") is not None
     most = FULL if full else FAST
     if report.passed and seconds > most:

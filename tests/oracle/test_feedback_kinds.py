@@ -8,6 +8,7 @@ import pytest
 import textbook
 import torch
 from by_hand import (
+    BIAS,
     BOUND,
     CHAIN,
     DIRECT,
@@ -25,6 +26,7 @@ from by_hand import (
     to_network,
     top_error,
 )
+from choose import pairs
 from textbook import Array
 from torch import nn
 
@@ -92,9 +94,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("kind", KINDS)
+@pairs(kind=KINDS, activation=("tanh", "relu"), bias=BIAS)
 def test_kind(kind: str, activation: str, bias: bool) -> None:
     """One net meets all losses: in a loop of one's own DFA takes the gradient of any."""
     model = make_mlp(activation, bias)
@@ -139,8 +139,7 @@ def test_learned_sparse_and_low_rank() -> None:
         assert np.abs(right.grad.numpy() - left.detach().numpy().T @ whole).max() <= BOUND
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pairs(activation=("tanh", "relu"), bias=BIAS)
 def test_position(activation: str, bias: bool) -> None:
     """One matrix at every position: to the textbook each position is a sample."""
     model = make_mlp(activation, bias)

@@ -9,9 +9,9 @@ import torch
 from by_hand import (
     BOUND,
     DIRECT,
-    GRID,
     compile_mlp,
     feedback_of,
+    grid,
     make_data,
     make_mlp,
     to_network,
@@ -72,7 +72,7 @@ def check_algorithm_1(
     assert max(np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs) <= BOUND
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
+@grid()
 def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
     check_algorithm_1(activation, bias, loss, altprop.optim.SGD(lr=LR, momentum=MOMENTUM), BY_SGD)
 

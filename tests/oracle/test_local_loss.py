@@ -8,12 +8,12 @@ import textbook_targets
 import torch
 from by_hand import (
     BOUND,
-    GRID,
     LOSSES,
     RUNS,
     WIDTHS,
     assert_equal,
     compile_mlp,
+    grid,
     make_data,
     make_mlp,
     name_of,
@@ -56,10 +56,7 @@ def teaching(loss: str, target: torch.Tensor) -> Array:
     return target.numpy() if loss.startswith("mse") else np.eye(WIDTHS[-1])[target.numpy()]
 
 
-CASES = [(0.99, *case.values) for case in GRID] + [(beta, *case.values) for beta in (0.0, 1.0) for case in GRID[:2]]
-
-
-@pytest.mark.parametrize(("beta", "activation", "bias", "loss"), CASES)
+@grid(beta=(0.99, 0.0, 1.0))
 def test_textbook(beta: float, activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

@@ -11,10 +11,10 @@ import torch
 from by_hand import (
     BOUND,
     DIRECT,
-    GRID,
     WIDTHS,
     assert_equal,
     compile_mlp,
+    grid,
     make_data,
     make_mlp,
     name_of,
@@ -104,7 +104,7 @@ def modular_by_hand(net: Network, x: Array, top: Array, inside: Array, scale: fl
     return net.products(x, zs, [e0, e1, e2, top], scale)
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
+@grid()
 def test_modular(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

@@ -7,10 +7,10 @@ import pytest
 import textbook
 import torch
 from by_hand import (
+    BIAS,
     BOUND,
     CHAIN,
     DIRECT,
-    GRID,
     LOSSES,
     RUNS,
     WIDTHS,
@@ -19,6 +19,7 @@ from by_hand import (
     compile_mlp,
     feedback_of,
     found_updates,
+    grid,
     make_data,
     make_mlp,
     name_of,
@@ -26,6 +27,7 @@ from by_hand import (
     to_network,
     top_error,
 )
+from choose import pairs
 from textbook import Alignment, Array, Network, Updates
 
 import altprop
@@ -73,8 +75,7 @@ RULES: dict[str, tuple[ByHand, dict[int, int]]] = {
 }
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
-@pytest.mark.parametrize("rule", RULES)
+@grid(rule=RULES)
 def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
@@ -92,13 +93,10 @@ def exact(net: Network, x: Array, top: Array, feedback: dict[int, Array], scale:
     return textbook.feedback_alignment(net, x, top, {i: net.weights[i + 1] for i in CHAIN}, scale)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize(
-    ("rule", "by_hand"), [("bp", exact), ("dfa_head", textbook.direct_feedback_alignment)], ids=["bp", "dfa_head"]
-)
-def test_rule_in_a_loop_of_ones_own(rule: str, by_hand: ByHand, activation: str, bias: bool) -> None:
+@pairs(rule=("bp", "dfa_head"), activation=("tanh", "relu"), bias=BIAS)
+def test_rule_in_a_loop_of_ones_own(rule: str, activation: str, bias: bool) -> None:
     """One net meets all losses: a rule that takes the loss's gradient is compiled for any."""
+    by_hand = exact if rule == "bp" else textbook.direct_feedback_alignment
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
     net = compile_mlp(model, rule, "mse")
@@ -115,7 +113,7 @@ def noise_into(net: altprop.LocalNet, layer: int) -> Array:
     return found
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
+@grid()
 def test_signs_with_magnitudes_of_the_batch(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
@@ -132,7 +130,7 @@ def test_signs_with_magnitudes_of_the_batch(activation: str, bias: bool, loss: s
         assert_equal(found_updates(net, CHAIN), textbook.feedback_alignment(network, x.numpy(), top, drawn, scale))
 
 
-@pytest.mark.parametrize(("activation", "bias", "loss"), GRID)
+@grid()
 def test_weight_mirror(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

@@ -1,0 +1,77 @@
+"""Which cases run every day, where all of them would take long: the same ones each day, and the others marked `full`.
+
+`pairs` is for products of options: every two values of two options meet in some case. `third` is for long lists: a
+third of them by a checksum of the name, so that a new name moves no other.
+"""
+
+import itertools
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import pytest
+from _pytest.mark import ParameterSet
+
+FULL = pytest.mark.full
+
+
+def third(names: Iterable[str], always: Collection[str] = (), part: int = 0) -> list[ParameterSet]:
+    """All names: a fixed third of them, and those that are named, run every day.
+
+    Args:
+        names: the cases.
+        always: cases that run every day whatever their checksum is.
+        part: 0, 1 or 2: which third. Rules of one model take different ones.
+    """
+    return [pytest.param(name, marks=() if name in always or in_third(name, part) else FULL) for name in names]
+
+
+def in_third(name: str, part: int = 0) -> bool:
+    """Whether a name is in one of three parts, which depends on its letters alone."""
+    return zlib.crc32(name.encode()) % 3 == part % 3
+
+
+def pairs(**options: Iterable[Any]) -> pytest.MarkDecorator:
+    """Parametrizes a test by the product of its options; cases that no pair needs are marked `full`.
+
+    A value may be a `pytest.param` of one value, which gives it a name.
+    """
+    values = [[named(value) for value in given] for given in options.values()]
+    needed = covering([len(given) for given in values])
+    cases = []
+    for places in itertools.product(*(range(len(given)) for given in values)):
+        chosen = [given[place] for given, place in zip(values, places, strict=True)]
+        marks = () if places in needed else FULL
+        name = "-".join(str(one.id) for one in chosen)
+        cases.append(pytest.param(*(one.values[0] for one in chosen), id=name, marks=marks))
+    return pytest.mark.parametrize(tuple(options), cases)
+
+
+def named(value: Any) -> ParameterSet:
+    """The value as a parameter with a name."""
+    if isinstance(value, ParameterSet):
+        return value
+    name = value.__name__ if isinstance(value, type) else str(value)
+    return pytest.param(value, id=name)
+
+
+def covering(sizes: Sequence[int]) -> set[tuple[int, ...]]:
+    """Few places of a product in which every two values of two options meet; with one option, all.
+
+    Greedy: the case that brings most new pairs comes next, the first of equals.
+    """
+    product = list(itertools.product(*map(range, sizes)))
+    if len(sizes) < 2:
+        return set(product)
+    left = {pair for places in product for pair in meetings(places)}
+    chosen: set[tuple[int, ...]] = set()
+    while left:
+        best = max(product, key=lambda places: len(left.intersection(meetings(places))))
+        chosen.add(best)
+        left.difference_update(meetings(best))
+    return chosen
+
+
+def meetings(places: Sequence[int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Which two values of which two options meet in a case."""
+    return list(itertools.combinations(enumerate(places), 2))
