@@ -1,9 +1,11 @@
 """A net's step beside autograd's, in float64, from the same random state: what all tests of the zoo share."""
 
 import copy
+import functools
 from typing import Any
 from unittest import mock
 
+import kept
 import torch
 from program_texts import assert_programs_parse_back
 from torch import nn
@@ -15,13 +17,6 @@ BOUND = 1e-10
 
 
 SEED = 5
-
-
-def compile_case(case: Case, model: nn.Module, rule: str, **options: Any) -> altprop.LocalNet:
-    inputs = case.inputs(BATCH)
-    if isinstance(inputs, dict):
-        return altprop.compile(model, rule, example_kwargs=inputs, loss=case.loss, **options)
-    return altprop.compile(model, rule, example_inputs=inputs, loss=case.loss, **options)
 
 
 def autograd(case: Case, model: nn.Module, batch: int) -> tuple[torch.Tensor, Any]:
@@ -109,8 +104,8 @@ def assert_same_evaluation(case: Case, net: altprop.LocalNet) -> None:
 
 def check_against_autograd(case: Case) -> None:
     """One step by `bp` equals autograd, forward and backward, in three sizes of the batch and in evaluation."""
-    model = case.model()
-    net = compile_case(case, model, "bp")
+    net = kept.net(case, "bp")
+    model = net.model
     assert_programs_parse_back(net)
     within, bound = ROUNDS_OTHERWISE.get(case.name, 0.0), NORMS_IN_FLOAT32.get(case.name, BOUND)
     # The batch of the capture, a larger one, and a short last one.
@@ -137,17 +132,19 @@ def forbidden(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("autograd ran")
 
 
-def moved_by_autograd(case: Case) -> set[str]:
+@functools.cache
+def moved_by_autograd(case: Case) -> frozenset[str]:
     """Parameters whose gradient is more than rounding; a bias before a norm has none by nature."""
     model = case.model()
     autograd(case, model, BATCH)
-    return {name for name, grad in gradients(model).items() if grad is not None and float(grad.abs().max()) > 1e-12}
+    grads = {name: grad for name, grad in gradients(model).items() if grad is not None}
+    return frozenset(name for name, grad in grads.items() if float(grad.abs().max()) > 1e-12)
 
 
 def check_every_parameter_moves(case: Case, rule: str) -> None:
     """One step by a rule, with autograd forbidden, moves every parameter that autograd would move."""
-    model = case.model()
-    net = compile_case(case, model, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    net = kept.net(case, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    model = net.model
     # With a callable loss the program is made when the target's form is known, at the first call.
     net.backward(case.inputs(BATCH), case.target(BATCH))
     assert_programs_parse_back(net)

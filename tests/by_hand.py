@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -79,10 +80,11 @@ def top_error(loss: str, output: Array, target: torch.Tensor) -> tuple[Array, fl
 
 
 def compile_mlp(model: nn.Module, rule: str, loss: str, **options: Any) -> altprop.LocalNet:
+    """A net of `make_mlp`'s model, which is captured once for all tests."""
     x, _ = make_data(loss)
     if loss.startswith("mse"):  # squares do not tell their scale
         options = {"loss_scale": 1.0, **options}
-    return altprop.compile(model, rule, example_inputs=(x,), loss=LOSSES[loss][0], **options)
+    return kept.compile(model, rule, example_inputs=(x,), loss=LOSSES[loss][0], **options)
 
 
 def feedback_of(net: altprop.LocalNet, source: dict[int, int]) -> dict[int, Array]:

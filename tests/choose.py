@@ -1,7 +1,7 @@
 """Which cases run every day, where all of them would take long: the same ones each day, and the others marked `full`.
 
 `pairs` is for products of options: every two values of two options meet in some case. `third` is for long lists: a
-third of them by a checksum of the name, so that a new name moves no other.
+third of them by a checksum of the name, so that a new name moves no other. `one_each` is for models and rules.
 """
 
 import itertools
@@ -15,20 +15,23 @@ from _pytest.mark import ParameterSet
 FULL = pytest.mark.full
 
 
-def third(names: Iterable[str], always: Collection[str] = (), part: int = 0) -> list[ParameterSet]:
-    """All names: a fixed third of them, and those that are named, run every day.
-
-    Args:
-        names: the cases.
-        always: cases that run every day whatever their checksum is.
-        part: 0, 1 or 2: which third. Rules of one model take different ones.
-    """
-    return [pytest.param(name, marks=() if name in always or in_third(name, part) else FULL) for name in names]
+def third(names: Iterable[str], always: Collection[str] = ()) -> list[ParameterSet]:
+    """All names: a fixed third of them, and those that are named, run every day."""
+    return [pytest.param(name, marks=() if name in always or not part(name, 3) else FULL) for name in names]
 
 
-def in_third(name: str, part: int = 0) -> bool:
-    """Whether a name is in one of three parts, which depends on its letters alone."""
-    return zlib.crc32(name.encode()) % 3 == part % 3
+def one_each(names: Iterable[str], others: Sequence[Any]) -> list[ParameterSet]:
+    """The product of names and other values: every day each name meets one of the others, by its checksum."""
+    return [
+        pytest.param(name, other, marks=() if part(name, len(others)) == place else FULL)
+        for name in names
+        for place, other in enumerate(others)
+    ]
+
+
+def part(name: str, count: int) -> int:
+    """Which of so many parts a name is in; it depends on its letters alone."""
+    return zlib.crc32(name.encode()) % count
 
 
 def pairs(**options: Iterable[Any]) -> pytest.MarkDecorator:

@@ -6,16 +6,16 @@ on from there when it is run again.
 
 import contextlib
 import copy
-import functools
 import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import kept
 import torch
 from against_autograd import (
     BATCH,
@@ -24,7 +24,6 @@ from against_autograd import (
     SEED,
     assert_same_output,
     check_against_autograd,
-    compile_case,
     forbidden,
     gradients,
     moved_by_autograd,
@@ -35,8 +34,6 @@ from zoo_more import MORE
 from zoo_operators import OPERATORS
 
 import altprop
-from altprop.compiler import pipeline
-from altprop.ir.captured import CapturedGraph
 
 HEADINGS = {
     "Architectures": (*ARCHITECTURES.values(), *MORE, *LARGE),
@@ -102,9 +99,8 @@ def run_cell(name: str, rule: str) -> str:
     """
     try:
         if rule == "bp":
-            with captured_once(name):
-                check_plain(CASES[name])
-                check_against_autograd(CASES[name])
+            check_plain(CASES[name])
+            check_against_autograd(CASES[name])
             return f"to {NORMS_IN_FLOAT32[name]}" if name in NORMS_IN_FLOAT32 else "yes"
         return check_rule(CASES[name], rule)
     except altprop.CompileError as error:
@@ -113,13 +109,11 @@ def run_cell(name: str, rule: str) -> str:
 
 def check_plain(case: Case) -> None:
     """What is of no rule: the model is examined, and a checkpoint of the plain model loads."""
-    model, other = case.model(), case.model(seed=1)
-    inputs = case.inputs(BATCH)
-    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-    report = altprop.examine(model, args, kwargs)
+    other = case.model(seed=1)
+    report = altprop.examine(kept.captured(case))
     found = [finding for finding in report.findings if finding.level == "error" and "never reads" not in finding.what]
     assert not found, report
-    net = compile_case(case, model, "bp")
+    net = kept.net(case, "bp")
     net.model.load_state_dict(other.state_dict())
     assert_same_forward(case, net, other)
 
@@ -137,13 +131,8 @@ def check_rule(case: Case, rule: str) -> str:
     The forward has the bits of the model's, autograd is forbidden, and a batch of another size is trained on too. Along
     a deep chain an error may fade until an update is as small as rounding; the outcome says so.
     """
-    with captured_once(case.name):
-        return step_by(case, case.model(), rule)
-
-
-def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
-    """As `check_rule`, of a given model."""
-    net = compile_case(case, model, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    net = kept.net(case, rule, optimizer=altprop.optim.SGD(lr=0.01))
+    model = net.model
     # With a callable loss the program is made when the target's form is known, at the first call.
     net.backward(case.inputs(BATCH), case.target(BATCH))
     if "forward" in net.graph.programs:
@@ -161,14 +150,14 @@ def step_by(case: Case, model: torch.nn.Module, rule: str) -> str:
     assert torch.isfinite(loss)
     assert torch.isfinite(other)
     frozen = {row.parameter for row in net.explain().rows if row.how == "frozen"}
-    wanted = moved(case.name) - frozen
+    wanted = moved_by_autograd(case) - frozen
     assert wanted
     still = {key for key in wanted if torch.equal(before[key], dict(model.named_parameters())[key])}
     assert not {key for key in still if sizes[key] > FAINT}
     faint = {key: sizes[key] for key in wanted if not sizes[key] > FAINT}
     assert not faint or faint_alone(case, rule, faint)
     fades = f"fades in {len(faint)} of {len(wanted)}" if faint else ""
-    return ", ".join(filter(None, (fades, "" if wanted == moved(case.name) else "frozen in part"))) or "yes"
+    return ", ".join(filter(None, (fades, "" if wanted == moved_by_autograd(case) else "frozen in part"))) or "yes"
 
 
 def faint_alone(case: Case, rule: str, faint: Mapping[str, float]) -> bool:
@@ -177,7 +166,7 @@ def faint_alone(case: Case, rule: str, faint: Mapping[str, float]) -> bool:
     Where activations are bounded, as in a target `phi(h - beta d)`, a stronger loss alone cannot pass them; and an
     inverse that ends in a flat part of its activation passes nothing on, whereas another draw of it does.
     """
-    net = compile_case(case, case.model(), rule)
+    net = kept.net(case, rule)
     left = set(faint)
     for factor, drawn in itertools.chain(
         ((factor, None) for factor in AMPLIFIED), ((1.0, draw) for draw in itertools.product(range(DRAWS), STRONGER))
@@ -204,37 +193,3 @@ def redraw(net: altprop.LocalNet, seed: int, strength: float) -> None:
             if matrix.is_floating_point():
                 normal = torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
                 matrix.copy_(normal * strength / max(1, matrix.shape[-1] if matrix.dim() else 1) ** 0.5)
-
-
-@functools.cache
-def moved(name: str) -> frozenset[str]:
-    """Parameters that autograd moves."""
-    return frozenset(moved_by_autograd(CASES[name]))
-
-
-@contextlib.contextmanager
-def captured_once(name: str) -> Iterator[None]:
-    """Captures a model for the first rule of its row alone, which is half of the time that a cell takes."""
-    capture, known = pipeline.capture, captures(name)
-
-    def once(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CapturedGraph:
-        leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-        form = repr(
-            [model.training, *(tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)]
-        )
-        if form not in known:
-            known[form] = capture(model, args, kwargs)
-        return known[form]
-
-    try:
-        with mock.patch.object(pipeline, "capture", once):
-            yield
-    except BaseException:
-        known.clear()  # a rule that failed may have fixed a size of the batch
-        raise
-
-
-@functools.lru_cache(maxsize=2)
-def captures(name: str) -> dict[str, CapturedGraph]:
-    """What was captured of a model, by the form of its inputs."""
-    return {}

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 from zoo import Case
 
 import altprop
@@ -50,18 +50,9 @@ def compiled(name: str, optimizer: Any = SGD, rule: str = "reclra", **options: A
     return altprop.compile(seeded(BUILDERS[name]), rule, example_inputs=(x,), optimizer=optimizer, **options)
 
 
-def single(tree: Any) -> Any:
-    """The same in float32."""
-    floats = lambda x: x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x  # noqa: E731
-    return pytree.tree_map(floats, tree)
-
-
 def zoo_net(case: Case, rule: str, optimizer: Any, **options: Any) -> Any:
     """A model of the zoo in float32."""
-    inputs = single(case.inputs(4))
-    given = {"example_kwargs": inputs} if isinstance(inputs, dict) else {"example_inputs": inputs}
-    loss = case.loss.float() if isinstance(case.loss, nn.Module) else case.loss
-    return altprop.compile(case.model().float(), rule, loss=loss, optimizer=optimizer, **given, **options)
+    return kept.net(case, rule, in_float32=True, optimizer=optimizer, **options)
 
 
 def steps(net: Any, name: str, count: int, first: int = 0) -> list[float]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 BATCH = 4
 CLASSES = 3
@@ -44,6 +45,11 @@ REFERENCE_LOSSES: dict[str, Callable[[Any, Any], torch.Tensor]] = {
     "smooth_l1": F.smooth_l1_loss,
     "bce_with_logits": F.binary_cross_entropy_with_logits,
 }
+
+
+def single(tree: Any) -> Any:
+    """The same in float32."""
+    return pytree.tree_map(lambda x: x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x, tree)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from onnx_nets import SGD, assert_close, batch_of, compiled, mlp, single, steps, zoo_net
+from onnx_nets import SGD, assert_close, batch_of, compiled, mlp, steps, zoo_net
 from torch import nn
-from zoo import ZOO
+from zoo import ZOO, single
 
 import altprop
 from altprop.ir.errors import CompileError, ExportError

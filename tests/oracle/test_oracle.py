@@ -6,6 +6,7 @@ agree.
 
 import copy
 
+import kept
 import pytest
 import torch
 from against_autograd import (
@@ -14,8 +15,8 @@ from against_autograd import (
     by_program,
     check_against_autograd,
     check_every_parameter_moves,
-    compile_case,
 )
+from choose import one_each, third
 from zoo import ZOO
 
 import altprop
@@ -32,7 +33,7 @@ ALIGNED = (
 )
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", third(ZOO))
 def test_transpose_feedback_is_autograd(name: str) -> None:
     check_against_autograd(ZOO[name])
 
@@ -49,9 +50,9 @@ def set_feedback_to_weights(net: altprop.LocalNet) -> None:
 @pytest.mark.parametrize("name", ALIGNED)
 def test_feedback_alignment_with_the_weights_is_autograd(name: str) -> None:
     case = ZOO[name]
-    model = case.model()
+    net = kept.net(case, "fa")
+    model = net.model
     reference = copy.deepcopy(model)
-    net = compile_case(case, model, "fa")
     assert len(net.feedback) > 0
     random = copy.deepcopy(net)
     set_feedback_to_weights(net)
@@ -64,7 +65,6 @@ def test_feedback_alignment_with_the_weights_is_autograd(name: str) -> None:
         assert_same_gradients(random.model, reference)
 
 
-@pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("rule", LEARNING_RULES)
+@pytest.mark.parametrize(("name", "rule"), one_each(ZOO, LEARNING_RULES))
 def test_every_parameter_moves_without_autograd(name: str, rule: str) -> None:
     check_every_parameter_moves(ZOO[name], rule)

@@ -6,9 +6,9 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from onnx_nets import SHAPES, assert_close, batch_of, compiled, single
+from onnx_nets import SHAPES, assert_close, batch_of, compiled
 from torch.utils import _pytree as pytree
-from zoo import ZOO, Case
+from zoo import ZOO, Case, single
 
 import altprop
 from altprop.runtime.session import CUDA

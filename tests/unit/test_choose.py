@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from choose import covering, in_third, pairs, third
+from choose import covering, one_each, pairs, part, third
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,19 +32,22 @@ def test_pairs_are_fewer_than_the_product() -> None:
     assert all(case.marks == (pytest.mark.full,) for case in found[1:2])
 
 
-def test_thirds_are_all_and_do_not_overlap() -> None:
-    names = [f"model {number}" for number in range(300)]
-    parts = [[case.values[0] for case in third(names, part=part) if not case.marks] for part in range(3)]
-    assert sorted(name for part in parts for name in part) == sorted(names)
-    assert all(70 < len(part) < 130 for part in parts)
-    assert [case.values[0] for case in third(names)] == names
-
-
 def test_a_third_is_the_same_for_ever() -> None:
     names = ("mlp_tanh", "resnet18", "gru", "t5")
-    assert [[name for name in names if in_third(name, part)] for part in range(3)] == [
-        ["mlp_tanh", "gru"],
-        ["resnet18", "t5"],
-        [],
-    ]
-    assert [case.values[0] for case in third(names, always=["t5"]) if not case.marks] == ["mlp_tanh", "gru", "t5"]
+    assert [part(name, 3) for name in names] == [0, 1, 0, 1]
+    cases = third(names, always=["t5"])
+    assert [case.values[0] for case in cases] == list(names)
+    assert [case.values[0] for case in cases if not case.marks] == ["mlp_tanh", "gru", "t5"]
+
+
+def test_parts_are_alike_in_size() -> None:
+    parts = [part(f"model {number}", 3) for number in range(300)]
+    assert all(70 < parts.count(which) < 130 for which in range(3))
+
+
+def test_each_name_meets_one_of_the_others() -> None:
+    names = [f"model {number}" for number in range(20)]
+    cases = one_each(names, ("fa", "dfa", "reclra"))
+    assert [case.values for case in cases] == list(itertools.product(names, ("fa", "dfa", "reclra")))
+    assert [case.values[0] for case in cases if not case.marks] == names
+    assert {case.values[1] for case in cases if not case.marks} == {"fa", "dfa", "reclra"}
