@@ -47,7 +47,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "convnet": convnet}
 
 def compiled(name: str, optimizer: Any = SGD, rule: str = "reclra", **options: Any) -> Any:
     x, _ = batch_of(SHAPES[name], 4)
-    return altprop.compile(seeded(BUILDERS[name]), rule, example_inputs=(x,), optimizer=optimizer, **options)
+    return kept.compile(seeded(BUILDERS[name]), rule, example_inputs=(x,), optimizer=optimizer, **options)
 
 
 def zoo_net(case: Case, rule: str, optimizer: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import kept
 import tiny
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def net_of(name: str, rule: str) -> altprop.LocalNet:
     torch.manual_seed(0)
     make, shape = tiny.MODELS[name]
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9)
-    return altprop.compile(make(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
+    return kept.compile(make(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
 
 
 @cache
@@ -31,7 +32,7 @@ def compiled(name: str, rule: str) -> altprop.LocalNet:
     torch.manual_seed(0)
     make, shape = tiny.MODELS[name]
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9, fused=False)
-    return altprop.compile(make(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
+    return kept.compile(make(), rule=rule, example_inputs=(torch.zeros(shape),), optimizer=optimizer)
 
 
 def batches(name: str, count: int = 3) -> list[tuple[Tensor, Tensor]]:

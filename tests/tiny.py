@@ -4,6 +4,7 @@ from collections import OrderedDict
 from functools import cache
 from typing import Any
 
+import kept
 import torch
 from torch import Tensor, nn
 
@@ -74,4 +75,4 @@ def compiled(name: str, rule: str, plan: str | None = None) -> altprop.LocalNet:
     """A compiled model; compilations are kept, so a test must not train it."""
     torch.manual_seed(0)
     make, shape = MODELS[name]
-    return altprop.compile(make(), rule=rule, plan=plan, example_inputs=(torch.zeros(shape),))
+    return kept.compile(make(), rule=rule, plan=plan, example_inputs=(torch.zeros(shape),))

@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
+import kept
 import pytest
 import tiny
 import torch
@@ -30,7 +31,7 @@ def nine_layers() -> nn.Sequential:
 
 
 def compiled(devices: int) -> altprop.LocalNet:
-    return altprop.compile(
+    return kept.compile(
         nine_layers(),
         rule="reclra",
         plan="auto",
@@ -97,7 +98,7 @@ def test_memory_limits_the_choice() -> None:
 
 
 def test_rules_along_edges_keep_their_chain() -> None:
-    net = altprop.compile(tiny.mlp(3), rule="fa", plan="auto", devices=3, example_inputs=(torch.zeros(3, 7),))
+    net = kept.compile(tiny.mlp(3), rule="fa", plan="auto", devices=3, example_inputs=(torch.zeros(3, 7),))
     assert net.graph.options["weighed"].best.text == "chain"
     assert 'so it cannot follow the plan "direct"' in str(net.graph.options["weighed"])
 

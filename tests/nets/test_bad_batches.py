@@ -1,5 +1,6 @@
 """What a batch may not hold: each case is one sentence of altprop's, not torch's own error."""
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ CLASSES = torch.tensor([0, 1, 2, 0])
 
 def net(rule: str = "dfa", loss: str = "cross_entropy", **options: str) -> altprop.LocalNet:
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-    return altprop.compile(model, rule, example_inputs=(X,), loss=loss, optimizer=altprop.optim.SGD(lr=0.1), **options)
+    return kept.compile(model, rule, example_inputs=(X,), loss=loss, optimizer=altprop.optim.SGD(lr=0.1), **options)
 
 
 @pytest.mark.parametrize("rule", ["bp", "dfa", "drtp"])
@@ -41,7 +42,7 @@ def test_onnxruntime_is_not_given_a_wrong_class(wrong: int) -> None:
 def test_onnxruntime_is_not_given_a_wrong_word(wrong: int) -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3))
     words, sgd = torch.zeros(4, 2, dtype=torch.int64), altprop.optim.SGD(lr=0.1)
-    made = altprop.compile(model, "dfa", example_inputs=(words,), backend="onnxruntime", optimizer=sgd)
+    made = kept.compile(model, "dfa", example_inputs=(words,), backend="onnxruntime", optimizer=sgd)
     made.step(words, CLASSES)
     words[2, 1] = wrong
     with pytest.raises(altprop.CompileError, match=rf"input holds {wrong}, and 0\.weight has the rows 0 to 4"):
@@ -54,7 +55,7 @@ def test_a_sample_to_be_left_out_is_no_wrong_class() -> None:
 
 def test_a_class_of_a_loss_of_ones_own() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-    made = altprop.compile(model, "dfa", example_inputs=(X,), loss=nn.CrossEntropyLoss())
+    made = kept.compile(model, "dfa", example_inputs=(X,), loss=nn.CrossEntropyLoss())
     with pytest.raises(altprop.CompileError, match="the target holds the class 7, and the output has scores of 3"):
         made.backward(X, torch.tensor([0, 7, 2, 1]))
 
@@ -62,7 +63,7 @@ def test_a_class_of_a_loss_of_ones_own() -> None:
 def test_a_word_that_the_embedding_does_not_have() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3))
     words = torch.zeros(4, 2, dtype=torch.int64)
-    made = altprop.compile(model, "dfa", example_inputs=(words,))
+    made = kept.compile(model, "dfa", example_inputs=(words,))
     for run in (lambda: made.backward(words + 9, CLASSES), lambda: made(words + 9)):
         with pytest.raises(altprop.CompileError, match=r"input holds 9, and 0\.weight has the rows 0 to 4"):
             run()
@@ -104,13 +105,13 @@ def test_a_target_that_does_not_fit(loss: str, target: object, message: str) -> 
 )
 def test_targets_that_do_fit(shape: tuple[int, ...], target: torch.Tensor) -> None:
     model = nn.Sequential(nn.Linear(6, 12), nn.Linear(12, torch.Size(shape[1:]).numel()), nn.Unflatten(1, shape[1:]))
-    made = altprop.compile(model, "bp", example_inputs=(X,))
+    made = kept.compile(model, "bp", example_inputs=(X,))
     assert torch.isfinite(made.backward(X, target))
 
 
 def test_an_output_that_does_not_fit_the_loss() -> None:
     model = nn.Sequential(nn.Linear(6, 3), nn.Flatten(0))
-    made = altprop.compile(model, "bp", example_inputs=(X,), loss=lambda output, target: (output - target).sum())
+    made = kept.compile(model, "bp", example_inputs=(X,), loss=lambda output, target: (output - target).sum())
     with pytest.raises(altprop.CompileError, match=r"does not fit output and target of shapes \(3\*N\), \(N, 9\)"):
         made.backward(X, torch.zeros(4, 9))
 
@@ -139,7 +140,7 @@ class Masked(nn.Module):
 def test_masks_compile() -> None:
     """How many values a mask selects is known when the program runs; nothing of it is fixed at compile time."""
     model = Masked().double()
-    made = altprop.compile(model, "bp", example_inputs=(X.double(),))
+    made = kept.compile(model, "bp", example_inputs=(X.double(),))
     for batch in (4, 9):
         x, target = torch.randn(batch, 6, dtype=torch.float64), torch.randint(3, (batch,))
         model.zero_grad()

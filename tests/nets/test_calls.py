@@ -4,6 +4,7 @@ import copy
 import pickle
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def layers(norm: bool = False) -> nn.Sequential:
 
 
 def compiled(model: nn.Module, rule: str = "bp", **options: Any) -> Any:
-    return altprop.compile(model, rule, example_inputs=(drawn(4, 5),), optimizer=SGD, **options)
+    return kept.compile(model, rule, example_inputs=(drawn(4, 5),), optimizer=SGD, **options)
 
 
 @pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
@@ -60,7 +61,7 @@ def test_batch_norm_over_several_values_of_one_sample_is_not_refused() -> None:
             return self.last(torch.tanh(h).mean(1))
 
     torch.manual_seed(0)
-    net = altprop.compile(Positions(), "bp", example_inputs=(drawn(4, 6, 5),), optimizer=SGD)
+    net = kept.compile(Positions(), "bp", example_inputs=(drawn(4, 6, 5),), optimizer=SGD)
     assert net.step(drawn(1, 6, 5), classes(1)).isfinite()
 
 
@@ -95,7 +96,7 @@ def pair(**options: Any) -> tuple[nn.Module, Any]:
     torch.manual_seed(0)
     model = Pair()
     example = ({"a": drawn(4, 5), "b": drawn(4, 5, seed=1)},)
-    return model, altprop.compile(model, "bp", example_inputs=example, **options)
+    return model, kept.compile(model, "bp", example_inputs=example, **options)
 
 
 def test_a_dictionary_among_the_inputs_is_read_by_its_keys() -> None:
@@ -124,7 +125,7 @@ def uneven(output: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 def test_a_dictionary_as_target_is_read_by_its_keys() -> None:
-    net = altprop.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven)
+    net = kept.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven)
     x, a, b = drawn(4, 5), drawn(4, 3, seed=1), drawn(4, 3, seed=2)
     expected = float(uneven(net.model(x), {"a": a, "b": b}).detach())
     assert float(net.backward(x, {"a": a, "b": b})) == pytest.approx(expected)
@@ -133,7 +134,7 @@ def test_a_dictionary_as_target_is_read_by_its_keys() -> None:
 
 
 def test_a_schedule_refuses_other_keys_of_targets() -> None:
-    net = altprop.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven, optimizer=SGD)
+    net = kept.compile(layers(), "bp", example_inputs=(drawn(4, 5),), loss=uneven, optimizer=SGD)
     x, a, b = drawn(4, 5), drawn(4, 3, seed=1), drawn(4, 3, seed=2)
     running = net.schedule(devices=2, batch=4, target={"a": a, "b": b}).runtime("serial")
     expected = float(uneven(net.model(x), {"a": a, "b": b}).detach())
@@ -190,14 +191,14 @@ def test_a_layer_that_was_frozen_at_first_may_be_thawed() -> None:
 
 
 def test_steps_are_counted_on_where_a_checkpoint_does_not_say() -> None:
-    net = altprop.compile(layers(), "ddtp", example_inputs=(drawn(4, 5),), optimizer=altprop.optim.Adam(lr=0.01))
+    net = kept.compile(layers(), "ddtp", example_inputs=(drawn(4, 5),), optimizer=altprop.optim.Adam(lr=0.01))
     for _ in range(3):
         net.step(drawn(4, 5), classes(4))
     draws = net.noise.count
     net.load_state_dict({"model.0.weight": net.model[0].weight.detach().clone()}, strict=False)
     assert (net.state.count, net.noise.count) == (3, draws)
     assert draws > 0
-    other = altprop.compile(layers(), "ddtp", example_inputs=(drawn(4, 5),), optimizer=altprop.optim.Adam(lr=0.01))
+    other = kept.compile(layers(), "ddtp", example_inputs=(drawn(4, 5),), optimizer=altprop.optim.Adam(lr=0.01))
     other.load_state_dict(net.state_dict())
     assert (other.state.count, other.noise.count) == (3, draws)
 
@@ -214,7 +215,7 @@ def test_a_schedule_and_steps_in_onnxruntime_take_turns() -> None:
 
 
 def test_one_tensor_will_do_as_example() -> None:
-    net = altprop.compile(layers(), "dfa", example_inputs=drawn(4, 5))
+    net = kept.compile(layers(), "dfa", example_inputs=drawn(4, 5))
     assert net(drawn(2, 5)).shape == (2, 3)
 
 

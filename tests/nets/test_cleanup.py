@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import fx
@@ -30,7 +31,7 @@ def compile_case(name: str, rule: str, **options: Any) -> altprop.LocalNet:
     model = case.model()
     if options.pop("single", False):
         model, inputs = model.float(), tuple(x.float() if x.is_floating_point() else x for x in inputs)
-    return altprop.compile(model, rule, example_inputs=inputs, loss=case.loss, **options)
+    return kept.compile(model, rule, example_inputs=inputs, loss=case.loss, **options)
 
 
 def operators(program: Program) -> list[fx.Node]:
@@ -147,7 +148,7 @@ def test_wide_messages_are_made_where_they_are_used() -> None:
     """On a processor; they would leave its cache, and come back with gaps between rows."""
     model = torch.nn.Sequential(*(torch.nn.Linear(40, 40) for _ in range(3)), torch.nn.Linear(40, 3))
     optimizer = altprop.optim.SGD(lr=0.1)
-    net = altprop.compile(model, rule="dfa", example_inputs=(torch.randn(4, 40),), optimizer=optimizer)
+    net = kept.compile(model, rule="dfa", example_inputs=(torch.randn(4, 40),), optimizer=optimizer)
     step = net.graph.programs["step"]
     assert not targets(step, "aten.cat", "aten.split")
     assert sum(str(arg).startswith("feedback") for node in targets(step, "aten.mm.") for arg in node.args) == 3

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import kept
 import pytest
 import torch
 from cutting import cut
@@ -153,6 +154,6 @@ def test_a_root_is_no_activation(rule: str) -> None:
     torch.manual_seed(0)
     model, inputs = Root(), (torch.randn(4, 5),)
     assert [len(cut(model, inputs).region(name).phi) for name in ("one", "two")] == [1, 1]
-    net = altprop.compile(model, rule, example_inputs=inputs, loss="cross_entropy")
+    net = kept.compile(model, rule, example_inputs=inputs, loss="cross_entropy")
     net.backward(inputs, torch.arange(4) % 3)
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())

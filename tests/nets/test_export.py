@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import onnx
 import onnxruntime
@@ -197,7 +198,7 @@ def test_the_update_of_each_region(tmp_path: Path) -> None:
 def test_dropout_repeats_with_the_seed_and_changes_with_the_step(tmp_path: Path) -> None:
     x, y = batch_of((1, 8, 8), 6)
     model = seeded(lambda: convnet(0.5))
-    net = altprop.compile(model, "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.0))
+    net = kept.compile(model, "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.0))
     loop = Loop(net.export(tmp_path / "step.onnx"))
     first = loop.step(x, y)["prediction"]
     second = loop.step(x, y)["prediction"]
@@ -314,7 +315,7 @@ class Gamma(nn.Module):
 
 
 def test_an_operator_that_onnx_lacks_is_refused_with_its_region(tmp_path: Path) -> None:
-    net = altprop.compile(seeded(Gamma), "dfa", example_inputs=(torch.randn(3, 4),), optimizer=SGD)
+    net = kept.compile(seeded(Gamma), "dfa", example_inputs=(torch.randn(3, 4),), optimizer=SGD)
     with pytest.raises(ExportError, match=r'region "first": the operator aten.lgamma.default has no form in ONNX'):
         net.export(tmp_path / "step.onnx")
 
@@ -336,7 +337,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_a_model_in_half_precision_is_refused(tmp_path: Path) -> None:
-    net = altprop.compile(mlp().bfloat16(), example_inputs=(torch.randn(2, 7).bfloat16(),), optimizer=SGD)
+    net = kept.compile(mlp().bfloat16(), example_inputs=(torch.randn(2, 7).bfloat16(),), optimizer=SGD)
     with pytest.raises(ExportError, match=r"0.weight is torch.bfloat16: files are made in float32"):
         net.export(tmp_path / "step.onnx")
 
@@ -345,7 +346,7 @@ def test_a_loss_whose_target_is_unknown_asks_for_one(tmp_path: Path) -> None:
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return (output - target).square().mean()
 
-    net = altprop.compile(mlp(), example_inputs=(torch.randn(2, 7),), loss=loss, optimizer=SGD)
+    net = kept.compile(mlp(), example_inputs=(torch.randn(2, 7),), loss=loss, optimizer=SGD)
     with pytest.raises(ExportError, match=r"the loss loss does not say what its target looks like: .*target="):
         net.export(tmp_path / "step.onnx")
     path = net.export(tmp_path / "step.onnx", target=torch.randn(2, 3))
@@ -361,7 +362,7 @@ def test_a_parameter_named_like_an_input_is_told_apart(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x @ self.x
 
-    net = altprop.compile(Named(), example_inputs=(torch.randn(2, 7),), optimizer=SGD)
+    net = kept.compile(Named(), example_inputs=(torch.randn(2, 7),), optimizer=SGD)
     contract = json.loads(net.export(tmp_path / "s.onnx").with_suffix(".json").read_text("utf-8"))
     assert [head["name"] for head in contract["inputs"]] == ["input.x", "target"]
     assert "x" in {state["name"] for state in contract["states"]}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import onnxruntime
 import pytest
@@ -25,7 +26,7 @@ Y = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
 def scheduled(rule: str, x: torch.Tensor, optimizer: Any, devices: int, **options: Any) -> altprop.Schedule:
     torch.manual_seed(0)
     model = tiny.Residual() if x.dim() == 4 else tiny.mlp(2)
-    net = altprop.compile(model, rule, example_inputs=(x,), optimizer=optimizer)
+    net = kept.compile(model, rule, example_inputs=(x,), optimizer=optimizer)
     return net.schedule(devices=devices, batch=8, **options)
 
 
@@ -108,7 +109,7 @@ def test_files_that_do_something_else_are_refused(tmp_path: Path, monkeypatch: p
 
 def test_refusals(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 4))
-    net = altprop.compile(model, "dfa", example_inputs=(X,), optimizer=SGD)
+    net = kept.compile(model, "dfa", example_inputs=(X,), optimizer=SGD)
     with pytest.raises(ExportError, match=r"device \d draws random numbers.*set the probabilities of dropout to 0"):
         net.schedule(devices=2, batch=8).export(tmp_path)
     schedule = scheduled("dfa", X, SGD, 2)

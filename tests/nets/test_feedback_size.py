@@ -1,5 +1,6 @@
 """Feedback that memory cannot hold is refused before it is drawn, with kinds that fit."""
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -29,12 +30,12 @@ def words() -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize("build", [images, words])
 def test_sizes_are_those_of_the_net(build) -> None:  # type: ignore[no-untyped-def]
     model, x = build()
-    net = altprop.compile(model, "dfa", example_inputs=(x,))
+    net = kept.compile(model, "dfa", example_inputs=(x,))
     output = net.graph.regions[-1]
     asked = {"": default_bytes(net.graph.regions, output), **smaller_kinds(net.graph.regions, output)}
     assert len(asked) > 1
     for text, size in asked.items():
-        made = altprop.compile(model, f"dfa({text})", example_inputs=(x,)).feedback.values()
+        made = kept.compile(model, f"dfa({text})", example_inputs=(x,)).feedback.values()
         assert size == sum(p.numel() * p.element_size() for p in made), text
 
 
@@ -43,8 +44,8 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feedback_size, "free_memory", lambda device: 40_000)
     with pytest.raises(altprop.CompileError, match=r"the feedback would take .* GiB are free on cpu.*kind='channel'"):
         altprop.compile(model, "dfa", example_inputs=(x,))
-    altprop.compile(model, "dfa(kind='channel')", example_inputs=(x,))
-    altprop.compile(model, "bp", example_inputs=(x,))
+    kept.compile(model, "dfa(kind='channel')", example_inputs=(x,))
+    kept.compile(model, "bp", example_inputs=(x,))
     monkeypatch.setattr(feedback_size, "free_memory", lambda device: 10)
     with pytest.raises(altprop.CompileError, match="Let fewer regions hear from the output"):
         altprop.compile(model, "dfa", example_inputs=(x,))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import kept
 import pytest
 import torch
 from tiny import MODELS, compiled
@@ -101,12 +102,12 @@ def test_frozen_regions_and_devices_are_marked() -> None:
 @pytest.mark.parametrize(("options", "sent"), [("", "e[2]"), ("(options={'at': 'output'})", "dLoss/d output of 2")])
 def test_an_output_with_an_activation_sends_its_error(options: str, sent: str) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2), nn.Sigmoid())
-    net = altprop.compile(model, rule=f"dfa{options}", loss="mse", example_inputs=(torch.zeros(2, 3),))
+    net = kept.compile(model, rule=f"dfa{options}", loss="mse", example_inputs=(torch.zeros(2, 3),))
     assert f"E[2->0] {sent} " in str(net.graph)
 
 
 def test_text_does_not_depend_on_chance() -> None:
-    again = altprop.compile(MODELS["mlp"][0](), rule="reclra", plan="direct", example_inputs=(torch.ones(9, 7),))
+    again = kept.compile(MODELS["mlp"][0](), rule="reclra", plan="direct", example_inputs=(torch.ones(9, 7),))
     first = compiled("mlp", "reclra", "direct")
     for name, graph in first.history.items():
         assert str(graph) == str(again.history[name])

@@ -6,6 +6,7 @@ import pickle
 import weakref
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +24,7 @@ def make(rule: str, **options: Any) -> altprop.LocalNet:
     model = models.build("convnet", (1, 28, 28))
     x = torch.randn(16, 1, 28, 28)
     optimizer = altprop.optim.SGD(lr=0.05, momentum=0.9)
-    return altprop.compile(model, rule, example_inputs=(x,), optimizer=optimizer, seed=0, **options)
+    return kept.compile(model, rule, example_inputs=(x,), optimizer=optimizer, seed=0, **options)
 
 
 def batch(size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,18 +99,18 @@ def test_slots_take_no_more_than_a_step_needs(rule: str) -> None:
     x, y = torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))
     optimizer = altprop.optim.SGD(lr=0.05, momentum=0.9)
     model = models.build("resnet20", (3, 32, 32)).train()
-    net = altprop.compile(model, rule, example_inputs=(x,), optimizer=optimizer)
+    net = kept.compile(model, rule, example_inputs=(x,), optimizer=optimizer)
     graph = net.graph.programs["step"].graph.graph
     output = next(node for node in graph.nodes if node.op == "output")
     lives = hold._lives(graph, output)
     slots = hold._slots(lives)
-    kept = hold._kept(slots)
-    assert kept
+    stay = hold._kept(slots)
+    assert stay
     most = hold._most_alive(lives)
     assert most <= 1.3 * net.memory(x, y).live
     for place in range(len(graph.nodes)):
         there = [s for s in slots if s.lives[0].start <= place and (s.closed is None or place < s.closed)]
-        there += [slot for slot in kept if slot not in there]
+        there += [slot for slot in stay if slot not in there]
         assert sum(slot.last.bytes for slot in there) <= most
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import kept
 import pytest
 import tiny
 import torch
@@ -257,7 +258,7 @@ class Shifted(nn.Module):
 def test_pieces_follow_their_device() -> None:
     """Operators that make tensors out of nothing do so on the kind of device that runs them; the digest is the same."""
     optimizer = altprop.optim.SGD(lr=0.1)
-    net = altprop.compile(Shifted(), "dfa", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+    net = kept.compile(Shifted(), "dfa", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
     made = [net.schedule(devices=[name] * 2, batch=BATCH) for name in ("cpu", "cuda:1")]
     named = [{str(d) for piece in s.lowered.pieces.values() for d in devices_in(piece.program.graph)} for s in made]
     assert named == [{"cpu"}, {"cuda"}]
@@ -286,7 +287,7 @@ def test_devices_that_are_not_there(names: Sequence[str], message: str, runtime:
 
 
 def test_compile_may_be_told_the_devices() -> None:
-    net = altprop.compile(
+    net = kept.compile(
         tiny.mlp(2),
         rule="dfa",
         example_inputs=(torch.zeros(3, 7),),

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import pytest
 import tiny
 import torch
@@ -31,7 +32,7 @@ def lay_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(case: Case, rule: str, **options: Any) -> altprop.LocalNet:
     options.setdefault("optimizer", altprop.optim.SGD(lr=0.1, momentum=0.9))
     torch.manual_seed(0)
-    net = altprop.compile(case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, seed=0, **options)
+    net = kept.compile(case.model(), rule, example_inputs=case.inputs(4), loss=case.loss, seed=0, **options)
     dict(net.graph.programs)  # laid out as things stand now
     return net
 
@@ -125,7 +126,7 @@ def test_feedback_is_stored_as_its_products_read_it() -> None:
     x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9)
     net, dense = (
-        altprop.compile(tiny.Residual(), "reclra", example_inputs=(x,), optimizer=optimizer, seed=0, backend=backend)
+        kept.compile(tiny.Residual(), "reclra", example_inputs=(x,), optimizer=optimizer, seed=0, backend=backend)
         for backend in ("eager", "onnxruntime")
     )
     images = {name: value for name, value in net.feedback.items() if value.dim() == 4}
@@ -157,7 +158,7 @@ def test_other_programs_take_feedback_as_it_is_stored() -> None:
     x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 4, (8,))
     model = tiny.Residual()
     nets = [
-        altprop.compile(copy.deepcopy(model), "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.1), seed=0)
+        kept.compile(copy.deepcopy(model), "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.1), seed=0)
         for _ in range(2)
     ]
     with torch.no_grad():
@@ -179,7 +180,7 @@ def test_large_filters_are_not_laid_out() -> None:
     """They would be turned over at every step."""
     x = torch.randn(4, 64, 4, 4)
     for size, expected in ((4, False), (64, True)):
-        net = altprop.compile(
+        net = kept.compile(
             nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * size * size, 5)),
             "dfa",
             example_inputs=(x if size == 4 else torch.randn(8, 64, size, size),),
@@ -195,12 +196,12 @@ def test_model_that_is_channels_last(name: str, rule: str) -> None:
     model = case.model().to(memory_format=torch.channels_last)
     inputs = tuple(x.contiguous(memory_format=torch.channels_last) for x in case.inputs(4))
     options: dict[str, Any] = {"optimizer": altprop.optim.SGD(lr=0.1, momentum=0.9), "loss": case.loss, "seed": 0}
-    net = altprop.compile(copy.deepcopy(model), rule, example_inputs=inputs, **options)
+    net = kept.compile(copy.deepcopy(model), rule, example_inputs=inputs, **options)
     torch.manual_seed(1)
     expected = model(*inputs)
     torch.manual_seed(1)
     assert torch.equal(net(*inputs), expected)
-    fresh = altprop.compile(case.model().to(memory_format=torch.channels_last), rule, example_inputs=inputs, **options)
+    fresh = kept.compile(case.model().to(memory_format=torch.channels_last), rule, example_inputs=inputs, **options)
     assert_same_training(fresh, make(case, rule), case)
 
 
@@ -213,7 +214,7 @@ def test_messages_meet_their_activities_in_one_layout(rule: str) -> None:
         *(nn.Flatten(), nn.Linear(16 * 16, 5)),
     ).to(memory_format=torch.channels_last)
     x = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    net = altprop.compile(model, rule, example_inputs=(x,))
+    net = kept.compile(model, rule, example_inputs=(x,))
     program = net.graph.programs["backward"]
     holders = {"parameter": model.get_parameter, "buffer": model.get_buffer, "feedback": net.feedback.__getitem__}
     target = torch.randint(0, 5, (4,))
@@ -231,7 +232,7 @@ def test_messages_meet_their_activities_in_one_layout(rule: str) -> None:
 def test_inductor_trains_a_convolutional_net_alike() -> None:
     case = ZOO["conv_bn_dropout"]
     nets = [
-        altprop.compile(
+        kept.compile(
             nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)),
             "reclra",
             example_inputs=tuple(x.float() for x in case.inputs(4)),

@@ -2,6 +2,7 @@
 
 import math
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ class Five(nn.Sequential):
 
 
 def compiled(rule: str, model: nn.Module, **options: object) -> altprop.LocalNet:
-    return altprop.compile(model.double(), rule=rule, example_inputs=(torch.zeros(2, 12).double(),), **options)
+    return kept.compile(model.double(), rule=rule, example_inputs=(torch.zeros(2, 12).double(),), **options)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +136,7 @@ def test_direct_kolen_pollack_aligns_closer_than_direct_feedback():
         torch.manual_seed(0)
         example, kind = data.inputs(data.train.images[:2]), f"{rule}(distribution='kaiming_uniform')"
         optimizer = altprop.optim.SGD(lr=0.005, momentum=0.9)
-        net = altprop.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,), optimizer=optimizer)
+        net = kept.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,), optimizer=optimizer)
         before[rule] = angles(net, watched)
         sampler = BatchSampler(data, 64, seed=0)
         for _ in range(4):
@@ -156,7 +157,7 @@ def test_with_hidden_weights_held_kolen_pollacks_angle_falls_and_direct_feedback
     for rule, least, most in (("dfa", 75, 110), ("dkp", 0, 65)):
         torch.manual_seed(0)
         example, kind = data.inputs(data.train.images[:2]), f"{rule}(distribution='kaiming_uniform')"
-        net = altprop.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,))
+        net = kept.compile(Five(64, 64, 10), rule=kind, example_inputs=(example,))
         before = angles(net, watched)
         assert min(before.values()) > 85
         learning = [*net.model[-1].parameters(), *(p for p in net.feedback_parameters() if p.requires_grad)]

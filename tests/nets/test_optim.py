@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -50,10 +51,10 @@ def run_both(name: str, dtype: torch.dtype, rule: str, fused: bool) -> tuple[alt
     """Five steps inside the program, and five of torch on the gradients of `net.backward`."""
     inside_kind, outside_kind, options = SETTINGS[name]
     example = (batch(0, dtype)[0],)
-    inside = altprop.compile(
+    inside = kept.compile(
         make_model(dtype), rule, example_inputs=example, optimizer=inside_kind(**options, fused=fused)
     )
-    outside = altprop.compile(make_model(dtype), rule, example_inputs=example)
+    outside = kept.compile(make_model(dtype), rule, example_inputs=example)
     parameters = [p for p in outside.parameters() if p.requires_grad]
     optimizer = outside_kind(parameters, **options, foreach=False, fused=False)
     for index in range(STEPS):
@@ -97,8 +98,8 @@ def test_feedback_has_a_rate_and_a_decay_of_its_own(kind: Callable[..., altprop.
     options: dict[str, Any] = {"momentum": 0.9} if kind is altprop.optim.SGD else {}
     optimizer = kind(lr=0.05, feedback_lr=0.01, weight_decay=0.1, feedback_weight_decay=0.3, fused=False, **options)
     example = (batch(0, dtype)[0],)
-    inside = altprop.compile(make_model(dtype), "reclra", example_inputs=example, optimizer=optimizer)
-    outside = altprop.compile(make_model(dtype), "reclra", example_inputs=example)
+    inside = kept.compile(make_model(dtype), "reclra", example_inputs=example, optimizer=optimizer)
+    outside = kept.compile(make_model(dtype), "reclra", example_inputs=example)
     groups = outside.param_groups(lr=0.05, feedback_lr=0.01, feedback_weight_decay=0.3)
     torch_kind = getattr(torch.optim, kind.__name__)
     torch_optimizer = torch_kind(groups, lr=1.0, weight_decay=0.1, foreach=False, **options)
@@ -114,7 +115,7 @@ def test_feedback_has_a_rate_and_a_decay_of_its_own(kind: Callable[..., altprop.
 def test_fixed_feedback_does_not_decay() -> None:
     dtype = torch.float64
     optimizer = altprop.optim.AdamW(lr=0.1, weight_decay=0.5, feedback_weight_decay=0.5)
-    net = altprop.compile(make_model(dtype), "dfa", example_inputs=(batch(0, dtype)[0],), optimizer=optimizer)
+    net = kept.compile(make_model(dtype), "dfa", example_inputs=(batch(0, dtype)[0],), optimizer=optimizer)
     before = copy.deepcopy(dict(net.feedback.items()))
     net.step(*batch(0, dtype))
     assert before
@@ -129,8 +130,8 @@ def test_a_rate_that_changes(name: str) -> None:
     inside_kind, outside_kind, options = SETTINGS[name]
     example = (batch(0, dtype)[0],)
     optimizer = inside_kind(**options, fused=False)
-    inside = altprop.compile(make_model(dtype), "dfa", example_inputs=example, optimizer=optimizer)
-    outside = altprop.compile(make_model(dtype), "dfa", example_inputs=example)
+    inside = kept.compile(make_model(dtype), "dfa", example_inputs=example, optimizer=optimizer)
+    outside = kept.compile(make_model(dtype), "dfa", example_inputs=example)
     twin = outside_kind(outside.model.parameters(), **options, foreach=False)
     for index, rate in enumerate((0.1, 0.03, 0.2, 0.0, 0.05)):
         optimizer.lr = twin.param_groups[0]["lr"] = rate
@@ -147,7 +148,7 @@ def test_frozen_parameters_get_no_state(name: str) -> None:
     inside_kind, _, options = SETTINGS[name]
     model = make_model(torch.float32)
     model.get_parameter("2.weight").requires_grad_(False)
-    net = altprop.compile(model, "dfa", example_inputs=(batch(0, torch.float32)[0],), optimizer=inside_kind(**options))
+    net = kept.compile(model, "dfa", example_inputs=(batch(0, torch.float32)[0],), optimizer=inside_kind(**options))
     before = model.get_parameter("2.weight").clone()
     net.step(*batch(0, torch.float32))
     assert torch.equal(model.get_parameter("2.weight"), before)
@@ -165,8 +166,8 @@ def test_convolutions_and_norms(name: str) -> None:
 
     x = torch.randn(4, 2, 8, 8, dtype=torch.float64)
     y = torch.randint(3, (4,))
-    inside = altprop.compile(make(), "dfa", example_inputs=(x,), optimizer=inside_kind(**options, fused=False))
-    outside = altprop.compile(make(), "dfa", example_inputs=(x,))
+    inside = kept.compile(make(), "dfa", example_inputs=(x,), optimizer=inside_kind(**options, fused=False))
+    outside = kept.compile(make(), "dfa", example_inputs=(x,))
     optimizer = outside_kind(outside.model.parameters(), **options, foreach=False)
     for seed in range(3):
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import fx, nn
@@ -44,7 +45,7 @@ def compile_case(name: str, rule: str, **options: Any) -> altprop.LocalNet:
     inputs = case.inputs(4)
     assert isinstance(inputs, tuple)
     options.setdefault("optimizer", altprop.optim.SGD(lr=0.1, momentum=0.9))
-    return altprop.compile(case.model(), rule, example_inputs=inputs, loss=case.loss, **options)
+    return kept.compile(case.model(), rule, example_inputs=inputs, loss=case.loss, **options)
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +297,7 @@ def test_any_cut_is_autograd_under_bp(regions: Any) -> None:
     model = case.model()
     reference = copy.deepcopy(model)
     (x,) = case.inputs(4)
-    net = altprop.compile(model, "bp", example_inputs=(x,), regions=regions)
+    net = kept.compile(model, "bp", example_inputs=(x,), regions=regions)
     torch.manual_seed(0)
     case.loss_of(reference(x), case.target(4)).backward()
     torch.manual_seed(0)
@@ -325,7 +326,7 @@ def test_block_regions(rule: str) -> None:
     torch.manual_seed(0)
     model = Blocks().double()
     x, y = torch.randn(4, 5, 8, dtype=torch.float64), torch.randint(3, (4,))
-    net = altprop.compile(model, rule, example_inputs=(x,), regions="block")
+    net = kept.compile(model, rule, example_inputs=(x,), regions="block")
     assert [r.name for r in net.graph.regions] == ["blocks.0", "blocks.1", "out"]
     net.backward(x, y)
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import kept
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ def network() -> nn.Sequential:
 
 
 def compiled(plan: object = "direct") -> altprop.LocalNet:
-    return altprop.compile(network(), rule="reclra", plan=plan, example_inputs=(torch.zeros(3, 5),))
+    return kept.compile(network(), rule="reclra", plan=plan, example_inputs=(torch.zeros(3, 5),))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

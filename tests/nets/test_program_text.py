@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import kept
 import pytest
 import torch
 from program_texts import again, assert_programs_parse_back
@@ -22,7 +23,7 @@ def net_of(name: str) -> altprop.LocalNet:
     inputs = case.inputs(BATCH)
     assert isinstance(inputs, tuple)
     sgd = altprop.optim.SGD(lr=0.1, momentum=0.9)
-    return altprop.compile(case.model(), "reclra", example_inputs=inputs, loss=case.loss, optimizer=sgd)
+    return kept.compile(case.model(), "reclra", example_inputs=inputs, loss=case.loss, optimizer=sgd)
 
 
 def numbers(program: Program) -> list[object]:

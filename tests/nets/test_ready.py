@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ def make(rule: str = "reclra", **options: Any) -> altprop.LocalNet:
     torch.manual_seed(0)
     optimizer = options.pop("optimizer", altprop.optim.SGD(lr=0.05, momentum=0.9))
     model = options.pop("model", mlp(nn.Tanh))
-    return altprop.compile(model, rule, example_inputs=(torch.randn(4, 7),), optimizer=optimizer, **options)
+    return kept.compile(model, rule, example_inputs=(torch.randn(4, 7),), optimizer=optimizer, **options)
 
 
 def batch(index: int = 0, size: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

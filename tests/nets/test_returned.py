@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def gradients_equal(
 ) -> None:
     """By `bp` all gradients are autograd's, at several sizes of the batch."""
     model = model.double()
-    net = altprop.compile(copy.deepcopy(model), "bp", loss=loss, example_inputs=(inputs,))
+    net = kept.compile(copy.deepcopy(model), "bp", loss=loss, example_inputs=(inputs,))
     for size in sizes:
         model.zero_grad()
         net.zero_grad()
@@ -74,7 +75,7 @@ def test_a_loss_reads_a_mask_that_the_model_returns() -> None:
 
     model = Returns(lambda model, x: x[:, 0] > 0)
     gradients_equal(model, loss, drawn(6, 5), drawn(6, 3), (6, 3))
-    net = altprop.compile(copy.deepcopy(model).double(), "dfa", loss=loss, example_inputs=(drawn(4, 5),))
+    net = kept.compile(copy.deepcopy(model).double(), "dfa", loss=loss, example_inputs=(drawn(4, 5),))
     net.backward(drawn(3, 5), drawn(3, 3))
     assert all(p.grad.abs().sum() > 0 and type(p.grad) is torch.Tensor for p in net.model.parameters())
 
@@ -134,7 +135,7 @@ def test_with_them_frozen_it_learns() -> None:
     model.score.requires_grad_(False)
     model.threshold.requires_grad_(False)
     model = model.double()
-    net = altprop.compile(copy.deepcopy(model), "bp", loss="mse", example_inputs=(drawn(4, 5),))
+    net = kept.compile(copy.deepcopy(model), "bp", loss="mse", example_inputs=(drawn(4, 5),))
     functional.mse_loss(model(drawn(4, 5)), drawn(4, 3)).backward()
     net.backward(drawn(4, 5), drawn(4, 3))
     for own, other in zip(model.parameters(), net.model.parameters(), strict=True):
@@ -160,7 +161,7 @@ def test_scores_of_positions_may_be_flattened() -> None:
     x = torch.randint(11, (4, 5), generator=torch.Generator().manual_seed(0))
     y = torch.randint(11, (20,), generator=torch.Generator().manual_seed(1))
     model = Flattened().double()
-    net = altprop.compile(copy.deepcopy(model), "bp", example_inputs=(x,))
+    net = kept.compile(copy.deepcopy(model), "bp", example_inputs=(x,))
     functional.cross_entropy(model(x), y).backward()
     net.backward(x, y)
     for own, other in zip(model.parameters(), net.model.parameters(), strict=True):
@@ -213,7 +214,7 @@ def test_a_loss_that_chooses_by_values_is_named() -> None:
         lengths = torch.full((output.shape[0],), 6), torch.full((output.shape[0],), 2)
         return functional.ctc_loss(output.log_softmax(2).transpose(0, 1), target, *lengths)
 
-    net = altprop.compile(nn.Linear(5, 4), "bp", loss=ctc, example_inputs=(torch.randn(4, 6, 5),))
+    net = kept.compile(nn.Linear(5, 4), "bp", loss=ctc, example_inputs=(torch.randn(4, 6, 5),))
     with pytest.raises(CompileError, match=r"the loss ctc chooses by the values that it is given.*behind net\(x\)"):
         net.backward(torch.randn(4, 6, 5), torch.randint(1, 4, (4, 2)))
     ctc(net(torch.randn(4, 6, 5)), torch.randint(1, 4, (4, 2))).backward()

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -55,13 +56,13 @@ def own_loop(net: altprop.LocalNet, optimizer: torch.optim.Optimizer, steps: int
 @pytest.mark.parametrize("rule", RULES)
 def test_the_users_own_loop_is_the_step(rule: str) -> None:
     settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
-    inside = altprop.compile(
+    inside = kept.compile(
         make_model(),
         rule,
         example_inputs=(batch()[0],),
         optimizer=altprop.optim.SGD(**settings, feedback_lr=0.02),
     )
-    outside = altprop.compile(make_model(), rule, example_inputs=(batch()[0],))
+    outside = kept.compile(make_model(), rule, example_inputs=(batch()[0],))
     optimizer = torch.optim.SGD(outside.param_groups(lr=0.1, feedback_lr=0.02), **settings)
     losses = own_loop(outside, optimizer, 5)
     assert [float(inside.step(*batch(i))) for i in range(5)] == pytest.approx(losses, abs=1e-5)
@@ -75,7 +76,7 @@ def test_the_users_own_loop_is_the_step(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_schedules_change_the_rate_between_steps(rule: str) -> None:
     optimizer = altprop.optim.SGD(lr=0.1)
-    net = altprop.compile(make_model(), rule, example_inputs=(batch()[0],), optimizer=optimizer)
+    net = kept.compile(make_model(), rule, example_inputs=(batch()[0],), optimizer=optimizer)
     net.step(*batch())
     frozen = copy.deepcopy(net.state_dict())
     assert net.optimizer is not None
@@ -87,7 +88,7 @@ def test_schedules_change_the_rate_between_steps(rule: str) -> None:
 
 def test_an_added_penalty_reaches_autograd() -> None:
     """What a user computes beside the net, from its parameters, keeps its own gradient."""
-    net = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],))
+    net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],))
     x, y = batch()
     net.backward(x, y)
     weight = net.model.get_parameter("0.weight")
@@ -100,7 +101,7 @@ def test_an_added_penalty_reaches_autograd() -> None:
 
 def test_a_part_of_a_larger_graph() -> None:
     """A head that the user trains with autograd on top of a net."""
-    net = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],), loss="mse")
+    net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],), loss="mse")
     head = nn.Linear(3, 2)
     head(torch.relu(net(batch()[0]))).square().mean().backward()
     assert head.weight.grad is not None
@@ -114,7 +115,7 @@ def test_evaluation_keeps_statistics_and_needs_no_program() -> None:
     torch.manual_seed(0)
     model = ConvNet()
     x = torch.randn(4, 2, 8, 8)
-    net = altprop.compile(model, "dfa", example_inputs=(x,))
+    net = kept.compile(model, "dfa", example_inputs=(x,))
     net(x)
     net.eval()
     assert not model.training
@@ -135,7 +136,7 @@ def test_a_norm_may_be_held_in_evaluation() -> None:
     torch.manual_seed(0)
     model = ConvNet()
     x, y = torch.randn(4, 2, 8, 8), torch.randint(3, (4,))
-    net = altprop.compile(model, "bp", example_inputs=(x,))
+    net = kept.compile(model, "bp", example_inputs=(x,))
     model.bn1.eval()
     twin = copy.deepcopy(model)
     torch.manual_seed(1)
@@ -153,7 +154,7 @@ def test_training_without_grad_still_counts_the_batch() -> None:
     torch.manual_seed(0)
     model = ConvNet()
     x = torch.randn(4, 2, 8, 8)
-    net, twin = altprop.compile(model, "dfa", example_inputs=(x,)), copy.deepcopy(model)
+    net, twin = kept.compile(model, "dfa", example_inputs=(x,)), copy.deepcopy(model)
     with torch.no_grad():
         torch.manual_seed(1)
         output = net(x)
@@ -175,7 +176,7 @@ def test_statistics_move_once_a_step() -> None:
     twin = copy.deepcopy(model)
     twin(x)
     for name, run in runs.items():
-        net = altprop.compile(copy.deepcopy(model), "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.1))
+        net = kept.compile(copy.deepcopy(model), "dfa", example_inputs=(x,), optimizer=altprop.optim.SGD(lr=0.1))
         run(net)
         for key, value in net.model.named_buffers():
             assert torch.allclose(value, twin.get_buffer(key), atol=1e-6), (name, key)
@@ -183,7 +184,7 @@ def test_statistics_move_once_a_step() -> None:
 
 @pytest.mark.parametrize("rule", ["dfa", "reclra"])
 def test_parameters_may_be_frozen_after_compiling(rule: str) -> None:
-    net = altprop.compile(make_model(), rule, example_inputs=(batch()[0],))
+    net = kept.compile(make_model(), rule, example_inputs=(batch()[0],))
     net.backward(*batch())
     net.zero_grad(set_to_none=True)
     net.model.get_parameter("2.weight").requires_grad_(False)
@@ -227,7 +228,7 @@ def test_nothing_is_known_before_the_first_call() -> None:
 
 def test_the_first_call_may_be_any_call() -> None:
     optimizer = altprop.optim.SGD(lr=0.1)
-    reference = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],), optimizer=optimizer)
+    reference = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],), optimizer=optimizer)
     expected = reference.step(*batch())
     late = altprop.compile(make_model(), "dfa", optimizer=optimizer)
     assert torch.equal(late.step(*batch()), expected)
@@ -243,7 +244,7 @@ def test_inputs_by_keyword() -> None:
     model = Keywords()
     x, y = batch()
     mask = (torch.rand(4, 5) > 0.5).float()
-    net = altprop.compile(model, "bp", example_inputs=(x,), example_kwargs={"mask": mask})
+    net = kept.compile(model, "bp", example_inputs=(x,), example_kwargs={"mask": mask})
     twin = copy.deepcopy(model)
     expected = F.cross_entropy(twin(x, mask=mask), y)
     expected.backward()
@@ -262,7 +263,7 @@ def test_other_forms_of_call_compile_on_their_own() -> None:
     model = Keywords()
     x, _ = batch()
     mask = torch.zeros(4, 5)
-    net = altprop.compile(model, "dfa", example_inputs=(x,))
+    net = kept.compile(model, "dfa", example_inputs=(x,))
     matrices = dict(net.feedback.items())
     for args, kwargs in (((x,), {}), ((x, mask), {}), ((x,), {"mask": mask}), ((x,), {"twice": True})):
         for _ in range(2):
@@ -274,13 +275,13 @@ def test_keywords_in_any_order() -> None:
     case = Case("keywords", Keywords, lambda size: (), lambda size: None)
     model = case.model().float()
     x, mask = batch()[0], torch.rand(4, 5)
-    net = altprop.compile(model, "dfa", example_kwargs={"x": x, "mask": mask})
+    net = kept.compile(model, "dfa", example_kwargs={"x": x, "mask": mask})
     assert torch.equal(net(mask=mask, x=x), model(x, mask))
 
 
 @pytest.mark.parametrize("size", [2, 3, 64])
 def test_any_batch_after_the_capture(size: int) -> None:
-    net = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],))
+    net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],))
     made = len(net._variants)
     x, _ = batch(size=size)
     assert torch.equal(net(x), net.model(x))
@@ -289,7 +290,7 @@ def test_any_batch_after_the_capture(size: int) -> None:
 
 
 def test_integer_and_float_inputs_may_change_dtype() -> None:
-    net = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],))
+    net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],))
     net.double()
     x = batch()[0].double()
     assert torch.equal(net(x), net.model(x))
@@ -297,12 +298,12 @@ def test_integer_and_float_inputs_may_change_dtype() -> None:
 
 def test_rules_by_region() -> None:
     rules = {"0": "dfa", "2": "reclra(beta=0.3)", "*": "dfa"}
-    net = altprop.compile(make_model(), rules, example_inputs=(batch()[0],))
+    net = kept.compile(make_model(), rules, example_inputs=(batch()[0],))
     assert [row.rule for row in net.explain().rows[::2]] == ["dfa", "reclra(beta=0.3)", "bp"]
 
 
 def test_a_loss_is_a_scalar_of_the_right_value() -> None:
-    net = altprop.compile(make_model(), "dfa", example_inputs=(batch()[0],), optimizer=altprop.optim.SGD(lr=0.1))
+    net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],), optimizer=altprop.optim.SGD(lr=0.1))
     x, y = batch()
     expected = F.cross_entropy(net.model(x), y).detach()
     for loss in (net.backward(x, y), net.step(x, y)):
@@ -311,7 +312,7 @@ def test_a_loss_is_a_scalar_of_the_right_value() -> None:
 
 
 def test_recorded_steps_want_a_gpu() -> None:
-    net = altprop.compile(
+    net = kept.compile(
         nn.Linear(3, 2), "dfa", example_inputs=(torch.zeros(4, 3),), optimizer=altprop.optim.SGD(), backend="cudagraphs"
     )
     with pytest.raises(altprop.CompileError, match='move model and inputs to "cuda" first, or take backend="eager"'):

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Callable
 
+import kept
 import pytest
 import tiny
 import torch
@@ -233,7 +234,7 @@ def test_a_shared_weight_makes_its_message_at_the_messages_source() -> None:
             return self.last(torch.tanh(self.middle(torch.tanh(self.first(x)))))
 
     optimizer = altprop.optim.SGD(lr=0.1)
-    net = altprop.compile(Tied(), "bp", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+    net = kept.compile(Tied(), "bp", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
     messages = {task.region for _, task in net.schedule(devices=3, batch=4).programs.tasks() if task.kind == "M"}
     assert messages == {"last->middle", "middle->first"}
 
@@ -281,7 +282,7 @@ def test_placement_of_ones_own() -> None:
 def test_plan_may_name_devices() -> None:
     plan = net_of("mlp", "dfa").plan
     regions = tuple(dataclasses.replace(r, device="b" if r.name == "fc1" else None) for r in plan.regions)
-    made = altprop.compile(
+    made = kept.compile(
         tiny.mlp(2),
         rule="dfa",
         plan=dataclasses.replace(plan, regions=regions),

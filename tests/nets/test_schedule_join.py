@@ -5,6 +5,7 @@ import dataclasses
 from collections import Counter
 from typing import Any, ClassVar
 
+import kept
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ def made(name: str, rule: str) -> tuple[altprop.LocalNet, Tensor, Tensor]:
     }
     make, x = models[name]
     model = make().double()
-    return altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=SGD), x, torch.randint(0, 5, (BATCH,))
+    return kept.compile(model, rule=rule, example_inputs=(x,), optimizer=SGD), x, torch.randint(0, 5, (BATCH,))
 
 
 def after(net: altprop.LocalNet, step: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -148,7 +149,7 @@ class Neighbours(nn.Module):
 def test_lines_that_are_not_the_samples_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_reads", lambda *_: 0)  # whatever it gains
     x = torch.randn(BATCH, 5, 6, dtype=torch.float64)
-    net = altprop.compile(
+    net = kept.compile(
         Neighbours().double(), "bp", example_inputs=(x,), loss=lambda o, _: o.square().sum(), optimizer=SGD
     )
     schedule = net.schedule(devices=2, microbatches=4, join=4, batch=BATCH, target=torch.zeros(BATCH))

@@ -4,6 +4,7 @@ import copy
 import re
 from functools import cache
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ def compiled(rule: str, last: bool) -> altprop.LocalNet:
     x = torch.zeros(4, 3, 12, 12)
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9, fused=False)
-    return altprop.compile(model(last), rule, example_inputs=(x,), optimizer=optimizer)
+    return kept.compile(model(last), rule, example_inputs=(x,), optimizer=optimizer)
 
 
 def is_laid(strides: tuple[int, ...]) -> bool:
@@ -118,7 +119,7 @@ def test_the_batch_stays_symbolic() -> None:
             return self.fc(nn.functional.pad(z[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)).mean((2, 3)))
 
     optimizer = altprop.optim.SGD(lr=0.1)
-    net = altprop.compile(Padded(), "dfa", example_inputs=(torch.zeros(4, 3, 12, 12),), optimizer=optimizer)
+    net = kept.compile(Padded(), "dfa", example_inputs=(torch.zeros(4, 3, 12, 12),), optimizer=optimizer)
     copied = copy.deepcopy(net)
     running = net.schedule(devices=2, microbatches=2, batch=BATCH).runtime()
     x, y = torch.randn(BATCH, 3, 12, 12), torch.zeros(BATCH, dtype=torch.int64)

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import pytest
 import tiny
 import torch
@@ -15,7 +16,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
 
 def compiled(rule: str, optimizer: Any = None) -> altprop.LocalNet:
     torch.manual_seed(0)
-    return altprop.compile(tiny.mlp(2), rule, example_inputs=(X,), optimizer=optimizer)
+    return kept.compile(tiny.mlp(2), rule, example_inputs=(X,), optimizer=optimizer)
 
 
 RULES = ["kp(weight_decay=0.5)", "reclra(largest=0.01)", "dkp(kind='low_rank', options={'rank': 2}, weight_decay=0.5)"]

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import kept
 import pytest
 import tiny
 import torch
@@ -95,7 +96,7 @@ def test_sum_losses_add_up() -> None:
     model = tiny.mlp(2)
     optimizer = altprop.optim.SGD(lr=0.01)
     nets = [
-        altprop.compile(m, rule="dfa", loss=total, example_inputs=(torch.zeros(3, 7),), optimizer=optimizer)
+        kept.compile(m, rule="dfa", loss=total, example_inputs=(torch.zeros(3, 7),), optimizer=optimizer)
         for m in (model, copy.deepcopy(model))
     ]
     inputs, target = torch.randn(BATCH, 7), torch.randn(BATCH, 4)
@@ -124,7 +125,7 @@ def test_tied_parameters_travel() -> None:
     model = Tied()
     optimizer = altprop.optim.Adam(lr=0.01, fused=False)
     nets = [
-        altprop.compile(m, rule="fa", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
+        kept.compile(m, rule="fa", example_inputs=(torch.zeros(3, 6),), optimizer=optimizer)
         for m in (model, copy.deepcopy(model))
     ]
     schedule = nets[0].schedule(devices=3, batch=BATCH)
@@ -142,7 +143,7 @@ def test_the_zoo_runs_on_three_devices(name: str, rule: str) -> None:
     """A module called twice, and a model with several outputs."""
     case = ZOO[name]
     nets = [
-        altprop.compile(
+        kept.compile(
             case.model(),
             rule=rule,
             loss=case.loss,

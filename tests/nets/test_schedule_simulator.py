@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import kept
 import pytest
 import tiny
 import torch
@@ -185,7 +186,7 @@ def test_known_orders_run(order: str) -> None:
     states = []
     for name in ("list", order):
         torch.manual_seed(0)
-        net = altprop.compile(
+        net = kept.compile(
             tiny.mlp(3), rule="bp", example_inputs=(torch.zeros(3, 7),), optimizer=altprop.optim.SGD(lr=0.1)
         )
         runtime = net.schedule(devices=2, microbatches=3, batch=6, order=name).runtime()

@@ -4,6 +4,7 @@ import copy
 import inspect
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +17,7 @@ from altprop.runtime.straight import NATIVE, straight
 @pytest.mark.parametrize("name", ["conv_bn_dropout", "residual", "encoder_layer"])
 def test_the_same_bits(name: str) -> None:
     case = ZOO[name]
-    net = altprop.compile(case.model(), "reclra", example_inputs=case.inputs(4), loss=case.loss)
+    net = kept.compile(case.model(), "reclra", example_inputs=case.inputs(4), loss=case.loss)
     program = net.graph.programs["forward"]
     holders = {"parameter": net.model.get_parameter, "buffer": net.model.get_buffer}
     holders["constant"] = net.graph.captured.constants.__getitem__
@@ -33,7 +34,7 @@ def test_the_same_bits(name: str) -> None:
 
 def test_operators_are_bound() -> None:
     case = ZOO["mlp_tanh"]
-    net = altprop.compile(
+    net = kept.compile(
         case.model(), "dfa", example_inputs=case.inputs(4), loss=case.loss, optimizer=altprop.optim.SGD(momentum=0.9)
     )
     module = net.graph.programs["step"].graph

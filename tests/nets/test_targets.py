@@ -1,5 +1,6 @@
 """Rules that send the target in the error's place: where it comes from, and what happens where it cannot be told."""
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def hidden_update(net: altprop.LocalNet, x: torch.Tensor, labels: torch.Tensor) 
 
 
 def test_the_signal_is_the_target_and_nothing_else() -> None:
-    net = altprop.compile(make_model(), "drtp", example_inputs=(X,))
+    net = kept.compile(make_model(), "drtp", example_inputs=(X,))
     first = hidden_update(net, X, LABELS)
     with torch.no_grad():
         net.model[2].weight.mul_(-3.0)  # type: ignore[union-attr, index, operator]
@@ -36,7 +37,7 @@ def test_the_signal_is_the_target_and_nothing_else() -> None:
 
 
 def test_explain_and_print_say_target() -> None:
-    net = altprop.compile(make_model(), "drtp", example_inputs=(X,))
+    net = kept.compile(make_model(), "drtp", example_inputs=(X,))
     assert net.explain()["0.weight"].signal == "the target, not error of 2"
     assert "d = E[2->0] the target, not e[2]" in str(net.graph)
 
@@ -83,7 +84,7 @@ def test_many_labels_are_told_from_the_gradient() -> None:
 
 
 def test_a_loss_that_hides_its_target_is_refused_in_a_loop_of_ones_own() -> None:
-    net = altprop.compile(make_model(), "drtp", example_inputs=(X,), loss="l1")
+    net = kept.compile(make_model(), "drtp", example_inputs=(X,), loss="l1")
     target = torch.zeros(6, 3)
     net.backward(X, target)
     with pytest.raises(altprop.CompileError, match=r"loss\.backward\(\) does not hand over.*net\.step"):
@@ -94,7 +95,7 @@ def test_a_target_of_another_form_is_refused() -> None:
     def far(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return (output.sum(1) - target.sum(1)).square().mean()
 
-    net = altprop.compile(make_model(), "drtp", example_inputs=(X,), loss=far)
+    net = kept.compile(make_model(), "drtp", example_inputs=(X,), loss=far)
     with pytest.raises(altprop.CompileError, match=r"the target of the loss far has neither the output's shape"):
         net.backward(X, torch.zeros(6, 2))
 

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 def compiled(model: nn.Module, rule: str, *inputs: torch.Tensor, **options: Any) -> altprop.LocalNet:
-    return altprop.compile(model, rule, example_inputs=inputs, **options)
+    return kept.compile(model, rule, example_inputs=inputs, **options)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import kept
 import pytest
 import torch
 from tiny import Residual
@@ -40,7 +41,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 def compiled(rule: Any, loss: Any = "cross_entropy", program: str = "backward") -> altprop.LocalNet:
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9) if program == "step" else None
-    return altprop.compile(deep(), rule, example_inputs=(data()[0],), optimizer=optimizer, loss=loss)
+    return kept.compile(deep(), rule, example_inputs=(data()[0],), optimizer=optimizer, loss=loss)
 
 
 def order_of_products(program: Program) -> list[str]:
@@ -76,17 +77,17 @@ def test_random_target_projection_is_unlocked() -> None:
 def test_the_counting_is_that_of_autograd() -> None:
     """Under backpropagation a step saves what autograd saves: every activity, and the scores' softmax."""
     x, y = data()
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     model = deep()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = nn.functional.cross_entropy(model(x), y)
     own = {tensor.untyped_storage().data_ptr() for tensor in (x, y, *model.parameters())}
-    by_autograd = sum(size for pointer, size in kept.items() if pointer not in own)
+    by_autograd = sum(size for pointer, size in saved.items() if pointer not in own)
     assert loss.grad_fn is not None
     scores = BATCH * 3 * 4
     assert abs(compiled("bp").memory(x, y).saved - by_autograd) <= scores
@@ -94,7 +95,7 @@ def test_the_counting_is_that_of_autograd() -> None:
 
 def test_counting_alters_nothing() -> None:
     torch.manual_seed(0)
-    net = altprop.compile(
+    net = kept.compile(
         Residual(), "dfa", example_inputs=(torch.randn(4, 3, 8, 8),), optimizer=altprop.optim.Adam(lr=0.1)
     )
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -137,7 +138,7 @@ def test_a_step_that_moves_weights_during_the_forward_is_backward_and_optimizer(
 def test_unlocking_works_across_blocks_norms_and_shortcuts() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(4, 3, 8, 8), torch.randint(4, (4,))
-    net = altprop.compile(Residual(), OwnActivity(), example_inputs=(x,))
+    net = kept.compile(Residual(), OwnActivity(), example_inputs=(x,))
     program = net.graph.programs["backward"].graph.graph
     names = [str(node.target) for node in program.nodes]
     forwards = [index for index, name in enumerate(names) if name == "aten.convolution.default"]

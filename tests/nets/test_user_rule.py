@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import kept
 import pytest
 import torch
 from torch import nn
@@ -106,7 +107,7 @@ def train(net: altprop.LocalNet, data: DataSet, epochs: int) -> float:
 def test_a_rule_in_the_users_own_file_trains(user_rule: ModuleType, digits: DataSet) -> None:
     example = digits.inputs(digits.train.images[:4])
     optimizer = altprop.optim.SGD(lr=0.1, momentum=0.9, feedback_lr=1e-2)
-    net = altprop.compile(make_model(nn.Tanh), "ternary", example_inputs=(example,), optimizer=optimizer)
+    net = kept.compile(make_model(nn.Tanh), "ternary", example_inputs=(example,), optimizer=optimizer)
     before = {name: matrix.detach().clone() for name, matrix in net.feedback.items()}
     assert len(before) == 2
     start = [p.detach().clone() for p in net.model.parameters()]
@@ -118,7 +119,7 @@ def test_a_rule_in_the_users_own_file_trains(user_rule: ModuleType, digits: Data
 def test_its_updates_are_its_equations(user_rule: ModuleType) -> None:
     model = make_model(nn.Tanh, hidden=8, layers=1).double()
     x, y = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.randint(10, (4,))
-    net = altprop.compile(model, user_rule.TernaryError(strength=0.5), example_inputs=(x,))
+    net = kept.compile(model, user_rule.TernaryError(strength=0.5), example_inputs=(x,))
     net.backward(x, y)
     z = torch.tanh(model[1](x.flatten(1)))
     error = torch.softmax(model[3](z), 1) - nn.functional.one_hot(y, 10)
@@ -136,7 +137,7 @@ def test_it_is_a_rule_like_the_others(user_rule: ModuleType) -> None:
     assert str(rule) == "ternary(strength=0.0)"
     assert altprop.rules.get(str(rule)) == rule
     x = torch.randn(4, 1, 8, 8)
-    net = altprop.compile(make_model(nn.Tanh, 8), {"1": rule, "*": "dfa"}, example_inputs=(x,))
+    net = kept.compile(make_model(nn.Tanh, 8), {"1": rule, "*": "dfa"}, example_inputs=(x,))
     rows = net.explain()
     assert rows["1.weight"].rule == "ternary(strength=0.0)"
     assert rows["3.weight"].rule == "dfa"
@@ -151,7 +152,7 @@ def test_a_rule_without_a_name_is_used_as_an_object() -> None:
             return 0.5 * local.phi_vjp(d)
 
     x, y = torch.randn(4, 1, 8, 8), torch.randint(10, (4,))
-    whole, half = (altprop.compile(make_model(nn.Tanh, 8), rule, example_inputs=(x,)) for rule in ("dfa", Halved()))
+    whole, half = (kept.compile(make_model(nn.Tanh, 8), rule, example_inputs=(x,)) for rule in ("dfa", Halved()))
     # DFA draws its matrices as the base does: same seed, same names.
     whole.backward(x, y)
     half.backward(x, y)
@@ -163,7 +164,7 @@ def test_a_rule_without_a_name_is_used_as_an_object() -> None:
 
 def test_signs_train_by_rec_lra(digits: DataSet) -> None:
     example = digits.inputs(digits.train.images[:4])
-    net = altprop.compile(
+    net = kept.compile(
         make_model(altprop.nn.Sign),
         "reclra(beta=0.1)",
         plan="direct",

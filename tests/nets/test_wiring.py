@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import kept
 import networkx as nx
 import pytest
 import torch
@@ -196,7 +197,7 @@ def test_plan_as_networkx() -> None:
 
 
 def test_blocks_of_a_fresh_model_do_not_depend_on_the_compilation_before() -> None:
-    net = altprop.compile(Residual(), rule="reclra", plan="blocks", example_inputs=(torch.zeros(2, 3, 8, 8),))
+    net = kept.compile(Residual(), rule="reclra", plan="blocks", example_inputs=(torch.zeros(2, 3, 8, 8),))
     assert net.plan == compiled("residual", "reclra", "blocks").plan
 
 

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import pytest
 import torch
 from by_hand import BOUND
@@ -33,7 +34,7 @@ def test_equations(rule: str) -> None:
     """The first region's update and its inverse's, by autograd on what the docstrings say."""
     model = small()
     x, y = torch.randn(6, 2, 8, 8, dtype=torch.float64), torch.randint(3, (6,))
-    net = altprop.compile(model, f"{rule}(step={STEP}, sigma={SIGMA}, inverse='convolution')", example_inputs=(x[:4],))
+    net = kept.compile(model, f"{rule}(step={STEP}, sigma={SIGMA}, inverse='convolution')", example_inputs=(x[:4],))
     filters, bias = (net.feedback[f"0:inverse.{name}"] for name in ("filters", "bias"))
     assert (filters.shape, bias.shape) == ((4, 5, 3, 3), (4,))
     with torch.no_grad():
@@ -67,7 +68,7 @@ def test_equations(rule: str) -> None:
 def test_a_matrix_where_it_fits_and_filters_where_not() -> None:
     wide = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
     model = nn.Sequential(*wide, nn.Conv2d(16, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
-    net = altprop.compile(model, "dtp", example_inputs=(torch.randn(2, 1, 32, 32),))
+    net = kept.compile(model, "dtp", example_inputs=(torch.randn(2, 1, 32, 32),))
     shapes = {name: tuple(value.shape) for name, value in net.feedback.items()}
     assert shapes["0:inverse.filters"] == (16, 16, 3, 3)
     assert shapes["2:inverse.weight"] == (256, 16, 32, 32)
@@ -80,7 +81,7 @@ def test_a_matrix_where_it_fits_and_filters_where_not() -> None:
 def test_they_learn_to_reconstruct() -> None:
     model = small().float()
     x, y = torch.randn(32, 2, 8, 8), torch.randint(3, (32,))
-    net = altprop.compile(model, "dtp(sigma=0.05, inverse='convolution')", example_inputs=(x,))
+    net = kept.compile(model, "dtp(sigma=0.05, inverse='convolution')", example_inputs=(x,))
     optimizer = torch.optim.Adam(net.feedback_parameters(), lr=1e-2)
 
     def distance() -> float:

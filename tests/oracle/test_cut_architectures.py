@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import kept
 import pytest
 import torch
 from cutting import cut
@@ -123,7 +124,7 @@ class Memory(nn.Module):
 def test_an_output_that_the_loss_does_not_read_silences_no_region(rule: str) -> None:
     inputs = (torch.randn(4, 5),)
     model = Memory()
-    net = altprop.compile(model, rule, example_inputs=inputs, loss=lambda out, target: out[0].square().mean())
+    net = kept.compile(model, rule, example_inputs=inputs, loss=lambda out, target: out[0].square().mean())
     if rule == "lra_e":
         with pytest.raises(
             altprop.CompileError, match=r'"one" hears from "two" alone, .* which the loss does not read'
@@ -139,9 +140,9 @@ def test_the_error_of_what_the_loss_reads_is_sent() -> None:
     graph = cut(Towers(), TWO)
     last = holder(graph, "other.2.weight")
     assert [short_name(graph.captured.node(name)) for name in last.model_outputs] == ["tanh", "addmm"]
-    net = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[2] + out[0]).sum())
+    net = kept.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[2] + out[0]).sum())
     net.backward(TWO, torch.zeros(4))
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in net.model.parameters())
-    deaf = altprop.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[1] + out[0]).sum())
+    deaf = kept.compile(Towers(), "dfa", example_inputs=TWO, loss=lambda out, target: (out[1] + out[0]).sum())
     with pytest.raises(altprop.CompileError, match=r'"other.2" returns 2 values, and would send the error of tanh_\d'):
         deaf.backward(TWO, torch.zeros(4))

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -146,7 +147,7 @@ def test_position(activation: str, bias: bool) -> None:
     network = to_network(model, activation)
     generator = torch.Generator().manual_seed(5)
     x, target = (torch.randn(3, 4, size, generator=generator, dtype=torch.float64) for size in (WIDTHS[0], CLASSES))
-    net = altprop.compile(model, "dkp(kind='position', weight_decay=0.2)", example_inputs=(x,), loss="mse")
+    net = kept.compile(model, "dkp(kind='position', weight_decay=0.2)", example_inputs=(x,), loss="mse")
     assert {c.feedback.kind for c in net.plan.connections} == {"position"}
     rows = x.flatten(0, 1).numpy()
     for reduction, scale in (("mean", 1 / len(rows)), ("sum", 1.0)):
@@ -174,7 +175,7 @@ def test_position_of_a_rank_is_its_product(error: tuple[int, ...], activity: tup
 
 def test_position_of_a_rank_in_a_net() -> None:
     model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 9))
-    net = altprop.compile(
+    net = kept.compile(
         model, "dkp(kind='position', options={'rank': 3})", example_inputs=(torch.zeros(2, 4, dtype=torch.int64),)
     )
     assert {name: tuple(p.shape) for name, p in net.feedback.items()} == {
@@ -187,7 +188,7 @@ def test_position_of_a_rank_in_a_net() -> None:
 def spec_of(kind: str, units: int, options: str = "{}") -> altprop.LocalNet:
     model = nn.Sequential(nn.Linear(3, units), nn.Tanh(), nn.Linear(units, 20))
     rule = f"dfa(kind='{kind}', options={options})"
-    return altprop.compile(model, rule, example_inputs=(torch.zeros(2, 3),))
+    return kept.compile(model, rule, example_inputs=(torch.zeros(2, 3),))
 
 
 def test_a_bit_for_each_number() -> None:
@@ -276,7 +277,7 @@ def test_convolution(kernel: int) -> None:
     x, labels = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1])
     rule = "reclra(beta=0.3, gamma=0.5)"
     link = altprop.Feedback("convolution", {"kernel": kernel}, learning=True)
-    net = altprop.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
+    net = kept.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
     filters = net.feedback["two->one"]
     assert tuple(filters.shape) == (4, 3, kernel, kernel)
     with torch.no_grad():
@@ -310,7 +311,7 @@ def test_forward_shaped_feedback_learns_by_the_same_switch() -> None:
     x, labels = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 2, 1])
     rule = "reclra(beta=0.3, gamma=0.5)"
     link = altprop.Feedback("forward", learning=True)
-    net = altprop.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
+    net = kept.compile(model, rule, plan=image_plan(rule, link), example_inputs=(x,))
     net.backward(x, labels)
     grad = net.feedback["two->one"].grad
     assert grad is not None
@@ -408,7 +409,7 @@ def test_a_product_needs_dense_layers() -> None:
 
 def test_a_kind_that_does_not_fit_is_not_chosen() -> None:
     """A rule that asks for convolutions has them between images, and a matrix from the output."""
-    net = altprop.compile(
+    net = kept.compile(
         Images(),
         "reclra(kind='convolution', options={'kernel': 4})",
         plan="chain",

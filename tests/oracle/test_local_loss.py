@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook_targets
@@ -113,7 +114,7 @@ def test_a_residual_net_learns_as_greedy_autograd_would() -> None:
     torch.manual_seed(0)
     model = Residual().double()
     x, y = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.randint(4, (6,))
-    net = altprop.compile(model, "local_loss(features=100)", example_inputs=(x,))
+    net = kept.compile(model, "local_loss(features=100)", example_inputs=(x,))
     expected = by_autograd(model, net, x, y)
     net.zero_grad(set_to_none=True)
     net.backward(x, y)
@@ -148,7 +149,7 @@ def test_each_region_learns_before_the_next_begins() -> None:
     torch.manual_seed(0)
     layers = [part for _ in range(6) for part in (nn.Linear(16, 16), nn.Tanh())]
     x, y = torch.randn(32, 16), torch.randint(3, (32,))
-    net = altprop.compile(nn.Sequential(*layers, nn.Linear(16, 3)), "local_loss", example_inputs=(x,))
+    net = kept.compile(nn.Sequential(*layers, nn.Linear(16, 3)), "local_loss", example_inputs=(x,))
     assert net.memory(x, y).saved <= 2 * x.numel() * 4
 
 
@@ -157,14 +158,14 @@ def test_auxiliary_parameters_are_parameters_of_the_net() -> None:
     x, y = torch.randn(8, 7), torch.randint(3, (8,))
     model = make_mlp("tanh", True).float()
     optimizer = altprop.optim.Adam(lr=1e-2, feedback_lr=1e-3)
-    net = altprop.compile(model, "local_loss", example_inputs=(x,), optimizer=optimizer)
+    net = kept.compile(model, "local_loss", example_inputs=(x,), optimizer=optimizer)
     names = [f"{name_of(i)}:{kind}" for i in range(3) for kind in LETTERS]
     assert sorted(net.feedback.keys()) == sorted(names)
     start = {name: value.detach().clone() for name, value in net.feedback.items()}
     net.step(x, y)
     assert all(not torch.equal(value, start[name]) for name, value in net.feedback.items())
     assert len(net.param_groups(lr=0.1)[1]["params"]) == len(names)
-    again = altprop.compile(make_mlp("tanh", True).float(), "local_loss", example_inputs=(x,), optimizer=optimizer)
+    again = kept.compile(make_mlp("tanh", True).float(), "local_loss", example_inputs=(x,), optimizer=optimizer)
     again.load_state_dict(net.state_dict())
     assert torch.equal(again.step(x, y), net.step(x, y))
     assert all(torch.equal(value, again.feedback[name]) for name, value in net.feedback.items())
@@ -174,7 +175,7 @@ def test_every_position_of_a_sequence_has_its_classifier() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     x, y = torch.randn(3, 6, 5, dtype=torch.float64), torch.randint(4, (3, 6))
-    net = altprop.compile(model, "local_loss(beta=0.0)", example_inputs=(x,))
+    net = kept.compile(model, "local_loss(beta=0.0)", example_inputs=(x,))
     z = torch.tanh(model[0](x)).detach()
     weight, bias = (net.feedback[f"0:classifier.{kind}"].detach().requires_grad_() for kind in ("weight", "bias"))
     functional.cross_entropy(functional.linear(z, weight, bias).flatten(0, 1), y.flatten()).backward()
@@ -187,7 +188,7 @@ def test_every_position_of_a_sequence_has_its_classifier() -> None:
 
 
 def refuse(model: nn.Module, x: torch.Tensor, rule: Any = "local_loss", **options: Any) -> None:
-    altprop.compile(model, rule, example_inputs=(x,), **options)
+    kept.compile(model, rule, example_inputs=(x,), **options)
 
 
 def test_clear_errors_where_it_does_not_apply() -> None:
@@ -216,7 +217,7 @@ def test_a_loss_that_holds_tensors() -> None:
     x, y = torch.randn(6, 5, dtype=torch.float64), torch.randint(3, (6,))
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     loss = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64), reduction="sum")
-    net = altprop.compile(model, "local_loss(beta=0.0)", example_inputs=(x,), loss=loss)
+    net = kept.compile(model, "local_loss(beta=0.0)", example_inputs=(x,), loss=loss)
     net.backward(x, y)
     z = torch.tanh(model[2](torch.tanh(model[0](x)))).detach()
     weight, bias = (net.feedback[f"2:classifier.{kind}"].detach().requires_grad_() for kind in ("weight", "bias"))

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -68,7 +69,7 @@ def test_exact_features_below_a_direct_head(rule: str) -> None:
     """Han and Yoo: the head by DFA; its first local error, not the true one, goes on into the convolutions."""
     model = make_model()
     chosen = {"features.*": "bp", "classifier.*": "dfa"} if rule == "globs" else "dfa_head"
-    net = altprop.compile(model, chosen, example_inputs=(X,))
+    net = kept.compile(model, chosen, example_inputs=(X,))
     expected = exact_below(model, {name: p.detach() for name, p in net.feedback.items()})
     net.backward(X, LABELS)
     for name, wanted in expected.items():
@@ -88,7 +89,7 @@ def test_frozen_features(rule: str) -> None:
     """Crafton: features stay as they are."""
     model = make_model()
     chosen = {"features.*": "frozen", "*": "dfa"} if rule == "globs" else "dfa_head(features='frozen')"
-    net = altprop.compile(model, chosen, example_inputs=(X,))
+    net = kept.compile(model, chosen, example_inputs=(X,))
     net.backward(X, LABELS)
     assert model.get_parameter("features.0.weight").grad is None
     assert model.get_parameter("classifier.0.weight").grad is not None

@@ -1,5 +1,6 @@
 """Every family of operators compiles, equals autograd by `bp`, and trains by the other rules."""
 
+import kept
 import pytest
 import torch
 from against_autograd import check_against_autograd, check_every_parameter_moves
@@ -38,7 +39,7 @@ def test_other_rules_move_every_parameter(name: str) -> None:
 
 
 def test_dropout_between_recurrent_layers_is_kept() -> None:
-    graph = altprop.compile(
+    graph = kept.compile(
         nn.LSTM(4, 3, 2, dropout=0.5, batch_first=True),
         "bp",
         example_inputs=(torch.randn(4, 3, 4),),
@@ -63,7 +64,7 @@ def test_units_that_depend_on_the_batch() -> None:
     inputs = (floats(4, 7).float(), torch.zeros(4, 5, dtype=torch.int64))
     with pytest.raises(altprop.CompileError, match="units that depend on the batch, so no matrix fits it"):
         altprop.compile(Clip(), "dfa", example_inputs=inputs)
-    assert altprop.compile(Clip(), "fa", example_inputs=inputs).plan
+    assert kept.compile(Clip(), "fa", example_inputs=inputs).plan
 
 
 def test_a_scalar_has_no_error_for_each_sample() -> None:
@@ -92,7 +93,7 @@ def test_complex_numbers_inside_are_refused() -> None:
 @pytest.mark.parametrize("rule", ["bp", "dfa"])
 def test_slices_as_inputs_and_targets(rule: str) -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    net = altprop.compile(model, rule, example_inputs=(floats(4, 5, 4),))
+    net = kept.compile(model, rule, example_inputs=(floats(4, 5, 4),))
     rows, classes = floats(4, 7, 4)[:, 2:], torch.randint(3, (4, 8))[:, 3:]
     loss = net.backward((rows,), classes)
     sliced = [p.grad.clone() for p in model.parameters()]

@@ -2,6 +2,7 @@
 
 import copy
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -38,7 +39,7 @@ def test_the_local_update_of_the_paper() -> None:
     with torch.no_grad():
         layer.bias.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
     model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(108, 3)).double()
-    net = altprop.compile(model, "reclra(beta=0.3)", example_inputs=(X,))
+    net = kept.compile(model, "reclra(beta=0.3)", example_inputs=(X,))
     maps, h = perturbed(X.numpy(), layer)
     assert np.abs(layer(X).detach().numpy() - h).max() < 1e-12
     top = textbook.softmax_error(model(X).detach().numpy(), LABELS.numpy())
@@ -63,7 +64,7 @@ def test_replaced_convolutions() -> None:
     assert tuple(made.get_parameter("0.weight").shape) == (3, 7)
     assert tuple(made[:3](X).shape) == tuple(model[:3](X).shape)  # type: ignore[index]
     assert all(m.training for m in made.modules())
-    net = altprop.compile(made, "reclra", example_inputs=(X,))
+    net = kept.compile(made, "reclra", example_inputs=(X,))
     net.backward(X, LABELS)
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None
@@ -104,5 +105,5 @@ def test_input_noise() -> None:
     assert float(noise(x).std()) == pytest.approx(0.5, rel=0.05)
     assert torch.equal(noise.eval()(x), x)
     model = nn.Sequential(InputNoise(0.1), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))
-    net = altprop.compile(model, "reclra", example_inputs=(torch.zeros(4, 7),), optimizer=altprop.optim.SGD(lr=0.1))
+    net = kept.compile(model, "reclra", example_inputs=(torch.zeros(4, 7),), optimizer=altprop.optim.SGD(lr=0.1))
     assert float(net.step(torch.randn(4, 7), torch.tensor([0, 1, 2, 0]))) > 0

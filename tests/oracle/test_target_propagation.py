@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook_targets
@@ -115,7 +116,7 @@ def test_direct_inverses_of_a_convnet_learn_the_difference_reconstruction_loss()
     torch.manual_seed(0)
     model = Small().double()
     x, y = torch.randn(5, 2, 8, 8, dtype=torch.float64), torch.randint(3, (5,))
-    net = altprop.compile(model, text("ddtp"), example_inputs=(x,))
+    net = kept.compile(model, text("ddtp"), example_inputs=(x,))
     variant = next(iter(net._variants.values()))
     noise = copy.deepcopy(net.noise).draw(variant.noise, 5, x.device)[Slot("noise", "one")]
     before, buffers = copy.deepcopy(model), {name: value.clone() for name, value in model.named_buffers()}
@@ -139,7 +140,7 @@ def test_direct_inverses_of_a_convnet_learn_the_difference_reconstruction_loss()
 def test_every_parameter_of_a_residual_net_moves(rule: str) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(4, 3, 8, 8), torch.randint(4, (4,))
-    net = altprop.compile(Residual(), rule, example_inputs=(x,))
+    net = kept.compile(Residual(), rule, example_inputs=(x,))
     net.backward(x, y)
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None
@@ -183,7 +184,7 @@ def test_inverses_learn_to_reconstruct() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(64, 7), torch.randint(3, (64,))
     model = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 3))
-    net = altprop.compile(model, "dtp(sigma=0.1)", example_inputs=(x,))
+    net = kept.compile(model, "dtp(sigma=0.1)", example_inputs=(x,))
     optimizer = torch.optim.Adam([p for p in net.feedback_parameters() if p.requires_grad], lr=0.02)
 
     def distance() -> float:
@@ -206,7 +207,7 @@ def dtp_net(seed: int = 0) -> tuple[altprop.LocalNet, torch.Tensor, torch.Tensor
     x, y = torch.randn(8, 7), torch.randint(3, (8,))
     optimizer = altprop.optim.Adam(lr=1e-2)
     model = make_mlp("tanh", True).float()
-    return altprop.compile(model, "dtp", example_inputs=(x,), optimizer=optimizer, seed=seed), x, y
+    return kept.compile(model, "dtp", example_inputs=(x,), optimizer=optimizer, seed=seed), x, y
 
 
 def test_noise_is_the_nets_own() -> None:
@@ -290,7 +291,7 @@ def test_a_schedule_draws_the_noise_that_a_step_draws(rule: str) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(8, 7), torch.randint(4, (8,))
     optimizer = altprop.optim.SGD(lr=0.1, fused=False)
-    net = altprop.compile(mlp(2), rule, example_inputs=(x,), optimizer=optimizer)
+    net = kept.compile(mlp(2), rule, example_inputs=(x,), optimizer=optimizer)
     other = copy.deepcopy(net)
     running = other.schedule(devices=2, batch=8).runtime("serial")
     for _ in range(3):
@@ -305,7 +306,7 @@ def test_inverses_learn_through_fused_attention() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), layer, nn.Flatten(), nn.Linear(32, 3))
     x, y = torch.randn(6, 4, 5), torch.randint(3, (6,))
-    net = altprop.compile(model, "ddtp", example_inputs=(x,))
+    net = kept.compile(model, "ddtp", example_inputs=(x,))
     net.backward(x, y)
     gradient = net.feedback["0:inverse.weight"].grad
     assert gradient is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -169,7 +170,7 @@ def test_expected_update_of_the_mirror() -> None:
         torch.nn.Linear(27, 3), torch.nn.Tanh(), torch.nn.Linear(3, 4),
     ).double()  # fmt: skip
     x, labels = torch.randn(4000, 1, 4, 4, dtype=torch.float64), torch.randint(4, (4000,))
-    net = altprop.compile(model, "wm(noise=0.5, decay=0.25)", example_inputs=(x[:4],))
+    net = kept.compile(model, "wm(noise=0.5, decay=0.25)", example_inputs=(x[:4],))
     net.backward(x, labels)
     weights = dict(model.named_parameters())
     for name, feedback in net.feedback.items():
@@ -229,7 +230,7 @@ def test_kolen_pollack_of_convolutions() -> None:
         torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 3),
     ).double()  # fmt: skip
     x = torch.randn(5, 2, 8, 8, dtype=torch.float64)
-    net = altprop.compile(model, "kp", example_inputs=(x,))
+    net = kept.compile(model, "kp", example_inputs=(x,))
     net.backward(x, torch.tensor([0, 1, 2, 0, 1]))
     assert len(net.feedback) == 2
     for name, feedback in net.feedback.items():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import kept
 import numpy as np
 import pytest
 import textbook
@@ -102,7 +103,7 @@ def test_convolutions(rule: str) -> None:
         model.norm.bias.uniform_(-0.5, 0.5)
     x, labels = torch.randn(4, 2, 8, 8, dtype=torch.float64), torch.randint(5, (4,))
     text = LEARNED | {"dfa": "dfa", "reclra": f"reclra(beta={BETA}, feedback_learning='fixed')"}
-    net = altprop.compile(model, text[rule], plan="direct", example_inputs=(x,))
+    net = kept.compile(model, text[rule], plan="direct", example_inputs=(x,))
     expected = ConvolutionsByHand(net).updates(x.numpy(), labels.numpy(), rule)
     net.backward(x, labels)
     moved = {name: p.grad for name, p in (*model.named_parameters(), *net.feedback.items()) if p.requires_grad}
@@ -168,7 +169,7 @@ def test_direct_feedback_on_the_head_alone(activation: type[nn.Module], bias: bo
     torch.manual_seed(0)
     model = Head(activation, bias).double()
     x = torch.randn(BATCH, 2, 6, 6, dtype=torch.float64)
-    net = altprop.compile(model, "dfa_head", example_inputs=(x,), loss="mse")
+    net = kept.compile(model, "dfa_head", example_inputs=(x,), loss="mse")
     assert sorted(net.feedback) == ["out->fc1", "out->fc2"]
     feedback = {name: value.detach().numpy() for name, value in net.feedback.items()}
     for loss in LOSSES:
@@ -208,7 +209,7 @@ def test_algorithm_1_of_the_paper() -> None:
     model = ResidualNet().double()
     x, labels = torch.randn(4, WIDTH, dtype=torch.float64), torch.randint(3, (4,))
     rule = f"reclra(beta={BETA}, gamma={GAMMA}, feedback_learning='hebbian')"
-    net = altprop.compile(model, rule, plan=f"blocks(gap={GAP})", example_inputs=(x,))
+    net = kept.compile(model, rule, plan=f"blocks(gap={GAP})", example_inputs=(x,))
     names = {i: f"layers.{residual_source(i) - 1}->layers.{i - 1}" for i in range(1, 5)}
     assert sorted(net.feedback) == sorted(names.values())
     weights = [layer.weight.detach().numpy().copy() for layer in model.layers]
