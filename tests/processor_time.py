@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 FAST, FULL = 5.0, 300.0
+SLOWEST = 40
 SECONDS = "processor seconds"
 NAMES = {"setup": "its fixtures", "call": "it", "teardown": "what tears it down"}
 
@@ -78,7 +79,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """With `--processor-times`, a line a file: its tests, their seconds, those of the slowest."""
+    """With `--processor-times`, a line a file: its seconds, its tests, those of the slowest; and the slowest tests."""
     if not config.getoption("--processor-times"):
         return
     tests: dict[str, float] = defaultdict(float)
@@ -91,4 +92,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("processor time")
     for name, found in sorted(files.items(), key=lambda file: -sum(file[1])):
         terminalreporter.write_line(f"{sum(found):8.1f} s {len(found):5} tests, at most {max(found):5.1f} s  {name}")
-    terminalreporter.write_line(f"{sum(tests.values()):8.1f} s {len(tests):5} tests")
+    terminalreporter.write_line(f"{sum(tests.values()):8.1f} s {len(tests):5} tests; the slowest:")
+    for name, seconds in sorted(tests.items(), key=lambda test: -test[1])[:SLOWEST]:
+        terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
