@@ -9,13 +9,14 @@ TORCHVISION := torchvision==0.28.0
 # Test processes; each runs on one thread, so that they do not fight over the cores.
 JOBS ?= 2
 TESTS ?= tests
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench tables coverage lint format types directions unit clean distclean
+.PHONY: help demo test test-full bench tables coverage lint format types directions unit clean distclean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -32,7 +33,10 @@ $(READY): pyproject.toml constraints.txt Makefile | $(BIN)/python
 demo: $(READY)  ## train a small model by local learning and write its pictures to results/demo
 	$(BIN)/python examples/demo.py --out results/demo
 
-test: lint types directions unit  ## every check
+test: lint types directions unit  ## every check, and every test but those marked full
+
+test-full: lint types directions  ## every check, and every test: an hour or more
+	$(PYTEST) $(TESTS)
 
 bench: $(READY)  ## time a training step beside plain autograd
 	$(BIN)/python benchmarks/step.py
@@ -59,8 +63,8 @@ types: $(READY)  ## mypy on the modules that pyproject.toml lists
 directions: $(READY)  ## who may import whom
 	$(BIN)/python -m pytest -q tests/unit/test_import_directions.py
 
-unit: $(READY)  ## pytest; TESTS=... chooses some, JOBS=... sets the number of processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope $(TESTS)
+unit: $(READY)  ## pytest, but tests marked full; TESTS=... chooses some, JOBS=... sets the number of processes
+	$(PYTEST) -m "not full" $(TESTS)
 
 clean:  ## remove what builds and runs left, but not the environment
 	rm -rf build dist results/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

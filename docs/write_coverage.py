@@ -14,7 +14,8 @@ HEAD = """# What compiles
 
 Written by `make coverage`, which runs every rule on every model (`tests/run_grid.py`) and keeps what came out
 in `benchmarks/results/coverage.jsonl`; run again, it goes on where it stopped, and begins anew if that file is removed.
-`make test` runs `bp` on all operators and small models, and of the rest one model or more for every rule.
+`make test-full` runs `bp` on all operators and small models, and of the rest one model or more for every rule;
+`make test` runs a third of these.
 
 Under `bp`, *yes* means: the model is examined first; a checkpoint of the plain model loads; the forward has its bits
 (`gru`, `gru_both_ways` and `cells` round once otherwise); and one step in float64 equals autograd to 1e-10, in three
