@@ -16,6 +16,7 @@ import altprop
 from altprop import rules
 from altprop.command import main
 from altprop.command.options import parse_pairs, parse_shape, parse_widths
+from altprop.data import DataError
 from altprop.training import load_checkpoint
 
 NET = """
@@ -233,13 +234,19 @@ def test_resume_without_a_run_starts_one(run: Command) -> None:
     assert "here holds no run yet: starting with the first epoch" in done.err
 
 
+@pytest.mark.parametrize("words", [["--debug", "train"], ["train", "--debug"]])
+def test_debug_lets_the_error_through(words: list[str]) -> None:
+    with pytest.raises(DataError, match="there is no data set called 'imagenet'"):
+        main([*words, "--data", "imagenet"])
+
+
 def test_debug_shows_the_traceback() -> None:
-    for words in (["--debug", "train"], ["train", "--debug"]):
-        command = [sys.executable, "-m", "altprop", *words, "--data", "imagenet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "Traceback" in done.stderr
-        assert "DataError: there is no data set called 'imagenet'" in done.stderr
+    """A process of its own: the entry point."""
+    command = [sys.executable, "-m", "altprop", "--debug", "train", "--data", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "DataError: there is no data set called 'imagenet'" in done.stderr
 
 
 def test_keyboard_stops_with_a_sentence(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,7 @@ def fingerprint(rule: str, noise: int) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.full
 def test_trap_14_every_process_draws_the_same_feedback() -> None:
     one, other = fingerprint("dfa", 1), fingerprint("dfa", 2)
     assert one.startswith("2 ")
