@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import altprop
 from altprop.ir.errors import CompileError, RuleError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Masked(nn.Module):
