@@ -6,7 +6,7 @@ import torch
 
 from altprop.compiler.export.subject import Subject
 from altprop.compiler.pipeline import Options
-from altprop.ir.errors import CompileError, ExportError
+from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.runtime.net import LocalNet
@@ -26,9 +26,7 @@ def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Var
         CompileError: nothing is compiled yet.
         ExportError: its steps follow two programs by chance.
     """
-    variant = variant or net._first
-    if variant is None:
-        raise CompileError("nothing is compiled yet: call the net once, or pass example_inputs= to altprop.compile.")
+    variant = variant or net.compilations.present()
     if variant.compiled.graph.alternation is not None:
         raise ExportError("a net whose rules take turns, as hdfa's do, has no single program: export one of its rules.")
     return Subject(

@@ -25,6 +25,7 @@ from altprop.compiler.decompose import Decomposed, decompose
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.home import move_home
+from altprop.compiler.reads import Reads
 from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators
@@ -54,8 +55,9 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     kwargs = dict(kwargs or {})
     open_dataclasses((args, kwargs))
     _check_examples(model, args, kwargs)
-    program = _export(model, args, kwargs)
-    return _read(program, model)
+    reads = Reads(model)
+    program = _export(model, args, kwargs, reads)
+    return dataclasses.replace(_read(program, model), reads=reads.found())
 
 
 def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ def _dynamic_shapes(leaves: Sequence[Any], batch: int) -> list[Any]:
     return [of(leaf) for leaf in leaves]
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decomposed:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reads: Reads) -> Decomposed:
     leaves, spec = pytree.tree_flatten((args, kwargs))
     batch = next(leaf.shape[0] if leaf.dim() else 0 for leaf in leaves if isinstance(leaf, torch.Tensor))
     shapes = pytree.tree_unflatten(_dynamic_shapes(leaves, batch), spec)
@@ -111,7 +113,8 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             unchecked_distributions(),
         ):
             dynamic = _by_name(model, *as_lists(shapes))
-            with known_masks(model, args, kwargs), RefuseInnerGradients(), attributes_kept(model), spent("export"):
+            kept = attributes_kept(model)
+            with known_masks(model, args, kwargs), RefuseInnerGradients(), kept, reads.listening(), spent("export"):
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()
             mark_no_grad(program.graph_module)

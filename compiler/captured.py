@@ -10,11 +10,11 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import capture as capture_graph
 from altprop.compiler.collector import uncollected
-from altprop.compiler.modes import training
 from altprop.compiler.quiet import quiet
 from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CaptureError
+from altprop.ir.modes import training
 from altprop.ir.structures import structure_of
 from altprop.ir.timings import Timings
 
@@ -48,7 +48,13 @@ class Captured:
         gone = [f"{key} is gone" for key in self.state if key not in now]
         new = [f"{key} is new" for key in now if key not in self.state]
         both = [key for key in now if key in self.state and now[key] != self.state[key]]
-        return [*gone, *new, *(f"{key} is {now[key]}, and was {self.state[key]}" for key in both)]
+        read = [one for one in self.graph.reads if not one.fits(one.now(self.model), one.value)]
+        return [
+            *gone,
+            *new,
+            *(f"{key} is {now[key]}, and was {self.state[key]}" for key in both),
+            *(f"{one.name} is another" for one in read),
+        ]
 
     def check(self) -> None:
         """Refuses a model that has changed.

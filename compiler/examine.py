@@ -13,13 +13,13 @@ from altprop.compiler.collector import uncollected
 from altprop.compiler.examine_wiring import start_notes, wire
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
-from altprop.compiler.modes import training
 from altprop.compiler.quiet import quiet
 from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.local import PARAMETERS
+from altprop.ir.modes import training
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat

@@ -14,6 +14,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from altprop.ir.forms import Forms
+from altprop.ir.reads import Read
 from altprop.ir.walks import ancestors
 
 
@@ -55,6 +56,7 @@ class CapturedGraph:
         batch: size of the batch, a `SymInt`, or an int where the model fixes it.
         fake_mode: the fake-tensor mode of all values.
         forms: what was derived from graphs of this mode; see `altprop.ir.forms`.
+        reads: what forward read that is no tensor; the graph has what followed from it.
     """
 
     graph: fx.Graph
@@ -72,6 +74,7 @@ class CapturedGraph:
     batch: Any
     fake_mode: Any
     forms: Forms = dataclasses.field(default_factory=Forms)
+    reads: tuple[Read, ...] = ()
 
     def node(self, name: str) -> fx.Node:
         """Returns the node called `name`."""

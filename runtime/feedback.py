@@ -22,8 +22,10 @@ class FeedbackStore(nn.Module):
 
     def add(
         self, specs: Mapping[str, FeedbackParameter], model: nn.Module, channels_last: Collection[str] = ()
-    ) -> None:
+    ) -> list[str]:
         """Draws the parameters that are not there yet, in the dtype and on the device of the model's first one.
+
+        One that the model, with another layer in it, wants in another shape is drawn anew; their names are returned.
 
         Args:
             specs: what to draw, by name.
@@ -32,13 +34,15 @@ class FeedbackStore(nn.Module):
         """
         weights = dict(model.named_parameters())
         like = next(weight for weight in weights.values() if weight.is_floating_point())
+        other = [name for name, spec in specs.items() if name in self.specs and self.specs[name].shape != spec.shape]
         for name, spec in specs.items():
-            if name not in self.specs:
+            if name not in self.specs or name in other:
                 value = draw(self.seed, spec, weights).to(like.device)
                 value = value.to(like.dtype) if spec.dtype == "float" else value
                 value = value.contiguous(memory_format=FORMATS[value.dim()]) if name in channels_last else value
                 self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
+        return other
 
     def __getitem__(self, name: str) -> nn.Parameter:
         if name not in self.specs:

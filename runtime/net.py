@@ -4,27 +4,25 @@ import contextlib
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from altprop.ir.alone import alone
-from altprop.ir.alternate import OTHER
-from altprop.ir.errors import CompileError, ExportError, PlanError
+from altprop.ir.errors import CompileError, ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.layouts import FORMATS, feedback_channels_last
 from altprop.ir.measurement import Measurement
+from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
-from altprop.ir.structures import structure_of
 from altprop.ir.timings import Timings
 from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
+from altprop.runtime.compilations import Compilations, CompileFunction
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.loss_scale import Given, LossScale
@@ -35,8 +33,6 @@ from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.ready import Ready
 from altprop.runtime.variant import Call, Variant
-
-CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
 
 
 class LocalNet(nn.Module):
@@ -68,24 +64,13 @@ class LocalNet(nn.Module):
         self.optimizer = optimizer
         self.backend = backend
         self._loss_scale = LossScale(loss_scale)
-        self._compiler = compiler
-        self._variants: dict[Any, Variant] = {}
-        self._first: Variant | None = None
+        self.compilations = Compilations(self, compiler)
         self._ready: Ready | None = None
-        self._plan: WiringPlan | None = None
-        self._trainable: tuple[bool, ...] = ()
-        self._modules_of_model = list(model.modules())
 
     def capture(self, *args: Any, **kwargs: Any) -> None:
         """Compiles for inputs like these, without running anything."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        if not self.model.training:
-            self.model.train()
-        try:
+        with training(self.model):
             self._variant(Call.of(args, kwargs))
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model's forward.
@@ -154,16 +139,18 @@ class LocalNet(nn.Module):
         if self.optimizer is None:
             raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
         ready = self._ready
-        if ready is not None and ready.takes(inputs, target) and ready.mode == self._mode_key(inputs.device.type):
+        if ready is not None and ready.takes(inputs, target) and ready.holds(inputs.device.type):
             try:
                 return ready.run(inputs, target, self.optimizer)
             except IndexError as error:
                 raise blame(ready.variant, "step", Call.from_inputs(inputs), target, error) from error
         call = Call.from_inputs(inputs)
-        variant = self._variant(call, target)
+        self.compilations.say_what_steps_skip()
+        kept = self.compilations.find(call, target)
+        variant = kept.variant
         variant.need_target(target)
         if Ready.can_be(variant, inputs, target):
-            self._ready = Ready(variant, self.state, self._mode_key(call.device_type), inputs, target)
+            self._ready = Ready(kept, self.compilations.watch, self.state, inputs, target)
         given = self._given(variant, call, target)
         number_of_step = self.state.advance()
         for name, number in variant.numbers(self.optimizer, self.feedback.seed, number_of_step).items():
@@ -241,81 +228,10 @@ class LocalNet(nn.Module):
 
     def _variant(self, call: Call, target: Any = None) -> Variant:
         """Returns the compiled programs for inputs of this form in the model's present mode."""
-        key = (call.key(), self._mode_key(call.device_type))
-        variant = self._variants.get(key)
-        if variant is not None and variant.fits(call, target):
-            return variant
-        longer = (key, call.batch if variant is not None and variant.is_static else None, Call.target_key(target))
-        variant = self._variants.get(longer)
-        return variant if variant is not None else self._new_variant(key, longer, call, target)
-
-    @alone()
-    def _new_variant(self, key: Any, longer: Any, call: Call, target: Any) -> Variant:
-        """Compiles for a form of inputs, unless another thread did so while this one waited."""
-        variant = self._variants.get(key)
-        if variant is not None and variant.fits(call, target):
-            return variant
-        variant = self._compile(call, target)
-        self._variants[longer if key in self._variants else key] = variant
-        if not variant.fits(call, target):
-            variant = self._compile(call, target, exact=True)
-            self._variants[longer] = variant
-        return variant
-
-    def _mode_key(self, device_type: str) -> Any:
-        modules = self._modules_of_model
-        parameters = [p for module in modules for p in module._parameters.values() if p is not None]
-        kind = (parameters[0].dtype, parameters[0].device) if parameters else ()
-        training = tuple(module.training for module in modules)
-        grads = tuple(p.requires_grad for p in parameters)
-        cast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
-        return kind, training, grads, cast
-
-    def _compile(self, call: Call, target: Any, exact: bool = False) -> Variant:
-        target = target if exact or self._first is not None else None
-        trainable = tuple(p.requires_grad for p in self.model.parameters())
-        # What was frozen or thawed since has other regions: a plan that the rules made is made anew.
-        plan = self._plan if trainable == self._trainable else None
-        compiled = self._compile_by(plan, call, target)
-        graph: ErrorGraph = compiled.graph
-        with compiled.timings.stage("draw_feedback"):
-            # Operators of torch take any strides; a session wants them without gaps.
-            images = self.backend == "eager" and any(len(one.shape) in FORMATS for one in graph.feedback.values())
-            step = graph.programs.get("step") if images else None
-            self.feedback.add(graph.feedback, self.model, feedback_channels_last(step) if step is not None else ())
-        variant = Variant(compiled, self.model, self.feedback, self.state, self.backend, structure_of(target))
-        if variant.noise:
-            self.noise.use()
-        if self.optimizer is not None:
-            named = {**dict(self.model.named_parameters()), **dict(self.feedback.items())}
-            updates = graph.updates.values()
-            moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
-            kinds = list(self.optimizer.slots)
-            if graph.alternation is not None:
-                kinds += [f"{OTHER}{kind}" for kind in self.optimizer.kept(graph.alternation.share != 1)]
-            self.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
-        if self._first is None:
-            self._first, self._plan, self._trainable = variant, graph.plan, trainable
-        return variant
-
-    def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:
-        try:
-            return self._compiler(self.model, call, target, plan)
-        except PlanError as error:
-            if self._first is None or not self._first.is_static or call.batch == self._first.example.batch:
-                raise
-            raise CompileError(
-                f"the model was captured on a batch of {self._first.example.batch}, and runs other layers on one of "
-                f"{call.batch}, as where forward loops over the samples: give batches of one size, or compute on the "
-                "whole batch at once."
-            ) from error
+        return self.compilations.find(call, target).variant
 
     def _compiled(self) -> Any:
-        if self._first is None:
-            raise CompileError(
-                "nothing is compiled yet: call the net once, or pass example_inputs= to altprop.compile."
-            )
-        return self._first.compiled
+        return self.compilations.present().compiled
 
     @property
     def plan(self) -> WiringPlan:
@@ -367,7 +283,7 @@ class LocalNet(nn.Module):
             ScheduleError: the step cannot be cut so.
         """
         self._compiled()
-        return self._compiler.schedule(self, devices, **options)  # type: ignore[attr-defined]
+        return self.compilations.compiler.schedule(self, devices, **options)  # type: ignore[attr-defined]
 
     def tensors(self) -> NetTensors:
         """Returns what runtimes of schedules need: the net's tensors and its optimizer.
@@ -413,7 +329,7 @@ class LocalNet(nn.Module):
         path = Path(path)
         if path.suffix in (".onnx", ".pt2"):
             self._compiled()
-            made: Path = self._compiler.export(self, path, **options)  # type: ignore[attr-defined]
+            made: Path = self.compilations.compiler.export(self, path, **options)  # type: ignore[attr-defined]
             return made
         if options:
             raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx and .pt2 alone.")
@@ -450,7 +366,7 @@ class LocalNet(nn.Module):
         return super().parameters(recurse)
 
     def _warn_if_late(self) -> None:
-        if self._first is None and not self.__dict__.get("_warned"):
+        if self.compilations.first is None and not self.__dict__.get("_warned"):
             self._warned = True
             warnings.warn(
                 "the net is captured at its first call, so feedback parameters do not exist yet and an optimizer "
@@ -465,7 +381,7 @@ class LocalNet(nn.Module):
             CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
         """
         extra = [k for k in state_dict if k.startswith(("feedback.", "state.", "noise.")) and k != "state.step"]
-        if self._first is None and extra:
+        if self.compilations.first is None and extra:
             raise CompileError(
                 "the checkpoint holds feedback or optimizer state, which exists only after capture: "
                 "pass example_inputs= to altprop.compile."
@@ -475,25 +391,20 @@ class LocalNet(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "LocalNet":
         made = self.__class__.__new__(self.__class__)
         memo[id(self)] = made
-        shared = {"_compiler", "_variants", "_first", "_ready", "_plan", "_modules_of_model"}
+        shared = ("compilations", "_ready")
         made.__dict__ = {k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in shared}
-        made._compiler, made._plan, made._ready = self._compiler, self._plan, None
-        made._modules_of_model = list(made.model.modules())
-        bound = {id(v): v.bind(made.model, made.feedback, made.state) for v in self._variants.values()}
-        made._variants = {key: bound[id(v)] for key, v in self._variants.items()}
-        made._first = bound.get(id(self._first))
+        made.compilations, made._ready = self.compilations.bound_to(made), None
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        examples = self._first.example if self._first is not None else None
-        state |= {"_variants": {}, "_first": None, "_ready": None, "_examples": examples, "_modules_of_model": []}
-        return state
+        first = self.compilations.first
+        examples = first.variant.example if first is not None else None
+        return self.__dict__ | {"compilations": self.compilations.compiler, "_ready": None, "_examples": examples}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         example = state.pop("_examples")
         super().__setstate__(state)
-        self._modules_of_model = list(self.model.modules())
+        self.compilations = Compilations(self, state["compilations"])
         if example is not None:
             self.capture(*example.args, **example.kwargs)
 
@@ -506,6 +417,9 @@ def _uncast(device_type: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def _accumulate(parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+    for hook in (parameter._backward_hooks or {}).values():
+        changed = hook(gradient)
+        gradient = gradient if changed is None else changed
     if parameter.grad is None:
         parameter.grad = gradient
     else:

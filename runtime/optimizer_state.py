@@ -20,9 +20,17 @@ class OptimizerState(nn.Module):
         """Adds the tensors that are not there yet, zero, each like the parameter that it belongs to."""
         for slot in slots:
             key = slot.name.replace(".", "/")
-            if slot.kind == "state" and key not in self._buffers:
-                parameter = like[slot.name.partition(":")[2]]
+            parameter = like[slot.name.partition(":")[2]]
+            known = self._buffers.get(key)
+            if slot.kind == "state" and (known is None or known.shape != parameter.shape):
                 self.register_buffer(key, torch.zeros_like(parameter, memory_format=torch.preserve_format))
+
+    def reset(self, parameters: Iterable[str]) -> None:
+        """Sets to zero what is kept of some parameters, since others bear their names now."""
+        names = {name.replace(".", "/") for name in parameters}
+        for key, value in self._buffers.items():
+            if value is not None and key.partition(":")[2] in names:
+                value.zero_()
 
     def place(self, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
         """Returns the mapping that holds a tensor, and its key there."""

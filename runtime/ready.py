@@ -12,6 +12,8 @@ import torch
 from altprop.ir.optim import Optimizer
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Variant
+from altprop.runtime.variants import Kept
+from altprop.runtime.watch import Watch
 
 _Form = tuple[torch.dtype, torch.device, torch.Size]
 
@@ -21,12 +23,13 @@ class Ready:
 
     Attributes:
         variant: whose program runs.
-        mode: of the model when it was made ready: nothing of it may have changed.
     """
 
-    def __init__(self, variant: Variant, state: OptimizerState, mode: Any, inputs: Any, target: Any) -> None:
+    def __init__(self, kept: Kept, watch: Watch, state: OptimizerState, inputs: Any, target: Any) -> None:
         """Takes what a step found out about `inputs` and `target`; see `can_be`."""
-        self.variant, self.mode = variant, mode
+        self.variant = variant = kept.variant
+        self._watch, self._looks = watch, watch.looks
+        self._still = watch.still + kept.guards.still
         self._state = state
         self._executor = variant.executor("step")
         self._forms = _form(inputs), _form(target)
@@ -43,6 +46,15 @@ class Ready:
     def can_be(variant: Variant, inputs: Any, target: Any) -> bool:
         """Whether the steps of a variant on such batches can be made ready."""
         return _is_plain(inputs, target) and variant.is_simple and not torch.is_autocast_enabled(inputs.device.type)
+
+    def holds(self, device_type: str) -> bool:
+        """Whether the model, and all that its forward read, is what it was."""
+        return (
+            self._still()
+            and self._looks == self._watch.looks
+            and self._watch.settings_unchanged()
+            and not torch.is_autocast_enabled(device_type)
+        )
 
     def takes(self, inputs: Any, target: Any) -> bool:
         """Whether a batch has the form that this step was made for."""

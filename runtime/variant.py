@@ -80,18 +80,22 @@ class Call:
         """Type of the device that the inputs are on."""
         return self.first.device.type
 
-    def key(self) -> Any:
-        """Returns what must agree for two calls to run the same program: all but the batch."""
+    def form(self) -> Any:
+        """Returns what must agree of the tensors for two calls to run the same program: all but the batch."""
         batch = self.batch
 
         def of(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
-                return leaf
+                return None
             if leaf.dim() and leaf.shape[0] == batch:
                 return (leaf.dtype, leaf.device, leaf.shape[1:])
             return (leaf.dtype, leaf.device, leaf.shape, None)
 
-        return (self.structure, *(of(leaf) for leaf in self.leaves))
+        return (self.structure, *map(of, self.leaves))
+
+    def values(self) -> tuple[Any, ...]:
+        """Returns the inputs that are no tensors: they are fixed in a program."""
+        return tuple(leaf for leaf in self.leaves if not isinstance(leaf, torch.Tensor))
 
     @property
     def structure(self) -> Any:

@@ -282,11 +282,11 @@ def test_keywords_in_any_order() -> None:
 @pytest.mark.parametrize("size", [2, 3, 64])
 def test_any_batch_after_the_capture(size: int) -> None:
     net = kept.compile(make_model(), "dfa", example_inputs=(batch()[0],))
-    made = len(net._variants)
+    made = len(net.compilations.variants)
     x, _ = batch(size=size)
     assert torch.equal(net(x), net.model(x))
     net.backward(*batch(size=size))
-    assert len(net._variants) == made, "another batch compiles nothing"
+    assert len(net.compilations.variants) == made, "another batch compiles nothing"
 
 
 def test_integer_and_float_inputs_may_change_dtype() -> None:

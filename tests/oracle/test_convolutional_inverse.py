@@ -39,7 +39,7 @@ def test_equations(rule: str) -> None:
     assert (filters.shape, bias.shape) == ((4, 5, 3, 3), (4,))
     with torch.no_grad():
         bias.add_(0.1 * torch.randn(4))
-    variant = next(iter(net._variants.values()))
+    variant = next(iter(net.compilations.variants)).variant
     noise = copy.deepcopy(net.noise).draw(variant.noise, len(x), x.device)[Slot("noise", "0")]
     net.backward(x, y)
 

@@ -60,7 +60,7 @@ def moved(net: altprop.LocalNet) -> Updates:
 def coming_noise(net: altprop.LocalNet, x: torch.Tensor) -> list[Array]:
     """The noise that the next run will draw, by layer."""
     again = copy.deepcopy(net.noise)
-    variant = next(iter(net._variants.values()))
+    variant = next(iter(net.compilations.variants)).variant
     drawn = again.draw(variant.noise, len(x), x.device)
     slots = [Slot("noise", name_of(i)) for i in range(len(WIDTHS) - 2)]
     return [drawn[slot].numpy() if slot in drawn else np.zeros(()) for slot in slots]
@@ -117,7 +117,7 @@ def test_direct_inverses_of_a_convnet_learn_the_difference_reconstruction_loss()
     model = Small().double()
     x, y = torch.randn(5, 2, 8, 8, dtype=torch.float64), torch.randint(3, (5,))
     net = kept.compile(model, text("ddtp"), example_inputs=(x,))
-    variant = next(iter(net._variants.values()))
+    variant = next(iter(net.compilations.variants)).variant
     noise = copy.deepcopy(net.noise).draw(variant.noise, 5, x.device)[Slot("noise", "one")]
     before, buffers = copy.deepcopy(model), {name: value.clone() for name, value in model.named_buffers()}
     torch.manual_seed(1)

@@ -74,7 +74,7 @@ def test_defect_25_threads_share_a_net_that_compiles_at_its_first_call() -> None
     net = altprop.compile(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), rule="dfa")
     found = in_threads(lambda number: net(x), 3)
     assert all(torch.equal(one, found[0]) for one in found)
-    assert len(net._variants) == 1
+    assert len(net.compilations.variants) == 1
 
 
 class Doubled(torch.autograd.Function):

@@ -1,0 +1,185 @@
+"""Makes the compilations of a net when they are needed, and draws what they need: feedback and optimizer state."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import nn
+
+from altprop.ir.alone import alone
+from altprop.ir.alternate import OTHER
+from altprop.ir.errors import CompileError, PlanError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.layouts import FORMATS, feedback_channels_last
+from altprop.ir.modes import training
+from altprop.ir.optim import Optimizer
+from altprop.ir.plan import WiringPlan
+from altprop.ir.program import Slot
+from altprop.ir.structures import structure_of
+from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.guards import Guards
+from altprop.runtime.hooks import Told
+from altprop.runtime.noise import Noise
+from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variants import Kept, Variants
+from altprop.runtime.watch import Mode, Watch
+
+CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
+
+
+class Net(Protocol):
+    """What of a net a compilation reads and fills."""
+
+    model: nn.Module
+    feedback: FeedbackStore
+    state: OptimizerState
+    noise: Noise
+    optimizer: Optimizer | None
+    backend: str
+
+
+class Compilations:
+    """All compilations of one net.
+
+    Attributes:
+        watch: knows the model's present mode.
+        variants: the compilations.
+        first: the one that `net.graph` and its like speak of, or None.
+    """
+
+    def __init__(self, net: Net, compiler: CompileFunction) -> None:
+        self._net = net
+        self.compiler = compiler
+        self.watch = Watch(net.model)
+        self.variants = Variants()
+        self.first: Kept | None = None
+        self._told = Told()
+
+    def bound_to(self, net: Net) -> "Compilations":
+        """Returns the same compilations for a copy of the net."""
+        made = Compilations(net, self.compiler)
+        bound = {id(kept): made._bind(kept, Guards.bind) for kept in self.variants}
+        made.variants = self.variants.bound(lambda kept: bound[id(kept)])
+        if self.first is not None:
+            made.first = bound.get(id(self.first)) or made._bind(self.first, Guards.bind)
+        return made
+
+    def find(self, call: Call, target: Any = None) -> Kept:
+        """Returns the programs for inputs of this form in the model's present mode; compiles where there are none."""
+        if not self.watch.unchanged():
+            self._told.tell(self._net.model)
+        mode = self.watch.mode(call.device_type)
+        kept = self.variants.find(call, mode, target, self.watch, self._rebind)
+        return kept if kept is not None else self._make(call, mode, target)
+
+    def say_what_steps_skip(self) -> None:
+        """Warns of the hooks of parameters, which only see gradients that autograd or `net.backward` brings."""
+        self._told.tell(self._net.model, of_tensors=True)
+
+    def present(self) -> Variant:
+        """Returns the variant that a step like the first would run now; compiles it if the model is another by now.
+
+        Raises:
+            CompileError: nothing is compiled yet.
+        """
+        first = self.first
+        if first is None:
+            raise CompileError(
+                "nothing is compiled yet: call the net once, or pass example_inputs= to altprop.compile."
+            )
+        call = first.variant.example
+        mode = self.watch.mode(call.device_type)
+        if (mode.form, mode.grads) != (first.mode.form, first.mode.grads):
+            self.first = self._like_first(call)
+        elif first.turn != self.watch.turns:
+            self.first = self._rebind(first)
+        assert self.first is not None
+        if not self.first.holds(self.watch):
+            self.first = self._like_first(call)
+        return self.first.variant
+
+    def _like_first(self, call: Call) -> Kept:
+        with training(self._net.model):
+            return self.find(call)
+
+    @alone()
+    def _make(self, call: Call, mode: Mode, target: Any) -> Kept:
+        """Compiles for a form of inputs, unless another thread did so while this one waited."""
+        kept = self.variants.find(call, mode, target, self.watch, self._rebind)
+        if kept is not None:
+            return kept
+        kept = self._compile(call, mode, None if self.first is None else target)
+        if not kept.variant.fits(call, target):
+            kept = self._compile(call, mode, target)
+        return kept
+
+    def _compile(self, call: Call, mode: Mode, target: Any) -> Kept:
+        net = self._net
+        first = self.first
+        # Of another mode or another way through forward the regions are others: the rules make their plan anew.
+        same = first is not None and (first.mode.form, first.mode.grads) == (mode.form, mode.grads)
+        plan = first.variant.compiled.graph.plan if first is not None and same and first.holds(self.watch) else None
+        self._told.tell(net.model)
+        compiled = self._compile_by(plan, call, target)
+        self._forget_replaced()
+        graph: ErrorGraph = compiled.graph
+        with compiled.timings.stage("draw_feedback"):
+            # Operators of torch take any strides; a session wants them without gaps.
+            images = net.backend == "eager" and any(len(one.shape) in FORMATS for one in graph.feedback.values())
+            step = graph.programs.get("step") if images else None
+            drawn = net.feedback.add(
+                graph.feedback, net.model, feedback_channels_last(step) if step is not None else ()
+            )
+        if drawn:  # programs of the model as it was want feedback of another size
+            self.variants.drop(lambda kept: kept.mode.form == mode.form)
+        variant = Variant(compiled, net.model, net.feedback, net.state, net.backend, structure_of(target))
+        if variant.noise:
+            net.noise.use()
+        if net.optimizer is not None:
+            self._add_state(graph, net.optimizer)
+        mode = self.watch.mode(call.device_type)
+        guards = Guards(graph.captured.reads, net.model)
+        watch = self.watch
+        kept = Kept(variant, call.form(), call.values(), mode, guards, watch.turns, watch.looks, watch.hooks)
+        self.variants.keep(kept, call, target)
+        if first is None:
+            self.first = kept
+        return kept
+
+    def _add_state(self, graph: ErrorGraph, optimizer: Optimizer) -> None:
+        net = self._net
+        named = {**dict(net.model.named_parameters()), **dict(net.feedback.items())}
+        updates = graph.updates.values()
+        moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
+        kinds = list(optimizer.slots)
+        if graph.alternation is not None:
+            kinds += [f"{OTHER}{kind}" for kind in optimizer.kept(graph.alternation.share != 1)]
+        net.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
+
+    def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:
+        first = self.first.variant if self.first is not None else None
+        try:
+            return self.compiler(self._net.model, call, target, plan)
+        except PlanError as error:
+            if first is None or not first.is_static or call.batch == first.example.batch:
+                raise
+            raise CompileError(
+                f"the model was captured on a batch of {first.example.batch}, and runs other layers on one of "
+                f"{call.batch}, as where forward loops over the samples: give batches of one size, or compute on the "
+                "whole batch at once."
+            ) from error
+
+    def _rebind(self, kept: Kept) -> Kept:
+        """Binds a variant to the modules that stand in the model now."""
+        self._forget_replaced()
+        return self._bind(kept, Guards.again)
+
+    def _forget_replaced(self) -> None:
+        self._net.state.reset(self.watch.replaced())
+
+    def _bind(self, kept: Kept, guards: Callable[[Guards, nn.Module], Guards]) -> Kept:
+        net = self._net
+        variant = kept.variant.bind(net.model, net.feedback, net.state)
+        watch, bound = self.watch, guards(kept.guards, net.model)
+        return dataclasses.replace(kept, variant=variant, guards=bound, turn=watch.turns, looks=watch.looks)

@@ -1,0 +1,155 @@
+"""Watches a model between calls: its modules, parameters and buffers, their modes and forms.
+
+Programs find tensors by name in the modules that they were bound to, and were made for one *mode*: which modules train,
+which parameters learn, in which dtype and shape. A mode is made anew only where something is not what it was.
+"""
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from altprop.ir.errors import CompileError
+from altprop.runtime.guards import Still
+from altprop.runtime.hooks import HOOKS, torchs_hooks, users_hooks
+
+_grad, _dtype = operator.attrgetter("requires_grad"), operator.attrgetter("dtype")
+_hooks = operator.attrgetter("_backward_hooks")
+
+
+class Mode(NamedTuple):
+    """What must agree for a program to run.
+
+    Attributes:
+        form: classes of the modules, and the shapes of their tensors.
+        grads: whether each parameter requires grad.
+        dtypes: of the parameters.
+        device: of the first parameter.
+        training: whether each module is in training mode.
+        cast: dtype of autocast, or None.
+    """
+
+    form: Any
+    grads: tuple[bool, ...]
+    dtypes: tuple[torch.dtype, ...]
+    device: torch.device | None
+    training: tuple[bool, ...]
+    cast: torch.dtype | None
+
+
+class Watch:
+    """Knows a model's present mode.
+
+    Attributes:
+        still: whether the model's objects are those of the last look.
+        hooks: the user's hooks, by module, kind and identity.
+        looks: how often the model was looked at.
+        turns: how often modules were found replaced; what was bound to them before is to be bound anew.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.looks = self.turns = 0
+        self._modules: list[nn.Module] = []
+        self._look()
+        self._owners = self._find_owners()
+
+    def unchanged(self) -> bool:
+        """Whether nothing that the mode is made of is another than at the last look."""
+        return self.still() and self.settings_unchanged()
+
+    def settings_unchanged(self) -> bool:
+        """Whether what does not stand in a table is unchanged: no new hooks, and the settings of parameters."""
+        parameters, first = self._parameters, self._first
+        return (
+            not any(self._empty)
+            and list(map(_grad, parameters)) == self._wanted_grads
+            and not any(map(_hooks, parameters))
+            and (first is None or (first.dtype is self._dtypes[0] and first.device == self._device))
+        )
+
+    def mode(self, device_type: str) -> Mode:
+        """Returns the present mode.
+
+        Raises:
+            CompileError: parameters were replaced by tensors that are none.
+        """
+        if not self.unchanged():
+            self._look()
+        cast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+        return Mode(self._form, self._grads, self._dtypes, self._device, self._training, cast)
+
+    def replaced(self) -> list[str]:
+        """Returns the names of the parameters that came with another module since this was last asked."""
+        before, self._owners = self._owners, self._find_owners()
+        return [
+            name
+            for name, (module, parameter) in self._owners.items()
+            if name in before and module is not before[name][0] and parameter is not before[name][1]
+        ]
+
+    def _find_owners(self) -> dict[str, tuple[nn.Module, Any]]:
+        return {
+            f"{path}.{name}" if path else name: (module, parameter)
+            for path, module in self._model.named_modules()
+            for name, parameter in module._parameters.items()
+        }
+
+    def _look(self) -> None:
+        self.looks += 1
+        named = list(self._model.named_modules())
+        modules = [module for _, module in named]
+        self._refuse_strangers(named)
+        if [*map(id, modules)] != [*map(id, self._modules)]:
+            self.turns += 1
+        self._modules = modules
+        self._parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+        hooks = [getattr(module, kind) for module in modules for kind in HOOKS]
+        self._empty = [table for table in hooks if not table]
+        filled = [table for table in hooks if table]
+        self.still = Still(_places(modules, filled), [*map(vars, modules), *filled, *_parents(modules)])
+        self._grads, self._dtypes = tuple(map(_grad, self._parameters)), tuple(map(_dtype, self._parameters))
+        self._wanted_grads = list(self._grads)
+        self._first = self._parameters[0] if self._parameters else None
+        self._device = None if self._first is None else self._first.device
+        self._training = tuple(module.training for module in modules)
+        self._form = tuple(_form(path, module) for path, module in named)
+        self.hooks = {(id(hook), phrase): hook for hook, phrase in users_hooks(self._model)} if filled else {}
+
+    def _refuse_strangers(self, named: Iterable[tuple[str, nn.Module]]) -> None:
+        for path, module in named:
+            for name, value in module._parameters.items():
+                if value is not None and not isinstance(value, nn.Parameter):
+                    raise CompileError(
+                        f"{path + '.' if path else ''}{name} is no parameter now but a tensor, as where "
+                        "torch.func.functional_call or torch.func.grad puts others in the parameters' place. A program "
+                        "moves the net's own parameters and knows no derivative by others: call net.model in the "
+                        "net's place, which autograd differentiates."
+                    )
+
+
+def _places(modules: Iterable[nn.Module], hooks: Iterable[Any]) -> Iterator[tuple[tuple[Any, Any], Any]]:
+    for module in modules:
+        own = vars(module)
+        yield (own, "training"), own["training"]
+        for table in (module._modules, module._parameters, module._buffers):
+            yield from (((table, name), value) for name, value in table.items() if value is not None)
+    for kind in dict.fromkeys(type(module) for module in modules):
+        found = next(base for base in kind.__mro__ if "forward" in vars(base))
+        yield (vars(found), "forward"), vars(found)["forward"]
+    for table in hooks:
+        yield from (((table, key), hook) for key, hook in table.items())
+
+
+def _parents(modules: Iterable[nn.Module]) -> list[Any]:
+    return [module._modules for module in modules if module._modules]
+
+
+def _form(path: str, module: nn.Module) -> Any:
+    """What of a module decides which program runs: two with the same form differ in numbers alone."""
+    forward = vars(module).get("forward") or type(module).forward
+    parameters = tuple((name, tuple(p.shape)) for name, p in module._parameters.items() if p is not None)
+    buffers = tuple((name, tuple(b.shape), b.dtype) for name, b in module._buffers.items() if b is not None)
+    return path, type(module), forward, parameters, buffers, torchs_hooks(module)
