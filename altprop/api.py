@@ -19,8 +19,10 @@ from altprop.ir.errors import CompileError
 from altprop.ir.loss import LossFunction, get_loss
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
+from altprop.ir.plan_file import is_plan_file
 from altprop.ir.session import SessionProgram
 from altprop.rules.base import Rule
+from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.registry import rules_of
 from altprop.runtime.net import LocalNet
 from altprop.runtime.session_net import SessionNet
@@ -75,7 +77,7 @@ class _CompiledCall(Compiled):
 
 def compile(
     model: nn.Module | Captured,
-    rule: str | Rule | Mapping[str, str | Rule] = "reclra",
+    rule: str | Rule | Mapping[str, str | Rule] | None = None,
     *,
     example_inputs: Sequence[Any] | torch.Tensor | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
@@ -94,6 +96,7 @@ def compile(
         model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared. Or
             what `altprop.capture` returned, which needs no example inputs.
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
+            None: "reclra", or what the regions of a plan follow. Beside a plan it must be one that the plan follows.
         example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
         plan: None for the rule's own, "chain", "direct", "edges", "blocks", "blocks(gap=3)", a plan, or the path
@@ -131,10 +134,13 @@ def compile(
         raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
     _check_device(model, devices)
     wanted = read_devices(devices)
+    rules, named = rules_of(rule), read_plan(plan)
+    if rule is not None and isinstance(named, WiringPlan):
+        check_beside_plan(rules, named)
     options = Options(
-        rules=rules_of(rule),
+        rules=rules,
         loss=get_loss(loss),
-        plan=read_plan(plan),
+        plan=named,
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
         backend=backend,
@@ -173,7 +179,7 @@ def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, An
 
 def read_plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
     """Returns the plan that a name, a plan or the path of a file stands for."""
-    if isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt")):
+    if is_plan_file(plan):
         return WiringPlan.load(plan)
     if plan is not None and not isinstance(plan, str | WiringPlan):
         raise CompileError(f"plan={plan!r}: give a plan's name, a plan, or the path of a file.")

@@ -131,7 +131,10 @@ class _Examiner:
             self.findings += _region_findings(graph)
             if problem := judge_cut(graph.captured, graph.regions, regions):
                 self.findings.append(Finding("warning", "", problem))
-            if rules is not None and (wired := self._try("wire", lambda: wire(graph, rules, plan))) is not None:
+            if (
+                rules is not None
+                and (wired := self._try("wire", lambda: wire(graph, rules, plan, regions))) is not None
+            ):
                 self.findings += [Finding("note", "", note) for note in start_notes(wired)]
         order = ("error", "warning", "note")
         ranked = sorted(dict.fromkeys(self.findings), key=lambda finding: order.index(finding.level))

@@ -4,6 +4,9 @@ import fnmatch
 from collections import Counter
 from collections.abc import Mapping
 
+from altprop.compiler.globs import check_globs
+from altprop.compiler.judge_cut import Wanted
+from altprop.compiler.unasked import refuse_unasked
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import WiringPlan
@@ -13,16 +16,20 @@ from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
 from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
+from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.wiring import Network, make_plan
 
 
-def wire(graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | None) -> ErrorGraph:
+def wire(
+    graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | None, wanted: Wanted = "layer"
+) -> ErrorGraph:
     """Puts error neurons, connections and feedback on a graph that is cut.
 
     Args:
         graph: at level "cut".
         rules: by globs over region names.
         plan: as for `altprop.compile`; "auto" stands for the rule's own.
+        wanted: the regions that were asked for.
 
     Raises:
         CompileError: the rule or the plan does not fit.
@@ -35,7 +42,13 @@ def wire(graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | 
         raise PlanError(f'no rule is given for region "{region.name}"; add a glob that matches it, such as "*".')
 
     name = None if plan == "auto" else plan
-    made = name if isinstance(name, WiringPlan) else make_plan(Network.of(graph.regions), rule_of, name)
+    if isinstance(name, WiringPlan):
+        made = name
+        check_beside_plan(rules, made)
+    else:
+        made = make_plan(Network.of(graph.regions), rule_of, name)
+        check_globs(rules, graph.regions, graph.captured)
+        refuse_unasked(graph, made, rule_of, wanted)
     by_text = {str(rule): rule for rule in rules.values()}
     passes = (
         InsertErrorNeurons(made, by_text),

@@ -16,7 +16,7 @@ from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
-from altprop.compiler.unasked import refuse_unasked
+from altprop.compiler.unasked import refuse_unasked, say_unasked
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.captured import CapturedGraph
@@ -126,6 +126,7 @@ def _compile(
     if plan is not options.plan:
         check_globs(options.rules, graph.regions, captured)
         refuse_unasked(graph, plan, options.rule_of, options.regions)
+        say_unasked(graph, plan, options.regions)
     alternates = _alternates(plan, options)
     turns = next((turns for _, turns in alternates.values()), None)
     cut, target = graph, fake_target(captured, options.loss, target)

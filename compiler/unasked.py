@@ -19,8 +19,6 @@ from altprop.ir.region import Region
 def refuse_unasked(graph: ErrorGraph, plan: WiringPlan, rule_of: Callable[[Region], object], wanted: Wanted) -> None:
     """Refuses an output region that would train several layers by an exact rule that is not the user's.
 
-    Of other regions with one layer behind another it warns, unless they hear exact errors as well.
-
     Args:
         graph: the graph behind the cut.
         plan: a plan that was computed from the rules.
@@ -30,12 +28,16 @@ def refuse_unasked(graph: ErrorGraph, plan: WiringPlan, rule_of: Callable[[Regio
     Raises:
         CompileError: names the region and its parameters, and the ways out.
     """
-    stacked = list(stacked_regions(graph.captured, graph.regions, wanted))
+    for region in stacked_regions(graph.captured, graph.regions, wanted):
+        if region.is_output and plan.region(region.name).rule not in (str(rule_of(region)), "frozen"):
+            raise CompileError(_refusal(graph, region, str(rule_of(region)), wanted))
+
+
+def say_unasked(graph: ErrorGraph, plan: WiringPlan, wanted: Wanted) -> None:
+    """Warns of hidden regions that hold one layer behind another, unless they hear exact errors as well."""
     exact = {c.target for c in plan.connections if c.feedback.kind == "transpose"}
-    others = [r for r in stacked if r.is_output and plan.region(r.name).rule not in (str(rule_of(r)), "frozen")]
-    if others:
-        raise CompileError(_refusal(graph, others[0], str(rule_of(others[0])), wanted))
-    told = [r for r in stacked if not r.is_output and r.name not in exact and plan.region(r.name).rule != "frozen"]
+    stacked = [r for r in stacked_regions(graph.captured, graph.regions, wanted) if not r.is_output]
+    told = [r for r in stacked if r.name not in exact and plan.region(r.name).rule != "frozen"]
     if told:
         offer = better_cut(graph.captured, graph.regions, wanted)
         warnings.warn(

@@ -7,6 +7,9 @@ from altprop.ir.errors import CompileError
 from altprop.rules.base import RULES, Rule, parse_rule
 from altprop.rules.frozen import Frozen
 
+DEFAULT = "reclra"
+"""The rule of who names none."""
+
 
 def get(rule: str | Rule) -> Rule:
     """Returns the rule that a text such as `"reclra(beta=0.1)"` describes; `str` of it gives the text back.
@@ -19,13 +22,16 @@ def get(rule: str | Rule) -> Rule:
     return rule if isinstance(rule, Rule) else parse_rule(rule)
 
 
-def rules_of(rule: str | Rule | Mapping[str, str | Rule]) -> dict[str, Rule]:
+def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Rule]:
     """Returns rules by globs over region names: one rule for all, or those of a mapping, first match first.
+
+    None stands for `DEFAULT`.
 
     Raises:
         CompileError: neither a rule nor a mapping.
         RuleError: unknown rule or option.
     """
+    rule = DEFAULT if rule is None else rule
     if isinstance(rule, Mapping):
         if not rule:
             raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")

@@ -79,7 +79,7 @@ def top_error(loss: str, output: Array, target: torch.Tensor) -> tuple[Array, fl
     return textbook.softmax_error(output, target.numpy()), scale
 
 
-def compile_mlp(model: nn.Module, rule: str, loss: str, **options: Any) -> altprop.LocalNet:
+def compile_mlp(model: nn.Module, rule: str | None, loss: str, **options: Any) -> altprop.LocalNet:
     """A net of `make_mlp`'s model, which is captured once for all tests."""
     x, _ = make_data(loss)
     if loss.startswith("mse"):  # squares do not tell their scale

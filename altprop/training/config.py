@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from altprop.ir.errors import RuleError
+from altprop.ir.plan_file import is_plan_file
 from altprop.rules import Recipe, get
+from altprop.rules.registry import DEFAULT
 from altprop.training.errors import ConfigError
 from altprop.training.logs import write_text
 
@@ -37,7 +39,7 @@ class RunConfig(BaseModel):
     activation: str | None = None
     model_options: dict[str, Any] = {}
 
-    rule: str | dict[str, str] = "reclra"
+    rule: str | dict[str, str] | None = None  # filled in, unless the plan is a file, which says it
     plan: str | None = None
     regions: str | list[str] = "layer"
 
@@ -66,7 +68,9 @@ class RunConfig(BaseModel):
     def _take_recipe(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        settings = recipe_of(values.get("rule", cls.model_fields["rule"].default)).settings()
+        if values.get("rule") is None and not is_plan_file(values.get("plan")):
+            values = values | {"rule": DEFAULT}
+        settings = recipe_of(values.get("rule")).settings()
         if values.get("optimizer", settings["optimizer"]) != settings["optimizer"]:
             return values
         return settings | {key: value for key, value in values.items() if value is not None or key not in settings}
@@ -82,7 +86,7 @@ class RunConfig(BaseModel):
     @property
     def rule_text(self) -> str:
         """The rule in a few characters, for names and headings."""
-        return self.rule if isinstance(self.rule, str) else "mixed"
+        return self.rule if isinstance(self.rule, str) else "mixed" if self.rule else "the rules of a plan"
 
     def save(self, path: Path) -> None:
         """Write the full configuration as YAML."""

@@ -175,7 +175,7 @@ def test_mixed_rules_are_saved_loaded_and_explained(name: str, tmp_path: Path) -
         nets[0].plan.save(tmp_path / f"plan{suffix}")
         loaded = altprop.WiringPlan.load(tmp_path / f"plan{suffix}")
         assert loaded == nets[0].plan
-    nets.append(compile_mlp(make_mlp("tanh", True), "bp", "cross_entropy", plan=loaded, optimizer=optimizer))
+    nets.append(compile_mlp(make_mlp("tanh", True), None, "cross_entropy", plan=loaded, optimizer=optimizer))
     for net in nets:
         for _ in range(3):
             net.step(*make_data("cross_entropy"))
