@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 from altprop.compiler.functional import NotFunctionalError, functional
 from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
+from altprop.ir.without_code import without_code
 
 log = logging.getLogger("altprop")
 
@@ -158,6 +159,7 @@ class _Decomposer:
             enable_python_dispatcher(),
             _override_composite_implicit_decomp(own),
             traceback.preserve_node_meta(),
+            without_code(),
         ):
             return make_fx(_Program(module).run, tracing_mode="real", decomposition_table=other)(*fakes)
 

@@ -31,6 +31,7 @@ from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.ir.timings import Timings
+from altprop.ir.without_code import without_code
 from altprop.passes.add_optimizer import AddOptimizer, Momenta
 from altprop.passes.base import Pass, PassResult
 from altprop.passes.cleanup import Cleanup
@@ -112,7 +113,8 @@ def compile_graph(
         runner = _Runner()
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
-        return _compile(runner, captured, args, options, target)
+        with without_code():
+            return _compile(runner, captured, args, options, target)
 
 
 def _compile(
@@ -240,7 +242,14 @@ class _Runner:
 
         @contextlib.contextmanager
         def making(name: str) -> Iterator[None]:
-            with alone(), quiet(), uncollected(), _casting(casts), self.timings.stage(f"program {name}"):
+            with (
+                alone(),
+                quiet(),
+                uncollected(),
+                without_code(),
+                _casting(casts),
+                self.timings.stage(f"program {name}"),
+            ):
                 yield
 
         return making

@@ -15,6 +15,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.optim import SGD, Adam, Optimizer
 from altprop.ir.program import Program, Slot
+from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
 
 aten = torch.ops.aten
@@ -91,7 +92,7 @@ class _Stepper:
                 self._update(slot, gradient, emit)
         kept = {slot: node for slot, node in self.results.items() if not slot.kind.endswith("gradient")}
         self.graph.output(tuple(kept.values()))
-        module = fx.GraphModule(self.root, self.graph)
+        module = graph_module(self.root, self.graph)
         order = {n: i for i, n in enumerate(self.graph.nodes)}
         inputs = sorted(self.inputs, key=lambda item: order[item[1]])
         return Program("step", module, tuple(slot for slot, _ in inputs), tuple(kept))

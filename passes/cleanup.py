@@ -14,6 +14,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import feedback_of
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
+from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass, log
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
@@ -97,7 +98,7 @@ def _recompute(program: Program) -> int:
 
 def _copy(program: Program) -> Program:
     """Copies a program; its code is written when it is clean."""
-    module = fx.GraphModule(torch.nn.Module(), fx.Graph())
+    module = graph_module(torch.nn.Module(), fx.Graph())
     returned = module.graph.graph_copy(program.graph.graph, {})
     module.graph.output(returned)
     for node in module.graph.nodes:

@@ -23,6 +23,7 @@ from torch import fx
 from altprop.ir.aliases import aliases
 from altprop.ir.operators import is_view
 from altprop.ir.program import Program
+from altprop.ir.without_code import graph_module
 from altprop.runtime.straight import Function, straight
 
 _LEAST_BYTES = 2**18  # the C library keeps smaller values by itself
@@ -90,7 +91,7 @@ def _held(program: Program) -> tuple[fx.GraphModule, int]:
         if slot.closed is not None:
             _insert(nodes[slot.closed], _let_go, slot.last.node)
     output.args = ((output.args[0], [slot.last.node for slot in kept]),)
-    return fx.GraphModule(program.graph, graph), len(kept)
+    return graph_module(program.graph, graph), len(kept)
 
 
 def _kept(slots: list[_Slot]) -> list[_Slot]:

@@ -21,6 +21,7 @@ from altprop.ir.layouts import memory_order
 from altprop.ir.operators import is_pointwise, is_random, is_view
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import RESIDENT, ahead
+from altprop.ir.without_code import graph_module
 
 aten = torch.ops.aten
 
@@ -283,7 +284,7 @@ def join(program: Program, count: int, sizes: Sizes) -> Program:
     for node, parts in lines:
         here[node] = _behind_one_another(graph, parts, node)
     graph.output(graph.graph_copy(program.graph.graph, here))
-    return Program(program.name, fx.GraphModule(program.graph, graph), tuple(inputs), program.outputs)
+    return Program(program.name, graph_module(program.graph, graph), tuple(inputs), program.outputs)
 
 
 def _part(graph: fx.Graph, whole: fx.Node, sizes: Sizes) -> fx.Node:

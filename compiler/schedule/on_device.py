@@ -14,6 +14,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from altprop.ir.schedule import Piece
+from altprop.ir.without_code import graph_module
 
 _DEVICE = re.compile(r"device\(type='\w+'(?:, index=\d+)?\)")
 
@@ -42,7 +43,7 @@ def move_piece(piece: Piece, kind: torch.device) -> Piece:
         )
         if node.op == "get_attr" and str(node.target) in constants:
             _copy_there(graph, node, kind)
-    return dataclasses.replace(piece, program=piece.program.replace(graph=fx.GraphModule(module, graph)))
+    return dataclasses.replace(piece, program=piece.program.replace(graph=graph_module(module, graph)))
 
 
 def _is_elsewhere(module: fx.GraphModule, node: fx.Node, kind: torch.device) -> bool:

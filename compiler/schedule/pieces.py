@@ -23,6 +23,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view, written
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
+from altprop.ir.without_code import graph_module
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flat.builder import aten
 
@@ -223,7 +224,7 @@ class _Writer:
         self.graph.output(tuple(self.outputs.values()))
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         inputs = sorted(self.inputs, key=lambda item: order[item[1]])
-        module = fx.GraphModule(self.cutter.builder.root, self.graph)
+        module = graph_module(self.cutter.builder.root, self.graph)
         outputs = tuple(Slot("value", value) for value in self.outputs)
         return Program(name, module, tuple(slot for slot, _ in inputs), outputs)
 
@@ -260,5 +261,5 @@ def _accumulating(program: Program) -> Program:
     graph.output(tuple(node for _, node in kept))
     order = {node: index for index, node in enumerate(graph.nodes)}
     inputs.sort(key=lambda item: order[item[1]])
-    module = fx.GraphModule(program.graph, graph)
+    module = graph_module(program.graph, graph)
     return Program(program.name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in kept))

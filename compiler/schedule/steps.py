@@ -9,6 +9,7 @@ from altprop.compiler.schedule.assign import homes
 from altprop.compiler.schedule.tagged import TaggedBuilder
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate
+from altprop.ir.without_code import graph_module
 from altprop.passes.add_optimizer import add_step
 from altprop.passes.flat.builder import aten
 
@@ -90,7 +91,7 @@ class _Step:
         own = {slot: self._parameter(graph, inputs, slot, node) for slot, node in ended.items()}
         totals = {slot: self._finished(graph, slot, self._total(graph, nodes), own) for slot, nodes in sums.items()}
         graph.output(tuple(totals.values()))
-        module = fx.GraphModule(torch.nn.Module(), graph)
+        module = graph_module(torch.nn.Module(), graph)
         assert self.optimizer is not None
         program = Program(f"STEP {region}", module, tuple(inputs), tuple(totals))
         return add_step(program, self.optimizer, self.tensor_scalars)

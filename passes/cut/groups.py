@@ -48,7 +48,8 @@ class Groups:
 
     def sources(self, group: Group) -> list[Group]:
         """Returns the groups that `group` reads, itself excluded."""
-        found = {other for node in group.nodes for other in self.producers(node)}
+        of = self.of
+        found = {of[source] for node in group.nodes for source in node.all_input_nodes if source in of}
         found.discard(group)
         return sorted(found, key=lambda g: g.index)
 
@@ -61,15 +62,15 @@ class Groups:
 
     def depends(self, group: Group, other: Group) -> bool:
         """Whether `group` reads `other`, directly or through further groups."""
-        seen: set[Group] = set()
+        of = self.of
+        seen: set[Group] = {group}
         stack = [group]
         while stack:
-            for source in self.sources(stack.pop()):
-                if source is other:
-                    return True
-                if source not in seen:
-                    seen.add(source)
-                    stack.append(source)
+            reads = {of[source] for node in stack.pop().nodes for source in node.all_input_nodes if source in of}
+            if other in reads and other is not group:
+                return True
+            stack.extend(reads - seen)
+            seen |= reads
         return False
 
     def depth(self, group: Group) -> int:

@@ -13,6 +13,7 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.operators import writes
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
+from altprop.ir.without_code import graph_module
 
 aten = torch.ops.aten
 
@@ -182,7 +183,7 @@ class FlatBuilder:
                 self.graph.erase_node(node)
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         inputs.sort(key=lambda item: order[item[1]])
-        module = fx.GraphModule(self.root, self.graph)
+        module = graph_module(self.root, self.graph)
         return Program(name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in self._outputs))
 
 
