@@ -7,8 +7,8 @@ that was asked for longest ago goes first.
 Forms belong to one fake-tensor mode, whose values they hold.
 """
 
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -22,6 +22,21 @@ class Forms:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._twins: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
+
+    def distinct(self, values: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns fake tensors of the forms of some values, each another object, as a tracer wants its inputs."""
+        seen: Counter[int] = Counter()
+        found = []
+        for value in values:
+            twins = self._twins.setdefault(id(value), [value])
+            if len(twins) <= seen[id(value)]:
+                twins.append(value.detach())
+            found.append(twins[seen[id(value)]])
+            seen[id(value)] += 1
+        while len(self._twins) > self._most:
+            self._twins.popitem(last=False)
+        return found
 
     def find(self, kind: str, form: Hashable) -> Any:
         """Returns what was made of a form, or None."""

@@ -114,7 +114,7 @@ class _Deriver:
             results.extend(self._run(dict(zip(self.reads.all_values, args, strict=True))))
             return [value for _, value in results]
 
-        fakes = [value.detach() for value in self.reads.all_values.values()]
+        fakes = self.captured.forms.distinct(self.reads.all_values.values())
         try:
             with torch.no_grad(), enable_python_dispatcher(), self.captured.fake_mode:
                 module = make_fx(local_update, tracing_mode="real")(*fakes)

@@ -90,7 +90,7 @@ class _Linearizer:
             )
         tensors = [n for n in self.external if isinstance(n.meta["val"], torch.Tensor)]
         cotangents = self._cotangents()
-        fakes = [n.meta["val"].detach() for n in tensors] + [value for _, value in cotangents]
+        fakes = self.captured.forms.distinct([*(n.meta["val"] for n in tensors), *(value for _, value in cotangents)])
         results = _Results()
 
         def joint(*args: Any) -> list[Any]:
