@@ -40,8 +40,8 @@ class Starting(Rule):
 
     def started(self, feedback: Feedback) -> Feedback:
         """Returns the feedback with the start that the rule asks for, where its kind can start so."""
-        kind: DirectKind | EdgeKind = DIRECT.get(feedback.kind) or EDGE[feedback.kind]
-        if self.start == RANDOM or self.start not in kind.starts:
+        kind: DirectKind | EdgeKind | None = DIRECT.get(feedback.kind) or EDGE.get(feedback.kind)
+        if self.start == RANDOM or kind is None or self.start not in kind.starts:  # an unknown kind is refused later
             return feedback
         noise = {"start_noise": self.start_noise} if self.start_noise else {}
         return dataclasses.replace(feedback, options={**feedback.options, "start": self.start, **noise})

@@ -113,7 +113,7 @@ def _drawn_step(net: Any, other: Any, step: int, inputs: Any, target: Any) -> Va
     """
     call = Call.from_inputs(inputs)
     variant = net._variant(call, target)
-    subject = subject_of(net, other._compiler.options, target, variant)
+    subject = subject_of(net, other.compilations.compiler.options, target, variant)
     program = flat_program(subject, "step", outputs=False)
     start = {slot: variant.tensor(slot) for slot in program.inputs if slot.kind in (*HELD, "constant")}
     given = other._feeds(variant.given(call, target)) | {STEP: torch.tensor(step)}

@@ -84,7 +84,7 @@ def test_is_made_in_training_mode_and_leaves_the_model_as_it_was() -> None:
 )
 def test_a_model_that_has_changed_is_refused_by_name(change, named: str) -> None:
     model = build()
-    captured = altprop.Captured(model, (X,), {}, None, dict(altprop.compiler.captured.state_of(model)), None)
+    captured = altprop.capture(model, X)
     captured.check()
     change(model)
     with pytest.raises(altprop.CaptureError, match=named):

@@ -229,6 +229,7 @@ def test_messages_meet_their_activities_in_one_layout(rule: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.full
 def test_inductor_trains_a_convolutional_net_alike() -> None:
     case = ZOO["conv_bn_dropout"]
     nets = [

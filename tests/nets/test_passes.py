@@ -74,7 +74,7 @@ def test_history_keeps_every_stage(small: altprop.LocalNet) -> None:
         {"forward", "update", "backward", "step"},
     ]
     assert all(str(graph).startswith("altprop graph 1, level ") for graph in small.history.values())
-    assert set(small.seconds) >= set(STAGES)
+    assert set(small.seconds) >= set(STAGES) - {"capture"}  # kept from another net
 
 
 def passes_of(net: altprop.LocalNet) -> list[tuple[str, Pass]]:

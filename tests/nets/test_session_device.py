@@ -72,7 +72,7 @@ def test_a_net_is_refused_before_its_step_is_made(monkeypatch: pytest.MonkeyPatc
         raise CompileError("not here")
 
     monkeypatch.setattr(session_net, "installed", refuse)
-    monkeypatch.setattr(type(net._compiler), "session", lambda *_: pytest.fail("made"))
+    monkeypatch.setattr(type(net.compilations.compiler), "session", lambda *_: pytest.fail("made"))
     with pytest.raises(CompileError, match="not here"):
         steps(net, "mlp", 1)
     assert asked == [torch.device("cpu")]

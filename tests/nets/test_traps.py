@@ -97,7 +97,7 @@ def test_trap_01_gradients_follow_the_error(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_trap_02_the_output_error_moves_every_region(rule: str) -> None:
-    net = net_of("mlp_tanh", rule)
+    net = net_of("mlp_tanh", rule, loss_scale=1.0)
     x, _ = rows()
     cotangent = floats(4, 3, seed=1)
     net(x).backward(cotangent)
@@ -171,7 +171,7 @@ def test_trap_03_both_ways_to_train_agree(loss: str, rule: str) -> None:
         "mse": F.mse_loss,
         "bce_with_logits": F.binary_cross_entropy_with_logits,
     }
-    net = net_of("mlp_tanh", rule, loss=loss)
+    net = net_of("mlp_tanh", rule, loss=loss, loss_scale=1.0)
     program = after_backward(net, x, target)
     functions[loss](net(x), target).backward()
     assert same(program, collect(net))
