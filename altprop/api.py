@@ -134,11 +134,9 @@ def compile(
         raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
     _check_device(model, devices)
     wanted = read_devices(devices)
-    rules, named = rules_of(rule), read_plan(plan)
-    if rule is not None and isinstance(named, WiringPlan):
-        check_beside_plan(rules, named)
+    named = read_plan(plan)
     options = Options(
-        rules=rules,
+        rules=_rules_beside(rule, named),
         loss=get_loss(loss),
         plan=named,
         regions=regions if isinstance(regions, str) else tuple(regions),
@@ -175,6 +173,14 @@ def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, An
         raise CompileError("a captured model has its example inputs already: leave example_inputs out.")
     model.check()
     return model, model.args, model.kwargs
+
+
+def _rules_beside(rule: str | Rule | Mapping[str, str | Rule] | None, plan: str | WiringPlan | None) -> dict[str, Rule]:
+    """The rules by globs; those that were given must be what a finished plan says."""
+    rules = rules_of(rule)
+    if rule is not None and isinstance(plan, WiringPlan):
+        check_beside_plan(rules, plan)
+    return rules
 
 
 def read_plan(plan: str | Path | WiringPlan | None) -> str | WiringPlan | None:
