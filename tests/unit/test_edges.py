@@ -3,12 +3,8 @@
 import dataclasses
 
 import pytest
-<<<<<<<< HEAD:tests/nets/test_edges.py
-from nets.test_wiring import region, residual, row, wired
-========
-from networks import region, residual, row, wired
->>>>>>>> eca03f4 (tests: starts among the nets, edges among the units):tests/unit/test_edges.py
-
+<from nets.test_wiring import region, residual, row, wired
+=
 from altprop import PlanError
 from altprop.ir.region import forward_edges
 from altprop.rules import get
