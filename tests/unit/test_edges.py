@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-<from nets.test_wiring import region, residual, row, wired
-=
+from networks import region, residual, row, wired
+
 from altprop import PlanError
 from altprop.ir.region import forward_edges
 from altprop.rules import get
