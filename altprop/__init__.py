@@ -18,10 +18,18 @@ from altprop.ir.errors import (
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.machine import Machine
 from altprop.ir.plan import Connection, Feedback, RegionPlan, WiringPlan
+from altprop.ir.watch import watchers
+from altprop.logs import LogWatcher, show_logs_of_environment
 from altprop.runtime.net import LocalNet
 from altprop.schedules import Schedule
+from altprop.terminal import TerminalWatcher, console
 
 __version__ = "0.1.0"
+
+# Who compiles for long wants to know where it is.
+watchers.add(LogWatcher())
+watchers.add(TerminalWatcher(console))
+show_logs_of_environment()
 
 __all__ = [
     "CaptureError",

@@ -8,6 +8,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from altprop.ir.watch import watchers
+
 _LOCK = threading.RLock()
 _OWNERS: list[int] = []
 
@@ -16,11 +18,16 @@ _OWNERS: list[int] = []
 def alone() -> Iterator[None]:
     """Waits until no other thread compiles, and keeps others waiting meanwhile."""
     with _LOCK:
+        outermost = not _OWNERS
         _OWNERS.append(threading.get_ident())
         try:
+            if outermost:
+                watchers.began()
             yield
         finally:
             _OWNERS.pop()
+            if outermost:
+                watchers.ended()
 
 
 def compiles_here() -> bool:

@@ -10,6 +10,8 @@ import dataclasses
 import time
 from collections.abc import Iterator
 
+from altprop.ir.watch import watchers
+
 
 @dataclasses.dataclass
 class Timings:
@@ -29,18 +31,23 @@ class Timings:
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage; `spent` inside it adds parts to it."""
         token = _PRESENT.set((self, name))
+        watchers.entered(name, "")
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
             _PRESENT.reset(token)
+            watchers.left(name, seconds)
 
 
 @contextlib.contextmanager
 def spent(part: str) -> Iterator[None]:
     """Times a part of the present stage, if a compilation is being timed."""
     present = _PRESENT.get()
+    if present is not None:
+        watchers.entered(present[1], part)
     start = time.perf_counter()
     try:
         yield

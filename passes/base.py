@@ -49,7 +49,7 @@ class Pass:
         verify(graph, self.requires, before=self.name)
         result, count, what = self.run(graph)
         verify(result, self.ensures, after=self.name)
-        log.info("%s: %d %s", self.name, count, what)
+        logging.getLogger(f"altprop.{self.name}").info("%s: %d %s", self.name, count, what)
         return PassResult(result, count > 0, f"{count} {what}")
 
     def __str__(self) -> str:

@@ -2,10 +2,12 @@
 
 from rich.console import Console
 
+from altprop.terminal import console
+
 # Results, to be piped into a file as they are.
 results = Console(soft_wrap=True, highlight=False, markup=False)
 # Progress, notes and errors.
-notes = Console(stderr=True, highlight=False)
+notes = console
 
 
 class CommandError(Exception):
