@@ -8,6 +8,7 @@ attention stays whole too, since autograd knows its own backward. Recurrent laye
 import dataclasses
 import functools
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ from altprop.ir.forms import Forms
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
 
+log = logging.getLogger("altprop.capture")
+
 _WHOLE = ("scaled_dot_product_attention",)
 _UNROLLED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
@@ -57,7 +60,10 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     _check_examples(model, args, kwargs)
     reads = Reads(model)
     program = _export(model, args, kwargs, reads)
-    return dataclasses.replace(_read(program, model), reads=reads.found())
+    captured = dataclasses.replace(_read(program, model), reads=reads.found())
+    operators = sum(node.op == "call_function" for node in captured.graph.nodes)
+    log.info("capture: %d operators, %d parameters, a batch of %s", operators, len(captured.parameters), captured.batch)
+    return captured
 
 
 def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
 from altprop.ir.without_code import without_code
 
-log = logging.getLogger("altprop")
+log = logging.getLogger("altprop.capture")
 
 Table = Mapping[Any, Callable[..., Any]]
 

@@ -12,8 +12,6 @@ from typing import ClassVar
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.verify import verify
 
-log = logging.getLogger("altprop")
-
 
 @dataclasses.dataclass(frozen=True)
 class PassResult:
@@ -49,8 +47,12 @@ class Pass:
         verify(graph, self.requires, before=self.name)
         result, count, what = self.run(graph)
         verify(result, self.ensures, after=self.name)
-        logging.getLogger(f"altprop.{self.name}").info("%s: %d %s", self.name, count, what)
+        self.say("%d %s", count, what)
         return PassResult(result, count > 0, f"{count} {what}")
+
+    def say(self, sentence: str, *values: object) -> None:
+        """Logs what it did; `ALTPROP_LOGS` shows it."""
+        logging.getLogger(f"altprop.{self.name}").info(f"%s: {sentence}", self.name, *values)
 
     def __str__(self) -> str:
         options = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))

@@ -15,7 +15,7 @@ from altprop.ir.layouts import feedback_of
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
 from altprop.ir.without_code import graph_module
-from altprop.passes.base import Pass, log
+from altprop.passes.base import Pass
 from altprop.passes.flat.fuse import fuse_updates
 from altprop.passes.flat.kernels import choose_kernels, onednn_pays
 from altprop.passes.flat.layout import choose_layout, store_feedback
@@ -64,7 +64,7 @@ class Cleanup(Pass):
         """Returns a program without what has no effect, fused and laid out as the options say."""
         copied = _copy(program)
         count = self._clean(copied, name)
-        log.info("%s: %d simplifications in the program %s", self.name, count, name)
+        self.say("%d simplifications in the program %s", count, name)
         return _drop_unread(copied)
 
     def _clean(self, program: Program, name: str) -> int:
