@@ -2,7 +2,8 @@
 
 * checks of sizes and values are dropped, and with them the tokens that order them;
 * statistics that a norm passes on to its next call carry no derivative: they are detached;
-* a leaky unit of random slope draws its slopes once: the draw and the product become two operators.
+* a leaky unit of random slope draws its slopes once: the draw and the product become two operators;
+* a mask that was drawn into a new tensor is drawn in the order of that tensor's memory, as it was.
 """
 
 import operator
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import fx
+
+from altprop.ir.sizes import size_at
 
 aten = torch.ops.aten
 
@@ -32,6 +35,46 @@ def tidy(graph: fx.Graph) -> None:
             _detach_statistics(graph, node)
         elif name == "rrelu_with_noise_functional" and node.args[4] is True:
             _draw_once(graph, node)
+        elif node.target in _DRAWS and _is_new(node.args[0]):
+            _draw_in_memory_order(graph, node)
+
+
+# What torch writes for a draw in place; these alone lay their result out anew.
+_DRAWS = (aten.bernoulli.p, aten.bernoulli.Tensor)
+
+
+def _is_new(value: Any) -> bool:
+    """Whether a value was made for what is written into it: nothing but its form is read."""
+    return isinstance(value, fx.Node) and any(word in str(value.target) for word in ("empty", "zeros", "ones", "full"))
+
+
+def _draw_in_memory_order(graph: fx.Graph, draw: fx.Node) -> None:
+    """Turns the tensor to the order of its memory, draws, and turns back."""
+    written: Any = draw.args[0]
+    value = written.meta["val"]
+    order = sorted(range(value.dim()), key=lambda dim: -size_at(value.stride(dim), 64))
+    chances = [arg.meta["val"] for arg in draw.args[1:] if isinstance(arg, fx.Node)]
+    if order == list(range(value.dim())) or any(one.dim() != value.dim() for one in chances):
+        return
+    back = [order.index(dim) for dim in range(value.dim())]
+    with graph.inserting_before(draw):
+        turned = graph.call_function(aten.permute.default, (written, order))
+    with graph.inserting_after(draw):
+        found = graph.call_function(aten.permute.default, (draw, back))
+    rest = [_turned(graph, arg, order) if isinstance(arg, fx.Node) else arg for arg in draw.args[1:]]
+    draw.replace_all_uses_with(found, delete_user_cb=lambda user: user is not found)
+    draw.args = (turned, *rest)
+    found.meta = dict(draw.meta)
+    turned.meta = {**draw.meta, "val": value.permute(order)}
+    draw.meta = {**draw.meta, "val": turned.meta["val"].contiguous()}
+
+
+def _turned(graph: fx.Graph, probability: fx.Node, order: Sequence[int]) -> fx.Node:
+    """A tensor of probabilities, in the same order."""
+    with graph.inserting_after(probability):
+        turned = graph.call_function(aten.permute.default, (probability, order))
+    turned.meta = {**probability.meta, "val": probability.meta["val"].permute(order)}
+    return turned
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

@@ -16,7 +16,7 @@ from altprop.ir.operators import facts, short_name
 from altprop.ir.walks import descendants
 from altprop.passes.cut.operators import is_floating
 
-_FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside", "floor_divide", "nextafter")
+_FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside", "floor_divide")
 # Random operators through which errors pass: by the mask that was drawn.
 _MASKING = ("dropout", "rrelu", "scaled_dot_product", "attention", "lstm", "gru", "rnn")
 # What makes a value of another's shape, not of its numbers.
@@ -46,11 +46,18 @@ def has_formula(target: Any) -> bool:
 def has_no_derivative(node: fx.Node) -> bool:
     """Whether an operator has no derivative, or one that is zero everywhere, so that nothing learns through it."""
     name = short_name(node)
-    if is_custom(node.target):
-        return not has_formula(node.target)
-    if name in _FLAT or (name == "div" and node.kwargs.get("rounding_mode") is not None):
-        return True
-    return facts(node.target).draws and name not in _FILLING and not any(word in name for word in _MASKING)
+    rounds = name in _FLAT or (name == "div" and node.kwargs.get("rounding_mode") is not None)
+    return rounds or lacks_formula(node.target)
+
+
+def lacks_formula(target: Any) -> bool:
+    """Whether torch may refuse to differentiate an operator, rather than give zeros: a draw, or one not of torch's."""
+    if is_custom(target):
+        return not has_formula(target)
+    name = facts(target).name
+    if name in _FILLING or any(word in name for word in _MASKING):
+        return False
+    return name == "nextafter" or facts(target).draws
 
 
 def obstacle(nodes: Sequence[fx.Node], starts: Iterable[fx.Node], ends: Iterable[fx.Node]) -> fx.Node | None:

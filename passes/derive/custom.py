@@ -11,12 +11,12 @@ import torch
 from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import CompileError
-from altprop.passes.cut.derivatives import formula_of, has_formula
+from altprop.passes.cut.derivatives import formula_of, lacks_formula
 
 
 def differentiable(operator: Any) -> Callable[..., Any]:
     """Returns a function that computes what an operator does, and that torch's function transforms differentiate."""
-    if not has_formula(operator):
+    if lacks_formula(operator):
         return _opaque(operator)
     known = formula_of(operator)
     return _by_formula(operator, known) if known is not None else _by_kernel(operator)

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_impls import register_op_impl
 
-from altprop.passes.cut.derivatives import is_custom
+from altprop.passes.cut.derivatives import is_custom, lacks_formula
 from altprop.passes.cut.operators import is_moving
 from altprop.passes.derive.custom import differentiable
 
@@ -129,11 +129,12 @@ register_op_impl(aten._scaled_dot_product_flash_attention_for_cpu.default)(_fake
 
 
 class _Table(dict[Any, Callable[..., Any]]):
-    """Operators that are not torch's are looked at when they come."""
+    """Operators that are not torch's, or that have no derivative, are looked at when they come."""
 
     def get(self, operator: Any, default: Any = None) -> Any:
         """Returns what to run in place of an operator."""
-        return differentiable(operator) if is_custom(operator) else super().get(operator, default)
+        other = is_custom(operator) or lacks_formula(operator)
+        return differentiable(operator) if other else super().get(operator, default)
 
 
 WHOLE: Mapping[Any, Callable[..., Any]] = _Table(
