@@ -29,6 +29,10 @@ _MIXING = {
     "gru",
     "rnn_tanh",
     "rnn_relu",
+    "lstm_steps",
+    "gru_steps",
+    "rnn_steps",
+    "onednn_lstm",
     "_sparse_mm",
     "_sparse_addmm",
 }

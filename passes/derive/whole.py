@@ -4,6 +4,7 @@
   batch is symbolic.
 * Group norm, SiLU and Mish: torch's differentiation in a trace writes their derivatives out so that they could be
   differentiated again, which costs time, and for group norm changes shapes in place.
+* Recurrent layers (`altprop.passes.recurrent`), whose errors arrive at the states of all steps and at the last ones.
 """
 
 import operator
@@ -17,6 +18,8 @@ from torch._subclasses.fake_impls import register_op_impl
 from altprop.passes.cut.derivatives import is_custom, lacks_formula
 from altprop.passes.cut.operators import is_moving
 from altprop.passes.derive.custom import differentiable
+from altprop.passes.recurrent.derivatives import DERIVATIVES as RECURRENT
+from altprop.passes.recurrent.derivatives import Derivative
 
 aten = torch.ops.aten
 
@@ -31,25 +34,23 @@ _RESIZING = (
     "_upsample_bicubic2d_aa",
 )
 
-# From the operator's arguments, its results and the cotangent of the first of them to the arguments' cotangents.
-Derivative = Callable[[Sequence[Any], Sequence[Any], Any, Sequence[bool]], Sequence[Any]]
-
 
 def _derivative_of_resizing(kernel: Any) -> Derivative:
-    def derivative(args: Sequence[Any], results: Sequence[Any], cotangent: Any, asked: Sequence[bool]) -> list[Any]:
+    def derivative(args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]) -> list[Any]:
         x, size, *rest = args
-        return [kernel(cotangent, size, list(x.shape), *rest)]
+        return [kernel(cotangents[0], size, list(x.shape), *rest)]
 
     return derivative
 
 
 def _derivative_of_unit(kernel: Any) -> Derivative:
-    return lambda args, results, cotangent, asked: [kernel(cotangent, args[0])]
+    return lambda args, results, cotangents, asked: [kernel(cotangents[0], args[0])]
 
 
 def _derivative_of_group_norm(
-    args: Sequence[Any], results: Sequence[Any], cotangent: Any, asked: Sequence[bool]
+    args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]
 ) -> Sequence[Any]:
+    (cotangent, *_) = cotangents
     x, weight, _bias, samples, channels, positions, groups, _epsilon = args
     _, mean, deviation = results
     mask = [asked[0], asked[1], asked[2]]
@@ -59,14 +60,16 @@ def _derivative_of_group_norm(
     return made
 
 
-_DERIVATIVES: dict[Any, Derivative] = {
+# By operator: how many of its results carry errors, the first ones, and its derivative.
+_DERIVATIVES: dict[Any, tuple[int, Derivative]] = {
     **{
-        getattr(aten, name).default: _derivative_of_resizing(getattr(aten, f"{name}_backward").default)
+        getattr(aten, name).default: (1, _derivative_of_resizing(getattr(aten, f"{name}_backward").default))
         for name in _RESIZING
     },
-    aten.silu.default: _derivative_of_unit(aten.silu_backward.default),
-    aten.mish.default: _derivative_of_unit(aten.mish_backward.default),
-    aten.native_group_norm.default: _derivative_of_group_norm,
+    aten.silu.default: (1, _derivative_of_unit(aten.silu_backward.default)),
+    aten.mish.default: (1, _derivative_of_unit(aten.mish_backward.default)),
+    aten.native_group_norm.default: (1, _derivative_of_group_norm),
+    **RECURRENT,
 }
 
 
@@ -82,19 +85,22 @@ class _Whole(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.operator, *args = inputs
         results = output if isinstance(output, tuple) else (output,)
-        ctx.mark_non_differentiable(*results[1:])
+        ctx.set_materialize_grads(False)
+        ctx.felt, _ = _DERIVATIVES[ctx.operator]
+        ctx.mark_non_differentiable(*results[ctx.felt :])
         ctx.others = [None if isinstance(arg, torch.Tensor) else arg for arg in args]
         ctx.places = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor)]
         ctx.save_for_backward(*(args[i] for i in ctx.places), *results)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor, *rest: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         args, count = list(ctx.others), len(ctx.places)
         for place, value in zip(ctx.places, ctx.saved_tensors[:count], strict=True):
             args[place] = value
         asked = ctx.needs_input_grad[1:]
         with torch._C._AutoDispatchBelowAutograd():
-            made = _DERIVATIVES[ctx.operator](args, ctx.saved_tensors[count:], cotangent, asked)
+            _, derivative = _DERIVATIVES[ctx.operator]
+            made = derivative(args, ctx.saved_tensors[count:], cotangents[: ctx.felt], asked)
         found = [value if wanted else None for value, wanted in zip(made, asked, strict=False)]
         return (None, *found, *[None] * (len(args) - len(found)))
 
