@@ -27,7 +27,7 @@ from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.home import move_home
 from altprop.compiler.reads import Reads
-from altprop.compiler.recurrent import plain_recurrent_weights, recurrent_operators
+from altprop.compiler.recurrent import recurrent_operators, whole_recurrent_layers
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.resampling import resize_operators
 from altprop.compiler.tidy import copy, tidy
@@ -115,7 +115,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
         with (
             torch.enable_grad(),
             refuse_autograd_functions(),
-            plain_recurrent_weights(model),
+            whole_recurrent_layers(model),
             unchecked_distributions(),
         ):
             dynamic = _by_name(model, *as_lists(shapes))

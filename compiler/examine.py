@@ -14,6 +14,7 @@ from altprop.compiler.examine_wiring import start_notes, wire
 from altprop.compiler.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.judge_cut import judge_cut, offer_cut
 from altprop.compiler.quiet import quiet
+from altprop.compiler.unrolled import unrolled_modules
 from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
@@ -123,6 +124,7 @@ class _Examiner:
         graph = None
         if captured is not None:
             self.findings += _parameter_findings(self.model, captured)
+            self.findings += [Finding("note", name, why) for name, why in unrolled_modules(self.model, captured)]
             graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph("captured", captured)).graph)
             if graph is None and (offer := offer_cut(captured, regions)):
                 self.findings.append(Finding("note", "", offer))

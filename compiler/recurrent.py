@@ -3,37 +3,75 @@
 They keep a list of their weights beside the parameters and renew it whenever a parameter is set; export takes that for
 a model that alters itself. While it runs the list is read off the parameters.
 
-A layer, in each direction, becomes one operator of `altprop.passes.recurrent`, however many steps it takes, with the bits
-that eager gives. What no operator fits is unrolled over time.
+Export would also run every step of them, just to learn the shape of the result. It is handed the operators of
+`altprop.passes.recurrent` instead, one a layer and direction. What no operator fits is unrolled over time.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
 
+from altprop.compiler.recurrent_layers import LAYERS, Tensors, eager_has_onednn, layer_by_layer
 from altprop.ir.alone import compiles_here
-from altprop.passes.recurrent import onednn
 
-own = torch.ops.altprop
-
-Optional = torch.Tensor | None
-States = Sequence[torch.Tensor]
-# From the input of a layer with the steps first, its first states, its weights, whether the last place runs first, and
-# whether it trains, to the state at every step and the last states.
-Layer = Callable[[torch.Tensor, States, Sequence[Optional], bool, bool], tuple[torch.Tensor, States]]
-
-_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NAME = "_flat_weights"
 
 
 @contextlib.contextmanager
-def plain_recurrent_weights(model: nn.Module) -> Iterator[None]:
-    """Makes the list of weights of every recurrent module of `model` a view of its parameters, for a while."""
+def whole_recurrent_layers(model: nn.Module) -> Iterator[None]:
+    """Lets export see through the recurrent modules of `model`, and keeps their layers whole, for a while."""
+    token = eager_has_onednn.set(torch._C._get_mkldnn_enabled())  # tracers switch it off
+    try:
+        with _plain_weights(model), _Whole():
+            yield
+    finally:
+        eager_has_onednn.reset(token)
+
+
+class _Whole(TorchFunctionMode):
+    """Runs layer by layer what torch has one function for."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Lets every other function pass, and packed sequences, of which the sizes of their batches come second."""
+        operator = _FUNCTIONS.get(function)
+        if operator is not None and not kwargs and len(args) == 9 and isinstance(args[3], bool):
+            return _run(operator, function, args)
+        return function(*args, **(kwargs or {}))
+
+
+_FUNCTIONS = {getattr(torch, str(one).split(".")[1]): one for one in LAYERS}
+
+
+def recurrent_operators(unrolled: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
+    """Returns, by operator, a function that runs layer by layer, with dropout between them.
+
+    Args:
+        unrolled: torch's own functions, by operator, which take all layers apart over time.
+    """
+
+    def of(operator: Any) -> Callable[..., Any]:
+        steps = _with_dropout(unrolled[operator], several=operator is torch.ops.aten.lstm.input)
+        return lambda *args: _run(operator, steps, args)
+
+    return {operator: of(operator) for operator in LAYERS}
+
+
+def _run(operator: Any, unrolled: Callable[..., Any], args: Sequence[Any]) -> Any:
+    x, state, weights, *rest = args
+    several = isinstance(state, (list, tuple))
+    layer = Tensors(x, tuple(state) if several else (state,), tuple(weights)).as_autocast(operator)
+    if layer.why_unrolled():
+        return unrolled(*args)
+    return layer_by_layer(LAYERS[operator], *layer, *rest)
+
+
+@contextlib.contextmanager
+def _plain_weights(model: nn.Module) -> Iterator[None]:
+    """Makes the list of weights of every recurrent module a view of its parameters."""
     modules = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     if not modules:
         yield
@@ -58,33 +96,9 @@ def _renew(module: Any, value: Any) -> None:
         module.__dict__[_NAME] = value
 
 
-def recurrent_operators(unrolled: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
-    """Returns, by operator, a function that runs layer by layer, with dropout between them.
+def _with_dropout(unrolled: Callable[..., Any], several: bool) -> Callable[..., Any]:
+    """torch's own unrolling forgets the dropout between layers."""
 
-    Args:
-        unrolled: torch's own functions, by operator, which take all layers apart over time.
-    """
-    aten = torch.ops.aten
-    layers: dict[Any, Layer] = {
-        aten.lstm.input: _lstm,
-        aten.gru.input: _gru,
-        aten.rnn_tanh.input: functools.partial(_rnn, relu=False),
-        aten.rnn_relu.input: functools.partial(_rnn, relu=True),
-    }
-    return {one: _layer_by_layer(unrolled[one], layer, one is aten.lstm.input) for one, layer in layers.items()}
-
-
-def why_unrolled(tensors: Sequence[torch.Tensor]) -> str:
-    """Says why no operator fits a layer of these tensors: input, states, weights; empty if one does."""
-    types = list(dict.fromkeys(str(one.dtype).removeprefix("torch.") for one in tensors))
-    if len(types) > 1:
-        return f"its input, states and weights are of several types ({', '.join(types)})"
-    if len({one.device for one in tensors}) > 1:
-        return "its input, states and weights are on several devices"
-    return "" if tensors[0].dtype in _TYPES else f"its numbers are {types[0]}"
-
-
-def _layer_by_layer(unrolled: Callable[..., Any], whole: Layer, several: bool) -> Callable[..., Any]:
     def run(
         x: torch.Tensor,
         state: Any,
@@ -96,80 +110,19 @@ def _layer_by_layer(unrolled: Callable[..., Any], whole: Layer, several: bool) -
         both_ways: bool,
         batch_first: bool,
     ) -> Any:
-        dropout = dropout if train and layers > 1 else 0.0
-        states = list(state) if several else [state]
-        if why_unrolled([x, *states, *weights]):
-            if not dropout:  # torch's own unrolling forgets it
-                return unrolled(x, state, weights, biased, layers, 0.0, train, both_ways, batch_first)
-            layer, train = _unrolled(unrolled, several=several), False
-        else:
-            layer = whole
+        if not (train and dropout and layers > 1):
+            return unrolled(x, state, weights, biased, layers, 0.0, train, both_ways, batch_first)
         x = x.transpose(0, 1) if batch_first else x
-        int(x.shape[0])  # steps are no samples: their number is fixed, also where it stands in the place of the batch
-        count = len(weights) // (layers * (1 + both_ways))
-        groups = [_by_role(weights[i : i + count], biased=biased) for i in range(0, len(weights), count)]
-        ends: list[States] = []
-        for index in range(layers):
-            made = []
-            for way in range(1 + both_ways):
-                here = len(ends)
-                output, end = layer(x, [one[here] for one in states], groups[here], way == 1, train)
-                made.append(output)
-                ends.append(end)
-            x = torch.cat(made, -1) if both_ways else made[0]
-            x = torch.dropout(x, dropout, True) if dropout and index < layers - 1 else x
-        output = x.transpose(0, 1) if batch_first else x
-        return (output, *(torch.stack(list(parts)) for parts in zip(*ends, strict=True)))
+        ways, count = 1 + both_ways, len(weights) // layers
+        ends = []
+        for layer in range(layers):
+            here = slice(layer * ways, (layer + 1) * ways)
+            start = [one[here] for one in state] if several else state[here]
+            own = weights[layer * count : (layer + 1) * count]
+            x, *end = unrolled(x, start, own, biased, 1, 0.0, train, both_ways, False)
+            ends.append(end)
+            x = torch.dropout(x, dropout, True) if layer < layers - 1 else x
+        final = [torch.cat(parts, 0) for parts in zip(*ends, strict=True)]
+        return (x.transpose(0, 1) if batch_first else x, *final)
 
     return run
-
-
-def _by_role(weights: Sequence[torch.Tensor], *, biased: bool) -> Sequence[Optional]:
-    """Weights of a layer: of the input, of the state, the biases of both, and the projection of the state."""
-    w_ih, w_hh, *rest = weights
-    b_ih, b_hh, *rest = rest if biased else (None, None, *rest)
-    return (w_ih, w_hh, b_ih, b_hh, *(rest or [None]))
-
-
-def _unrolled(unrolled: Callable[..., Any], *, several: bool) -> Layer:
-    """One layer in one direction by torch's own function."""
-
-    def layer(x: Any, states: States, weights: Sequence[Optional], reverse: bool, train: bool) -> Any:
-        first = [one.unsqueeze(0) for one in states]
-        given = [one for one in weights if one is not None]
-        x = x.flip(0) if reverse else x
-        biased = weights[2] is not None
-        output, *ends = unrolled(x, first if several else first[0], given, biased, 1, 0.0, train, False, False)
-        return output.flip(0) if reverse else output, [end.squeeze(0) for end in ends]
-
-    return layer
-
-
-def _lstm(x: torch.Tensor, states: States, weights: Sequence[Optional], reverse: bool, train: bool) -> Any:
-    h, c = states
-    w_ih, w_hh, b_ih, b_hh, w_hr = weights
-    if onednn.fits([x, h, c], projected=w_hr is not None):
-        output, h, c, _ = own.onednn_lstm(x.contiguous(), h, c, w_ih, w_hh, b_ih, b_hh, reverse, train)
-    else:
-        output, h, c, *_ = own.lstm_steps(_inputs(x, w_ih, b_ih), h, c, w_hh, b_hh, w_hr, reverse)
-    return output, [h, c]
-
-
-def _gru(x: torch.Tensor, states: States, weights: Sequence[Optional], reverse: bool, train: bool) -> Any:
-    w_ih, w_hh, b_ih, b_hh, _ = weights
-    output, h, _ = own.gru_steps(_inputs(x, w_ih, b_ih), *states, w_hh, b_hh, reverse)
-    return output, [h]
-
-
-def _rnn(
-    x: torch.Tensor, states: States, weights: Sequence[Optional], reverse: bool, train: bool, *, relu: bool
-) -> Any:
-    w_ih, w_hh, b_ih, b_hh, _ = weights
-    output, h = own.rnn_steps(_inputs(x, w_ih, b_ih), *states, w_hh, b_hh, relu, reverse)
-    return output, [h]
-
-
-def _inputs(x: torch.Tensor, weight: Optional, bias: Optional) -> torch.Tensor:
-    """What the input contributes at all steps."""
-    assert weight is not None
-    return linear(x, weight, bias)

@@ -16,6 +16,7 @@ from onnx import helper
 from torch import fx
 
 from altprop.compiler.export.contract import HELD
+from altprop.compiler.export.decompose.recurrent import OPAQUE
 from altprop.compiler.export.emitter import is_symbolic, value_info
 from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, draws, placeholders, region_of
 from altprop.compiler.export.subject import Subject
@@ -157,6 +158,8 @@ class _EagerRunner(fx.Interpreter):
         """Runs one operator."""
         if target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
             return args[0].reshape(args[1])  # what was drawn may lie in memory in another order
+        if target in OPAQUE:  # what passes between them is an input of the update of a region, and drawn
+            return OPAQUE[target](*args, **kwargs)
         if target not in self.draws:
             return super().call_function(target, args, kwargs)
         made = self.draws[target](*args, **kwargs)

@@ -8,7 +8,7 @@ from torch import fx
 
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError
-from altprop.passes.cut.operators import is_mixing
+from altprop.passes.cut.operators import mixings
 from altprop.passes.cut.roles import Roles
 
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
@@ -26,14 +26,14 @@ def find_blocks(captured: CapturedGraph, roles: Roles) -> tuple[str, ...]:
         node = captured.node(name)
         for call in captured.modules.get(name, ()):
             kinds[call.path] = call.kind
-            layers[call.path] += int(is_mixing(node) and bool(roles.own_parameters(node)))
+            layers[call.path] += mixings(node) if roles.own_parameters(node) else 0
     candidates = [p for p, kind in kinds.items() if layers[p] >= 2 and kind.split(".")[-1] not in _CONTAINERS]
     repeated = [p for p in candidates if sum(kinds[q] == kinds[p] for q in candidates) >= 2]
     return tuple(p for p in repeated if not any(_inside(p, q) for q in repeated if q != p))
 
 
 def find_recurrent(captured: CapturedGraph) -> tuple[str, ...]:
-    """Returns the calls of recurrent layers, which are unrolled over time: each is one region."""
+    """Returns the calls of recurrent modules: each is one region, with all of its layers and steps."""
     calls = [call for calls in captured.modules.values() for call in calls]
     return tuple(dict.fromkeys(call.path for call in calls if call.kind.startswith("torch.nn.modules.rnn.")))
 

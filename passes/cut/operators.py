@@ -29,13 +29,12 @@ _MIXING = {
     "gru",
     "rnn_tanh",
     "rnn_relu",
-    "lstm_steps",
-    "gru_steps",
-    "rnn_steps",
-    "onednn_lstm",
     "_sparse_mm",
     "_sparse_addmm",
 }
+
+# Recurrent layers in one direction; `onednn_lstm` makes the product with its input itself.
+_RECURRENT = {"lstm_steps", "gru_steps", "rnn_steps", "onednn_lstm"}
 
 # Operators that multiply two values; where two projections meet in one, they are one region.
 _MULTIPLYING = {"mul", "bmm", "mm", "matmul", "baddbmm", "scaled_dot_product_attention", "einsum"}
@@ -107,7 +106,17 @@ _MOVING = {
 
 def is_mixing(node: fx.Node) -> bool:
     """Whether the operator mixes units, as matrices and filters do."""
-    return short_name(node) in _MIXING
+    return short_name(node) in _MIXING or is_recurrent(node)
+
+
+def is_recurrent(node: fx.Node) -> bool:
+    """Whether the operator is a recurrent layer, with all of its steps."""
+    return short_name(node) in _RECURRENT
+
+
+def mixings(node: fx.Node) -> int:
+    """How many products with matrices of its own the operator makes: a recurrent one mixes its input and its state."""
+    return 2 if short_name(node) == "onednn_lstm" else int(is_mixing(node))
 
 
 def is_multiplying(node: fx.Node) -> bool:

@@ -8,8 +8,8 @@ import torch
 from altprop.passes.recurrent.steps import starts
 
 Tensor = torch.Tensor
-# From the operator's arguments, its results, the cotangents of those that carry errors (None where none came), and which
-# arguments' cotangents are asked for, to these.
+# From the operator's arguments, its results, the cotangents of those that carry errors (None where none came), and
+# which arguments' cotangents are asked for, to these.
 Derivative = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[bool]], Sequence[Any]]
 
 own = torch.ops.altprop
@@ -59,8 +59,7 @@ def _rnn_steps(
 def _onednn_lstm(
     args: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], asked: Sequence[bool]
 ) -> list[Any]:
-    *given, _train = args
-    made = own.onednn_lstm_backward(*cotangents, *given, *results)
+    made = own.onednn_lstm_backward(*cotangents, *args, *results)
     return [*made[:5], *([] if args[5] is None else [made[5], made[5]])]
 
 

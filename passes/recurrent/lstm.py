@@ -136,5 +136,7 @@ def _(inputs: Any, h: Any, c: Any, weight: Any, bias: Any, projection: Any, *res
 
 
 @register_flop_formula(torch.ops.altprop.lstm_steps_backward)  # type: ignore[untyped-decorator]
-def _(d_states: Any, d_h: Any, d_c: Any, c: Any, weight: Any, projection: Any, gates: Any, *rest: Any, **out: Any) -> int:
+def _(
+    d_states: Any, d_h: Any, d_c: Any, c: Any, weight: Any, projection: Any, gates: Any, *rest: Any, **out: Any
+) -> int:
     return product_flops(gates, weight, *([] if projection is None else [projection]))

@@ -1,11 +1,9 @@
-"""The kernel that eager runs for an LSTM on the CPU in float32 and bfloat16, input product included.
+"""The kernel that eager runs for an LSTM that trains on the CPU in float32 or bfloat16, input product included.
 
-torch makes the *workspace* that its derivative reads only where gradients are enabled, and does not say how large it is.
-Here it is made where a layer trains, and has the shape of the gates, which are a part of it; the rest lies behind, in the
-same storage. A workspace that has lost its storage, as copies have, is made again.
+Its derivative reads a *workspace*, whose size torch does not tell and whose contents only the kernel knows. Here it has
+the shape that gates and cells would take, (steps, batch, 5 units); the rest of it lies behind, in the same storage.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +28,6 @@ def onednn_lstm(
     b_ih: Optional,
     b_hh: Optional,
     reverse: bool,
-    train: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Runs a layer.
 
@@ -43,58 +40,42 @@ def onednn_lstm(
         b_ih: (4 units,).
         b_hh: (4 units,).
         reverse: whether the last place runs first.
-        train: whether to make a workspace; without one the kernel is another, with other roundings.
 
     Returns:
         The states (steps, batch, units), the last state, the last cells, and the workspace.
     """
-    given = (x, h, c, w_ih, w_hh, b_ih, b_hh, reverse)
-    with torch.set_grad_enabled(train):
-        states, last, cells, workspace = _run(*given)
-    return states, last, cells, _as_gates(workspace, *given) if train else x.new_empty(0)
+    x, h, c = (one.contiguous() for one in (x, h, c))
+    with torch.enable_grad():  # without gradients torch makes no workspace
+        states, last, cells, workspace = torch.ops.aten.mkldnn_rnn_layer.default(
+            x, w_ih, w_hh, *_biases(w_ih, w_hh, b_ih, b_hh), h, c, reverse, [],
+            _LSTM, h.shape[1], 1, b_ih is not None, False, False, True,
+        )  # fmt: skip
+    return states, last, cells, _shaped(workspace, x, h)
 
 
 @onednn_lstm.register_fake
-def _(
-    x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool, train: bool
-) -> tuple[torch.Tensor, ...]:
-    workspace = x.new_empty(*x.shape[:2], w_hh.shape[0]) if train else x.new_empty(0)
-    return x.new_empty(*x.shape[:2], h.shape[1]), h.new_empty(h.shape), c.new_empty(c.shape), workspace
+def _(x: Any, h: Any, c: Any, *rest: Any) -> Any:
+    states, workspace = (x.new_empty(*x.shape[:2], size) for size in (h.shape[1], 5 * h.shape[1]))
+    return states, h.new_empty(h.shape), c.new_empty(c.shape), workspace
 
 
-def _run(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: bool) -> Any:
-    biased = b_ih is not None
-    biases = (b_ih, b_hh) if biased else (torch.zeros_like(w_ih), torch.zeros_like(w_hh))
-    dense = (one.contiguous() for one in (x, h, c))
-    x, h, c = dense
-    units = h.shape[1]
-    return torch.ops.aten.mkldnn_rnn_layer.default(
-        x, w_ih, w_hh, *biases, h, c, reverse, [], _LSTM, units, 1, biased, False, False, True
-    )
+def _biases(w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Optional, b_hh: Optional) -> tuple[torch.Tensor, ...]:
+    """Zeros where there are none, as torch passes them to the kernel."""
+    return (torch.zeros_like(w_ih), torch.zeros_like(w_hh)) if b_ih is None or b_hh is None else (b_ih, b_hh)
 
 
-def _as_gates(workspace: torch.Tensor, x: torch.Tensor, h: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """The workspace in the shape of the gates, with all of it behind."""
-    shape = (*x.shape[:2], 4 * h.shape[1])
-    size = x.itemsize * shape[0] * shape[1] * shape[2]
+def _shaped(workspace: torch.Tensor, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """The workspace as its first numbers, with all of it behind."""
+    steps, batch, units = *x.shape[:2], h.shape[1]
+    size = x.itemsize * steps * batch * 5 * units
     _bytes[_sizes(x, h)] = workspace.numel()
     if workspace.numel() < size:
         workspace = torch.cat([workspace, workspace.new_empty(size - workspace.numel())])
-    return workspace[:size].view(x.dtype).view(shape)
+    return workspace[:size].view(x.dtype).view(steps, batch, 5 * units)
 
 
 def _sizes(x: torch.Tensor, h: torch.Tensor) -> Any:
     return (*x.shape, h.shape[1], x.dtype)
-
-
-def _whole(workspace: torch.Tensor, *given: Any) -> torch.Tensor:
-    """The workspace as the kernel takes it: as it is, or made again from the layer's arguments."""
-    needed = _bytes.get(_sizes(*given[:2]))
-    if needed is None or workspace.untyped_storage().nbytes() < needed or not workspace.is_contiguous():
-        with torch.enable_grad():
-            made: torch.Tensor = _run(*given)[3]
-        return made
-    return workspace.view(torch.uint8)
 
 
 @torch.library.custom_op("altprop::onednn_lstm_backward", mutates_args=())
@@ -136,14 +117,21 @@ def onednn_lstm_backward(
 
     Returns:
         Errors or gradients of `x`, `h`, `c`, `w_ih`, `w_hh`, and of each of the biases.
+
+    Raises:
+        RuntimeError: the workspace is a copy, which has lost what lay behind it.
     """
-    space = _whole(workspace, x, h, c, w_ih, w_hh, b_ih, b_hh, reverse)
-    biased = b_ih is not None
-    biases = (b_ih, b_hh) if biased else (torch.zeros_like(w_ih), torch.zeros_like(w_hh))
     x, h, c = (one.contiguous() for one in (x, h, c))
+    whole = workspace.untyped_storage().nbytes() >= _bytes.get(_sizes(x, h), 0) > 0
+    if not whole or not workspace.is_contiguous() or workspace.storage_offset():
+        raise RuntimeError(
+            "what oneDNN keeps of an LSTM for its derivative was copied between forward and backward, and a copy does "
+            "not hold all of it: do not move saved tensors, or switch the kernel off before compiling, "
+            "torch.backends.mkldnn.enabled = False."
+        )
     dx, dw_ih, dw_hh, db, _, dh, dc = torch.ops.aten.mkldnn_rnn_layer_backward.default(
-        x, w_ih, w_hh, *biases, h, c, states, last, cells, d_states, d_h, d_c, reverse,
-        _LSTM, h.shape[1], 1, biased, True, False, [], False, space,
+        x, w_ih, w_hh, *_biases(w_ih, w_hh, b_ih, b_hh), h, c, states, last, cells, d_states, d_h, d_c, reverse,
+        _LSTM, h.shape[1], 1, b_ih is not None, True, False, [], False, workspace.view(torch.uint8),
     )  # fmt: skip
     made = (dx, dh, dc, dw_ih, dw_hh, db)  # in float32, whatever the layer's type is
     return tuple(one.to(x.dtype) for one in made)  # type: ignore[return-value]
@@ -155,12 +143,10 @@ def _(d_states: Any, d_h: Any, d_c: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh
     return (*made, w_hh.new_empty(w_hh.shape[0]))
 
 
-def fits(tensors: Sequence[torch.Tensor], projected: bool) -> bool:
-    """Whether eager runs this kernel for an LSTM of these tensors, input first."""
-    dtype = tensors[0].dtype
-    available = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
-    known = dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return available and known and not projected and all(one.device.type == "cpu" for one in tensors)
+def fits(x: torch.Tensor) -> bool:
+    """Whether eager runs this kernel for an LSTM of such an input, unless its state is projected."""
+    known = x.dtype is torch.float32 or (x.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return known and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
 @register_flop_formula(torch.ops.altprop.onednn_lstm)  # type: ignore[untyped-decorator]

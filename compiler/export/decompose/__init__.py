@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 
-from altprop.compiler.export.decompose import activations, attention, convolution, losses, norms, pooling, tables
+from altprop.compiler.export.decompose import (
+    activations,
+    attention,
+    convolution,
+    losses,
+    norms,
+    pooling,
+    recurrent,
+    tables,
+)
 
 aten = torch.ops.aten
 
@@ -48,6 +57,7 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten.nll_loss2d_forward.default: losses.nll_loss_forward,
     aten.nll_loss_backward.default: losses.nll_loss_backward,
     aten.nll_loss2d_backward.default: losses.nll_loss_backward,
+    **recurrent.WRITTEN_OUT,
 }
 
 # Operators that ONNX has: left whole, though torch.export could take them apart.
