@@ -18,7 +18,7 @@ in `benchmarks/results/coverage.jsonl`; run again, it goes on where it stopped, 
 `make test` runs a third of these.
 
 Under `bp`, *yes* means: the model is examined first; a checkpoint of the plain model loads; the forward has its bits
-(`gru`, `gru_both_ways` and `cells` round once otherwise); and one step in float64 equals autograd to 1e-10, in three
+(`cells` round once otherwise); and one step in float64 equals autograd to 1e-10, in three
 sizes of the batch and in evaluation. *To 1e-07* is said of models whose own code norms in float32 whatever their
 parameters are. Under every other rule, *yes* means: the forward has the model's bits; with autograd forbidden, one step
 moves each parameter that autograd would move; and a batch of another size runs.
