@@ -16,11 +16,12 @@ from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
 from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
-from altprop.ir.loss import LossFunction, get_loss
+from altprop.ir.loss import Loss, LossFunction, get_loss
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.plan_file import is_plan_file
 from altprop.ir.session import SessionProgram
+from altprop.passes.flat.loss import tell_parameters
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.registry import rules_of
@@ -41,12 +42,13 @@ class _Compiler:
     captured: Captured | None = None
 
     def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
-        options = self.options if plan is None else dataclasses.replace(self.options, plan=plan)
+        options = dataclasses.replace(self.options, loss=self.options.loss.fresh())
+        options = options if plan is None else dataclasses.replace(options, plan=plan)
         known = self.captured
         graph = known.graph if known is not None and known.serves(model, call.args, call.kwargs) else None
         made = compile_graph(model, call.args, call.kwargs, options, target, graph)
         refuse_too_large(made.graph, model)
-        return _CompiledCall(made.graph, made.history, made.timings, made.observer, made.target, call)
+        return _CompiledCall(made.graph, made.history, made.timings, made.observer, made.target, made.reads, call)
 
     @alone()
     def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:
@@ -137,7 +139,7 @@ def compile(
     named = read_plan(plan)
     options = Options(
         rules=_rules_beside(rule, named),
-        loss=get_loss(loss),
+        loss=_loss_of(loss, optimizer),
         plan=named,
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
@@ -173,6 +175,16 @@ def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, An
         raise CompileError("a captured model has its example inputs already: leave example_inputs out.")
     model.check()
     return model, model.args, model.kwargs
+
+
+def _loss_of(loss: str | LossFunction, optimizer: Optimizer | None) -> Loss:
+    """The loss; with an optimizer inside the program, none that has something to learn."""
+    found = get_loss(loss)
+    if optimizer is not None and isinstance(loss, nn.Module):
+        learning = [name for name, parameter in loss.named_parameters() if parameter.requires_grad]
+        if learning:
+            raise CompileError(tell_parameters(found, learning))
+    return found
 
 
 def _rules_beside(rule: str | Rule | Mapping[str, str | Rule] | None, plan: str | WiringPlan | None) -> dict[str, Rule]:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from altprop.compiler.capture import capture
 from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.globs import check_globs
+from altprop.compiler.loss_reads import loss_reads
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
@@ -29,6 +30,7 @@ from altprop.ir.machine import Machine
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
+from altprop.ir.reads import Read
 from altprop.ir.region import Region
 from altprop.ir.timings import Timings
 from altprop.ir.without_code import without_code
@@ -82,6 +84,7 @@ class Compiled:
         timings: what took how long.
         observer: how to measure.
         target: tree of fake tensors of the target's form, or None if it is not known yet.
+        reads: what forward and loss read that is no tensor; it is fixed in the programs.
     """
 
     graph: ErrorGraph
@@ -89,6 +92,7 @@ class Compiled:
     timings: Timings
     observer: Observer
     target: Any
+    reads: tuple[Read, ...] = ()
 
 
 def compile_graph(
@@ -140,7 +144,8 @@ def _compile(
         graph = _with_alternate(graph, _alternate(cut, options, plan, alternates, target, runner), turns)
     graph = graph.replace(programs=OnDemand.of(graph.programs).within(runner.building()))
     runner.history[next(reversed(runner.history))] = graph
-    return Compiled(graph, runner.history, runner.timings, observer, target)
+    reads = (*captured.reads, *loss_reads(options.loss.function))
+    return Compiled(graph, runner.history, runner.timings, observer, target, reads)
 
 
 def _wire(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:

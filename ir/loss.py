@@ -54,6 +54,16 @@ class Loss:
     classes_second: bool = False
     indices: bool = False
 
+    def fresh(self) -> "Loss":
+        """Returns the loss as its callable is set now."""
+        return get_loss(self.function) if self.structured else self
+
+    def name_of(self, parameter: torch.Tensor) -> str:
+        """Returns the name of a parameter that the loss reads, or its shape where the loss is no module."""
+        named = self.function.named_parameters() if isinstance(self.function, nn.Module) else ()
+        form = f"a parameter of shape {tuple(parameter.shape)}"
+        return next((name for name, one in named if one is parameter), form)
+
     def feature_dim(self, dim: int) -> int:
         """Returns the dimension of an output that is no position: classes or features."""
         return 1 if dim >= 4 or dim == 2 or (self.classes_second and dim > 1) else dim - 1

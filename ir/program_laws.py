@@ -135,8 +135,11 @@ def _writes_what_may_move(level: str) -> Law:
         kept = {node: slot for slot, node in program.placeholders.items() if slot.kind not in MOVED[level]}
         for node in program.graph.graph.nodes:
             for target in written(node):
-                slot = kept.get(root_of(target))
-                if slot is not None:
+                root = root_of(target)
+                slot = kept.get(root)
+                if root.op == "get_attr":
+                    yield f"{node.name}: writes {root.target}, a constant, which may be a tensor of the loss's"
+                elif slot is not None:
                     yield f"{node.name}: writes {slot.kind} {slot.name}, which a program that is {level} leaves alone"
 
     return law

@@ -5,7 +5,6 @@ whether they are still what they were.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -25,16 +24,22 @@ class Read:
         steps: the way from there: ("attribute", name), ("class", name) or ("item", key), one after the other.
         kind: what must stay: a VALUE, the IDENTITY of an object, or the LENGTH of a list or mapping.
         value: what it was.
-        table: the globals of a function, if it was read there; then `steps` has the name alone.
-        function: name of that function.
+        table: where it stands, if that is no module of the model: globals of a function, attributes of a loss. Then
+            `steps` has its key alone.
+        label: what a message says behind its name, with a table.
     """
 
     owner: str
     steps: tuple[tuple[str, Any], ...]
     kind: str
     value: Any
-    table: Mapping[str, Any] | None = None
-    function: str = ""
+    table: Any = None
+    label: str = ""
+
+    @staticmethod
+    def of_table(table: Any, key: Any, kind: str, label: str) -> "Read":
+        """Builds a read of what stands in a mapping now, or in what is indexed like one."""
+        return Read("", (("item", key),), kind, table[key], table, label)
 
     def place(self, model: nn.Module) -> Place:
         """Returns where it stands in a model.
@@ -63,7 +68,7 @@ class Read:
     def name(self) -> str:
         """Its name in messages, such as `"d.p"` or `"config.scale"`."""
         if self.table is not None:
-            return f"{self.steps[-1][1]}, a global that {self.function} reads"
+            return f"{self.steps[-1][1]} {self.label}"
         text = self.owner
         for step, name in self.steps:
             text += f"[{name!r}]" if step == "item" else f".{name}"

@@ -139,7 +139,7 @@ class Compilations:
         if net.optimizer is not None:
             self._add_state(graph, net.optimizer)
         mode = self.watch.mode(call.device_type)
-        guards = Guards(graph.captured.reads, net.model)
+        guards = Guards(compiled.reads, net.model)
         watch = self.watch
         kept = Kept(variant, call.form(), call.values(), mode, guards, watch.turns, watch.looks, watch.hooks)
         self.variants.keep(kept, call, target)

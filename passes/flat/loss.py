@@ -58,6 +58,7 @@ def trace_loss(captured: CapturedGraph, loss: Loss, target: Any) -> TracedLoss:
     _refuse_misfit(captured, loss, names, target)
     leaves, spec = pytree.tree_flatten(target)
     module = _trace(captured, loss, names, others, leaves, spec)
+    _refuse_parameters(module, loss)
     (made,) = next(node for node in module.graph.nodes if node.op == "output").args
     silent = {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)}  # type: ignore[index]
     return TracedLoss(module, tuple(names), tuple(others), frozenset(silent))
@@ -168,6 +169,27 @@ def _trace(
         raise CompileError(
             f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}"
         ) from error
+
+
+def _refuse_parameters(module: fx.GraphModule, loss: Loss) -> None:
+    """Refuses a loss that reads what learns: its values would be constants of the step.
+
+    Raises:
+        CompileError: names the parameter, and the way out.
+    """
+    for node in module.graph.find_nodes(op="get_attr"):
+        value = getattr(module, str(node.target))
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            raise CompileError(tell_parameters(loss, [loss.name_of(value)]))
+
+
+def tell_parameters(loss: Loss, names: list[str]) -> str:
+    """Returns the sentence on a loss that reads parameters which learn."""
+    return (
+        f"the loss {loss.name} reads {', '.join(names)}, which requires grad, and no region moves what a loss reads: "
+        "call the loss in a loop of your own, loss(net(x), y).backward(), where autograd moves it and the net moves "
+        "the model; or freeze it with requires_grad_(False)."
+    )
 
 
 def _refuse_misfit(captured: CapturedGraph, loss: Loss, names: list[str], target: Any) -> None:

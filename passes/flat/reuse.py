@@ -61,7 +61,7 @@ def _is_safe(node: fx.Node, place: int, order: dict[fx.Node, int]) -> bool:
     if sum(argument is target for argument in node.args) > 1 or has_gaps(target):
         return False
     root = root_of(target)
-    if root.op == "placeholder":
+    if root.op in ("placeholder", "get_attr"):  # a constant is a tensor of the loss's, or of a rule's
         return False
     family = aliases(root)
     if any(n is not node and order[n] > order[node] for member in family for n in (member, *member.users)):

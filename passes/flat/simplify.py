@@ -88,14 +88,14 @@ def _drop_factor_one(node: fx.Node) -> fx.Node | None:
 
 
 def separate_results(graph: fx.Graph) -> int:
-    """Copies results that share memory with another result or an input, so that each can be changed in place."""
+    """Copies results that share memory with another result, an input or a constant: each may be changed in place."""
     output = next(node for node in graph.nodes if node.op == "output")
     seen: set[fx.Node] = set()
     results: list[fx.Node] = []
     count = 0
     for node in output.args[0]:  # type: ignore[union-attr]
         root = root_of(node)
-        if root in seen or root.op == "placeholder":
+        if root in seen or root.op in ("placeholder", "get_attr"):
             with graph.inserting_before(output):
                 copied = graph.call_function(aten.clone.default, (node,))
             copied.meta = dict(node.meta)

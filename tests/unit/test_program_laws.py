@@ -1,6 +1,7 @@
 """The laws of programs: each is broken by a line of text, and named."""
 
 import pytest
+import torch
 from torch import fx
 from tuning import program_of
 
@@ -117,3 +118,16 @@ def test_unknown_operators_and_disorder_are_named() -> None:
     node.op = "call_method"
     with pytest.raises(VerifyError, match="a: a program has no call_method"):
         verify_program(program, "flat")
+
+
+def test_a_constant_is_not_written() -> None:
+    program = step()
+    graph = program.graph.graph
+    program.graph.held = torch.ones(())
+    with graph.inserting_before(graph.find_nodes(op="output")[0]):
+        held = graph.get_attr("held")
+        held.meta["val"] = torch.ones(())
+        written = graph.call_function(torch.ops.aten.mul_.Tensor, (held, 2.0))
+        written.meta["val"] = held.meta["val"]
+    with pytest.raises(VerifyError, match="writes held, a constant"):
+        verify_program(program, "tuned")
