@@ -228,6 +228,7 @@ def test_messages_meet_their_activities_in_one_layout(rule: str) -> None:
         assert message.stride()[1:] == activity.stride()[1:]  # rows of a joined product have gaps between them
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.full
 def test_inductor_trains_a_convolutional_net_alike() -> None:

@@ -6,15 +6,13 @@ import functools
 import importlib.util
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from processes import EXAMPLES, run
+from processes import EXAMPLES, run, run_forked
 from rich.console import Console
 
 from altprop.data import DataSet, Split
@@ -27,6 +25,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, run("demo.py", "--out", out, "--epochs", "2", "--subset", "256", "--threads", "1")
 
 
+@pytest.mark.full
 def test_demo_compares_three_rules(demo: tuple[Path, str]) -> None:
     out, shown = demo
     for word in ("convnet", "resnet20", "rec-LRA", "DFA", "backprop", "test accuracy"):
@@ -36,6 +35,7 @@ def test_demo_compares_three_rules(demo: tuple[Path, str]) -> None:
     assert len(json.loads((out / "summary.json").read_text())) == 6
 
 
+@pytest.mark.full
 def test_demo_leaves_a_folder_to_look_at(demo: tuple[Path, str]) -> None:
     out, _ = demo
     for model in ("convnet", "resnet20"):
@@ -51,6 +51,7 @@ def test_demo_leaves_a_folder_to_look_at(demo: tuple[Path, str]) -> None:
     assert all((out / link).exists() for link in links)
 
 
+@pytest.mark.full
 def test_fashion_mnist(tmp_path: Path, data_dir: Path) -> None:
     out = tmp_path / "numbers.json"
     size = ["--epochs", "2", "--subset", "3000", "--seeds", "0,1", "--threads", "1"]
@@ -65,12 +66,39 @@ def test_fashion_mnist(tmp_path: Path, data_dir: Path) -> None:
     assert numbers["ratio"] == pytest.approx(means["rec-LRA"] / means["backprop"])
 
 
+# The same, smaller, in forks of this process, which has imported torch and compiled.
+
+
+def succeeds(folder: Path, example: str, *words: str | Path) -> str:
+    done = run_forked(folder, example, *words)
+    assert done.status == 0, done.err
+    return done.out
+
+
+def test_fashion_mnist_of_one_epoch(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "numbers.json"
+    size = ["--epochs", "1", "--subset", "500", "--seeds", "0", "--threads", "1"]
+    assert "times backprop's" in succeeds(tmp_path, "fashion_mnist.py", "--data-dir", data_dir, "--out", out, *size)
+    assert [one["rule"] for one in json.loads(out.read_text())["runs"]] == ["rec-LRA", "backprop"]
+
+
+def test_citation_graph_of_two_epochs(tmp_path: Path, data_dir: Path) -> None:
+    shown = succeeds(tmp_path, "citation_graph.py", "--data-dir", data_dir, "--epochs", "2", "--seeds", "1")
+    assert "dfa  test accuracy" in shown
+    assert "points behind bp" in shown
+
+
+def test_characters_of_four_steps(tmp_path: Path, data_dir: Path) -> None:
+    size = ["--steps", "4", "--length", "4", "--rules", "dfa"]
+    shown = succeeds(tmp_path, "characters.py", "--data-dir", data_dir, "--model", "lstm", *size)
+    assert "lstm by dfa: validation loss" in shown
+
+
 def test_fashion_mnist_without_files(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "fashion_mnist.py"), "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "fashion-mnist: train-images-idx3-ubyte.gz is missing; fetch" in done.stdout
-    assert "Traceback" not in done.stderr
+    done = run_forked(tmp_path, "fashion_mnist.py", "--data-dir", tmp_path)
+    assert done.status == 1
+    assert "fashion-mnist: train-images-idx3-ubyte.gz is missing; fetch" in done.out
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
@@ -81,12 +109,14 @@ def test_example_is_tested(path: Path) -> None:
     assert any(f'"{path.name}"' in text or f"/{path.name}" in text for text in tests)
 
 
+@pytest.mark.full
 def test_citation_graph(data_dir: Path) -> None:
     shown = run("citation_graph.py", "--data-dir", data_dir, "--epochs", "12", "--seeds", "1")
     assert "dfa  test accuracy" in shown
     assert "points behind bp" in shown
 
 
+@pytest.mark.full
 def test_characters(data_dir: Path) -> None:
     size = ["--steps", "40", "--length", "8", "--rules", "dfa"]
     shown = run("characters.py", "--data-dir", data_dir, "--model", "lstm", *size)
@@ -110,6 +140,7 @@ def noise(samples: int) -> Split:
     return Split(images, torch.arange(samples) % 10)
 
 
+@pytest.mark.full
 def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = cifar10.Task(DataSet("noise", noise(40), noise(10), noise(20)), 1, 16, 0)
     out, labels = tmp_path / "runs.json", [cifar10.CONTROL, "dfa", "ddtp(top='gradient')"]
@@ -134,6 +165,7 @@ def test_cifar10_keeps_what_is_done(cifar10: Any, tmp_path: Path, monkeypatch: p
     assert "<svg" in (tmp_path / "runs.svg").read_text()
 
 
+@pytest.mark.full
 def test_cifar10_trains_side_by_side(cifar10: Any, tmp_path: Path) -> None:
     task = cifar10.Task(DataSet("noise", noise(40), noise(10), noise(20)), 1, 16, 0)
     labels = [cifar10.CONTROL, "ddtp(top='gradient')"]
@@ -155,14 +187,12 @@ def test_cifar10_splits_rules_outside_brackets(cifar10: Any) -> None:
 
 
 def test_cifar10_without_files(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "cifar10.py"), "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "cifar10: data_batch_1 is missing; fetch" in done.stdout
+    done = run_forked(tmp_path, "cifar10.py", "--data-dir", tmp_path)
+    assert done.status == 1
+    assert "cifar10: data_batch_1 is missing; fetch" in done.out
 
 
 def test_cifar10_without_the_device(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "cifar10.py"), "--data-dir", str(tmp_path), "--device", "cuda:99"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "device 'cuda:99' cannot be used here" in done.stdout
+    done = run_forked(tmp_path, "cifar10.py", "--data-dir", tmp_path, "--device", "cuda:99")
+    assert done.status == 1
+    assert "device 'cuda:99' cannot be used here" in done.out

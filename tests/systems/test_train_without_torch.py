@@ -37,6 +37,7 @@ def trained_in_torch(net: Any, example: Any, data: Path) -> float:
     return float((scores.argmax(1).numpy() == labels[:TESTED]).mean())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_it_trains_without_torch_as_with_it(name: str, tmp_path: Path, data_dir: Path) -> None:
     net = made(name)

@@ -248,6 +248,7 @@ def test_trap_15_double_precision(rule: str) -> None:
         assert torch.allclose(single.state_dict()[key].double(), value.double(), atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_trap_15_inductor_equals_eager() -> None:
     eager = make_net(make_model(), "dfa")
