@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from zoo import SMALL, Case
+from zoo import ZOO, Case
+from zoo_architectures import ARCHITECTURES
+from zoo_operators import OPERATORS
 
 from altprop.compiler import capture as capturing
 from altprop.compiler.decompose import decompose, decompose_by_torch
 from altprop.compiler.functional import NotFunctionalError, functional
+from altprop.ir.alone import alone
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.operators import writes
+from altprop.ir.structures import open_dataclasses
 
 FAST = ("conv_bn_dropout", "shared_twice", "attention")
 
@@ -23,7 +27,7 @@ def run(captured: CapturedGraph, model: nn.Module, leaves: list[torch.Tensor]) -
     given = dict(zip(captured.inputs, leaves, strict=True)) | dict(captured.constants)
     names = {**captured.parameters, **captured.buffers}
     args = [
-        owned[names[node.name]].detach() if node.name in names else given[node.name]
+        owned[names[node.name]].detach() if node.name in names else given.get(node.name)  # None for a token of checks
         for node in captured.graph.nodes
         if node.op == "placeholder"
     ]
@@ -36,17 +40,23 @@ def run(captured: CapturedGraph, model: nn.Module, leaves: list[torch.Tensor]) -
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, id=c.name, marks=() if c.name in FAST else pytest.mark.full) for c in SMALL],
+    [
+        pytest.param(c, id=c.name, marks=() if c.name in FAST else pytest.mark.full)
+        for c in (*ZOO.values(), *ARCHITECTURES.values(), *OPERATORS)
+    ],
 )
 def test_same_bits_as_torch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = case.model(), case.inputs(4)
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+    open_dataclasses((args, kwargs))
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
     ways: list[Callable[..., object]] = [decompose, decompose_by_torch]
     made = []
     for way in ways:
         monkeypatch.setattr(capturing, "decompose", way)
-        made.append(run(capturing.capture(model, args, kwargs), model, leaves))
+        with alone():
+            captured = capturing.capture(model, args, kwargs)
+        made.append(run(captured, model, leaves))
     assert len(made[0]) == len(made[1])
     assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
 
