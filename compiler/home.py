@@ -4,9 +4,9 @@
 strides, a device). So they can be made again in another mode, with its symbol in the place of theirs. All captures
 whose examples have a batch of one size move into one mode, their *home*, and share its `Forms`.
 
-A trace may teach a mode something about its batch. That it is below sixteen, say, where a kernel is chosen by it: that
-range follows from the example, and is forgotten before the next capture. That it is even, or always eight, holds for
-one model and not for the next: a home that has learned that is left to those who live there.
+A trace may teach a mode something about its batch: that it is below sixteen, where a kernel is chosen by it; that it is
+even, or always eight. That holds for one model and not for the next, so it is forgotten before the next compilation,
+and with it what was derived while it was believed.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,8 @@ class Home:
         self.forms = Forms()
         self._values: dict[Any, torch.Tensor] = {}
         self._sizes: dict[sympy.Expr, torch.SymInt] = {}
-        self._range = self._environment.var_to_range[self.batch.node.expr]
+        self.symbol = self.batch.node.expr
+        self._range = self._environment.var_to_range[self.symbol]
         self._learned = self._knows()
 
     @property
@@ -58,13 +59,18 @@ class Home:
         known = self._environment
         return len(known.replacements), len(known.divisible), len(known.deferred_runtime_asserts), str(self.batch)
 
-    def open(self) -> bool:
-        """Forgets ranges of the batch; whether it has learned nothing else since it was founded."""
+    def renew(self) -> None:
+        """Forgets what was learned of the batch since the home was founded."""
         environment = self._environment
-        environment.var_to_range[self.batch.node.expr] = self._range
+        if self._knows() != self._learned:
+            self.forms.clear()
+        for facts in (environment.replacements, environment.divisible, environment.deferred_runtime_asserts):
+            facts.clear()
         environment.guards.clear()
-        environment._version_counter += 1  # what was worked out of the range goes with it
-        return self._knows() == self._learned
+        environment.axioms.clear()
+        environment.var_to_range[self.symbol] = self._range
+        environment._version_counter += 1  # what was worked out of these facts goes with them
+        environment._replacements_version_counter += 1
 
     def values(self, graph: fx.Graph, batch: torch.SymInt) -> dict[fx.Node, Any]:
         """Returns the values of a graph in this mode, by node.
@@ -101,7 +107,7 @@ class _Mover:
         self._symbol = batch.node.expr
         if not self._symbol.is_Symbol:
             raise NoHomeError(f"the batch is {self._symbol}")
-        self._names: Mapping[Any, Any] = {self._symbol: home.batch.node.expr}
+        self._names: Mapping[Any, Any] = {self._symbol: home.symbol}
 
     def move(self, value: Any) -> Any:
         if isinstance(value, (tuple, list)):
@@ -147,9 +153,10 @@ def move_home(graph: fx.Graph, batch: Any) -> Home | None:
     if not isinstance(batch, torch.SymInt) or batch.node.hint is None:
         return None
     example = int(batch.node.hint)
-    home = _HOMES.get(example)
-    if home is None or not home.open():
-        home = _HOMES[example] = Home(example)
+    if example not in _HOMES:
+        _HOMES[example] = Home(example)
+    home = _HOMES[example]
+    home.renew()
     try:
         values = home.values(graph, batch)
     except NoHomeError:
@@ -158,3 +165,10 @@ def move_home(graph: fx.Graph, batch: Any) -> Home | None:
         kept = {key: node.meta[key] for key in _KEPT if key in node.meta}
         node.meta = kept | ({"val": values[node]} if node in values else {})
     return home
+
+
+def renew_home(mode: Any) -> None:
+    """Forgets what the home of a mode has learned of its batch, if it is a home's."""
+    for home in _HOMES.values():
+        if home.mode is mode:
+            home.renew()

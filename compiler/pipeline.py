@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from altprop.compiler.capture import capture
 from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.globs import check_globs
+from altprop.compiler.home import renew_home
 from altprop.compiler.loss_reads import loss_reads
 from altprop.compiler.observe import Observer
 from altprop.compiler.quiet import quiet
@@ -117,6 +118,7 @@ def compile_graph(
         runner = _Runner()
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
+        renew_home(captured.fake_mode)
         with without_code():
             return _compile(runner, captured, args, options, target)
 

@@ -51,6 +51,11 @@ class Forms:
         while len(self._made) > self._most:
             self._made.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forgets all."""
+        self._made.clear()
+        self._twins.clear()
+
     def __len__(self) -> int:
         return len(self._made)
 

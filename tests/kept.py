@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from zoo import BATCH, Case, single
 
 import altprop
+from altprop.ir.reads import IDENTITY
 
 MOST = 64
 """How many nets are kept, and twice as many captures: those that were asked for last."""
@@ -75,7 +76,11 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ke
         with processor_time.shared():
             found = altprop.capture(copy.deepcopy(model), *args, **kwargs)
     keep(_CAPTURES, key, found, 2 * MOST)
-    return dataclasses.replace(found, model=model, args=tuple(args), kwargs=dict(kwargs))
+    reads = tuple(
+        dataclasses.replace(one, value=one.now(model)) if one.kind == IDENTITY else one for one in found.graph.reads
+    )
+    graph = dataclasses.replace(found.graph, reads=reads)  # a model that is alike has objects of its own
+    return dataclasses.replace(found, model=model, args=tuple(args), kwargs=dict(kwargs), graph=graph)
 
 
 def compile_by(

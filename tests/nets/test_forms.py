@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.compiler.home import _HOMES, move_home
+from altprop.compiler.home import move_home, renew_home
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
 from altprop.ir.local import BODY, PARAMETERS, PHI, TAIL
@@ -115,18 +115,22 @@ def home_and_batch() -> Iterator[object]:
     yield node.meta["val"]
 
 
-def test_a_home_that_learned_a_range_forgets_it_and_one_that_learned_more_is_left() -> None:
+def test_a_home_forgets_what_it_learned_and_what_was_derived_of_it() -> None:
     first, value = home_and_batch()
+    first.forms.add("local", 1, "kept")
     assert value.fake_mode is first.mode
     assert bool(first.batch < 16)
     assert "15" in str(first.mode.shape_env.var_to_range)
     again, _ = home_and_batch()
     assert again is first
     assert "15" not in str(first.mode.shape_env.var_to_range)
+    assert first.forms.find("local", 1) == "kept"
     assert bool(first.batch == 6)
-    other, _ = home_and_batch()
-    assert other is not first
-    assert _HOMES is not None
+    assert first.batch.node.expr.is_number
+    renew_home(first.mode)
+    assert not first.batch.node.expr.is_number
+    assert str(value.shape[0]) == str(first.batch)
+    assert first.forms.find("local", 1) is None
 
 
 def test_forms_are_bounded_and_the_oldest_goes_first() -> None:

@@ -130,6 +130,7 @@ class Recurrent(nn.Module):
 
 def test_defect_25_other_threads_train_while_one_compiles() -> None:
     x, net, done = torch.randn(8, 6), small_net(), []
+    net(x).sum().backward()  # its programs are there: making them would wait for the compilation
 
     def meanwhile() -> None:
         Doubled.apply(torch.ones(2, requires_grad=True)).sum().backward()
