@@ -1,11 +1,13 @@
 """Keeps what the model says about gradients: `torch.no_grad` blocks, and its own autograd functions."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
+from torch.autograd import function
 
 from altprop.ir.alone import compiles_here
 from altprop.ir.errors import CaptureError
@@ -45,26 +47,43 @@ def _detach_results(module: fx.GraphModule) -> int:
 def refuse_autograd_functions() -> Iterator[None]:
     """Refuses a model's own `torch.autograd.Function`s: capture would keep their forward and lose their backward.
 
+    Also those that were spelled `rev = Rev.apply` before: torch asks the function below at every call, however spelled.
+
     Raises:
         CaptureError: names the function.
     """
+    asked = function._is_setup_context_defined
     applied = torch.autograd.Function.__dict__["apply"]
 
-    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if cls.__qualname__ == "CheckpointFunction" and compiles_here():
-            raise CaptureError(
-                "torch.utils.checkpoint with use_reentrant=True hides its part of the model: use use_reentrant=False."
-            )
-        if cls.__module__.startswith("torch.") or not compiles_here():
-            return applied.__get__(None, cls)(*args, **kwargs)
+    def ask(setup: Any) -> bool:
+        cls = sys._getframe(1).f_locals.get("cls")
+        if isinstance(cls, type):
+            _refuse(cls)
+        return bool(asked(setup))
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        _refuse(cls)
+        return applied.__get__(None, cls)(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
+    function._is_setup_context_defined = ask
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = applied  # type: ignore[method-assign]
+        function._is_setup_context_defined = asked
+
+
+def _refuse(cls: type) -> None:
+    if not compiles_here():
+        return
+    if cls.__qualname__ == "CheckpointFunction":
+        raise CaptureError(
+            "torch.utils.checkpoint with use_reentrant=True hides its part of the model: use use_reentrant=False."
+        )
+    if not cls.__module__.startswith("torch."):
         raise CaptureError(
             f"the custom autograd.Function {cls.__module__}.{cls.__qualname__} cannot be captured, since its backward "
             "is Python: write it with operators that differentiate, x + (f(x) - x).detach() for a straight-through "
             "estimate, or as torch.library.custom_op."
         )
-
-    torch.autograd.Function.apply = classmethod(refuse)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = applied  # type: ignore[method-assign]

@@ -123,7 +123,7 @@ def test_unknown_operators_and_disorder_are_named() -> None:
 def test_a_constant_is_not_written() -> None:
     program = step()
     graph = program.graph.graph
-    program.graph.held = torch.ones(())
+    program.graph.register_buffer("held", torch.ones(()))
     with graph.inserting_before(graph.find_nodes(op="output")[0]):
         held = graph.get_attr("held")
         held.meta["val"] = torch.ones(())
