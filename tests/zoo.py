@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import processor_time
 import pytest
 import torch
 from torch import nn
@@ -416,7 +417,8 @@ def hugging(kind: str, config: str, **options: Any) -> Callable[[], nn.Module]:
     """A model of transformers from its configuration."""
 
     def build() -> nn.Module:
-        transformers = pytest.importorskip("transformers")
+        with processor_time.shared():  # the first import takes seconds
+            transformers = pytest.importorskip("transformers")
         made: nn.Module = getattr(transformers, kind)(getattr(transformers, config)(**options))
         return made
 

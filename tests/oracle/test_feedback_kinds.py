@@ -147,7 +147,7 @@ def test_position(activation: str, bias: bool) -> None:
     network = to_network(model, activation)
     generator = torch.Generator().manual_seed(5)
     x, target = (torch.randn(3, 4, size, generator=generator, dtype=torch.float64) for size in (WIDTHS[0], CLASSES))
-    net = kept.compile(model, "dkp(kind='position', weight_decay=0.2)", example_inputs=(x,), loss="mse")
+    net = kept.compile(model, "dkp(kind='position', weight_decay=0.2)", example_inputs=(x,), loss="mse", loss_scale=1.0)
     assert {c.feedback.kind for c in net.plan.connections} == {"position"}
     rows = x.flatten(0, 1).numpy()
     for reduction, scale in (("mean", 1 / len(rows)), ("sum", 1.0)):
@@ -366,7 +366,7 @@ def test_compact_feedback_is_saved_and_loaded() -> None:
         ("low_rank", "{}", r"rank=None: it must be a whole number, from 1 to 5"),
         ("unified", "{'form': '2021'}", r'form="2021": choose "2019" or "2020"'),
         ("binary", "{'tile': 0}", r"tile=0: it must be a whole number, 1 or more"),
-        ("binary", "{'nonzeros': 1}", r'"binary" has no option "nonzeros"; it has scale, tile'),
+        ("binary", "{'nonzeros': 1}", r'"binary" has no option "nonzeros"; it has at, scale, tile'),
     ],
 )
 def test_wrong_options_are_refused(kind: str, options: str, message: str) -> None:
