@@ -18,8 +18,7 @@ from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss, LossFunction, get_loss
 from altprop.ir.optim import Optimizer
-from altprop.ir.plan import WiringPlan
-from altprop.ir.plan_file import is_plan_file
+from altprop.ir.plan import WiringPlan, is_plan_file
 from altprop.ir.session import SessionProgram
 from altprop.passes.flat.loss import tell_parameters
 from altprop.rules.base import Rule

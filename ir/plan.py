@@ -209,3 +209,8 @@ def _some(names: Iterable[str], limit: int = 6) -> str:
     names = list(names)
     listed = ", ".join(f'"{name}"' for name in names[:limit])
     return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def is_plan_file(plan: Any) -> bool:
+    """Whether what a user gives for a plan is the path of a file, not the name of a plan."""
+    return isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt"))

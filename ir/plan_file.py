@@ -12,11 +12,6 @@ from altprop.ir.plan_schema import from_document, to_document
 from altprop.ir.plan_text import format_plan, parse_plan
 
 
-def is_plan_file(plan: Any) -> bool:
-    """Whether what a user gives for a plan is the path of a file, not the name of a plan."""
-    return isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt"))
-
-
 def save_plan(plan: WiringPlan, path: Path) -> None:
     """Writes a plan; the suffix chooses the format.
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from altprop.ir.errors import RuleError
-from altprop.ir.plan_file import is_plan_file
+from altprop.ir.plan import is_plan_file
 from altprop.rules import Recipe, get
 from altprop.rules.registry import DEFAULT
 from altprop.training.errors import ConfigError

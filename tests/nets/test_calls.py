@@ -225,7 +225,7 @@ def test_one_tensor_will_do_as_example() -> None:
         ({"optimizer": torch.optim.SGD(layers().parameters(), lr=0.1)}, r"optimizer=SGD.*altprop\.optim\.SGD"),
         ({"optimizer": "sgd"}, r"optimizer='sgd': the optimizer inside"),
         ({"optimizer": altprop.optim.SGD}, r"optimizer=SGD: the optimizer inside"),
-        ({"rule": None}, r"rule=None: give a rule's name"),
+        ({"rule": 7}, r"rule=7: give a rule's name"),
         ({"plan": 7}, r"plan=7: give a plan's name"),
     ],
 )

@@ -32,7 +32,7 @@ def net_of(rule: str, plan: str | None = None, *, optimizer: bool = False) -> al
 
 
 def net_of_plan(plan: WiringPlan) -> altprop.LocalNet:
-    return altprop.compile(mlp(2), "reclra", plan=plan, example_inputs=(torch.zeros(3, 7),))
+    return altprop.compile(mlp(2), plan=plan, example_inputs=(torch.zeros(3, 7),))
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

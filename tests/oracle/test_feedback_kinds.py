@@ -398,7 +398,7 @@ def test_connections_that_share_need_one_form() -> None:
                               altprop.Feedback("unified", {"form": "2020"}))  # fmt: skip
     wrong = altprop.WiringPlan(plan.regions, (*plan.connections[:-1], last))
     with pytest.raises(altprop.PlanError, match="share their feedback, so they need the same form"):
-        compile_mlp(make_mlp("tanh", True), "dfa", "cross_entropy", plan=wrong)
+        compile_mlp(make_mlp("tanh", True), "dfa(kind='unified')", "cross_entropy", plan=wrong)
 
 
 def test_a_product_needs_dense_layers() -> None:

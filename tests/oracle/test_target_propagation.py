@@ -283,7 +283,7 @@ def test_several_sources_are_refused() -> None:
     extra = altprop.Connection("6", "2", plan.connections[0].feedback)
     both = altprop.WiringPlan(plan.regions, (*plan.connections, extra))
     message = r'region "2" hears from .*takes its target from one region; leave one connection'
-    refuse(message, "dtp", make_mlp("tanh", True), x, plan=both)
+    refuse(message, "dtp(top='inverse')", make_mlp("tanh", True), x, plan=both)
 
 
 @pytest.mark.parametrize("rule", ["dtp(top='inverse')", "ddtp", "local_loss", "brsf", "wm"])

@@ -346,9 +346,9 @@ def test_examine_says_what_would_compile(run: Command) -> None:
     assert "hidden" in done.out
     assert "derive_updates" in done.out
     rows = [line.split() for line in done.out.splitlines()]
-    stages = ("capture", "export", "decompose", "insert_feedback", "draw_feedback", "total")
+    stages = ("capture", "export", "decompose", "linearize_regions", "draw_feedback", "total")
     assert all([row for row in rows if row[:1] == [stage] and row[2].endswith("%")] for stage in stages)
-    slowest = rows.index(["slowest", "regions", "ms", "insert_feedback", "derive_updates"])
+    slowest = rows.index(["slowest", "regions", "ms", "linearize_regions", "derive_updates"])
     assert "hidden" in {row[0] for row in rows[slowest + 2 :]}
 
 
