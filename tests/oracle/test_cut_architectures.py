@@ -136,7 +136,7 @@ def test_an_output_that_the_loss_does_not_read_silences_no_region(rule: str) -> 
 
 
 def test_the_error_of_what_the_loss_reads_is_sent() -> None:
-    """What is made from other returned values stands first; the region sends the error of both, at its pre-activation."""
+    """What is made from other returned values stands first; the error of both is sent, at the pre-activation."""
     graph = cut(Towers(), TWO)
     last = holder(graph, "other.2.weight")
     assert [short_name(graph.captured.node(name)) for name in last.model_outputs] == ["tanh", "addmm"]
