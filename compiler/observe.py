@@ -131,7 +131,7 @@ class _Reader:
             made = EDGE[c.feedback.kind].substitute(weight, stands.get(name), noise, c.feedback.options)
             places.append(weight if made is None else made)
             weights.append(weight)
-        return _angle(_joined(places), _joined(weights)) if weights else math.nan
+        return _angle(_joined(places), _joined(weights)) if weights else 0.0  # an identity, which stands for itself
 
 
 def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -34,6 +34,7 @@ from altprop.ir.region import Region
 VERSION = 1
 _ALONG_EDGES = {
     "transpose": "J[{}]^T",
+    "identity": "J[{}]^T",
     "forward": "J[{}; B]^T",
     "sign": "J[{}; sign W]^T",
     "sign_batch": "J[{}; |M| sign W]^T",

@@ -8,11 +8,11 @@ import networkx as nx
 
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
-from altprop.ir.plan import Connection
+from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import forward_edges
 from altprop.ir.starts import RANDOM, WEIGHTS, Start
 from altprop.passes.base import Pass
-from altprop.passes.derive.products import replaced_parameters
+from altprop.passes.derive.products import passes_weights, replaced_parameters
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
 from altprop.rules.feedback import (
@@ -23,6 +23,7 @@ from altprop.rules.feedback import (
     PLACES,
     DirectKind,
     EdgeKind,
+    Identity,
     Part,
     Place,
     as_heard,
@@ -53,7 +54,8 @@ class InsertFeedback(Pass):
                 known = found.get(parameter.name)
                 found[parameter.name] = parameter if known is None else _joined(known, parameter)
         found |= self._auxiliary(graph)
-        graph = graph.replace(level="feedback", feedback=found)
+        connections = tuple(_as_identity(connection, graph) for connection in graph.connections)
+        graph = graph.replace(level="feedback", feedback=found, connections=connections)
         return graph, len(found), "feedback parameters"
 
     def _follows(self, connection: Connection, graph: ErrorGraph) -> bool:
@@ -111,6 +113,24 @@ def _check_options(index: int, connection: Connection) -> None:
             f'connections[{index}] ({connection.name}): "{feedback.kind}" feedback cannot learn; write it as fixed, '
             "or use another kind, such as dense."
         )
+
+
+def _as_identity(connection: Connection, graph: ErrorGraph) -> Connection:
+    """A connection over an edge without weights, by its name: own copies, or signs, stand for nothing there.
+
+    Raises:
+        PlanError: the plan calls an edge with weights an identity.
+    """
+    kind = connection.feedback.kind
+    if kind in DIRECT or kind == EdgeKind.name:
+        return connection
+    weighs = passes_weights(graph.locals[connection.source], graph.region(connection.target).outputs)
+    if weighs and kind == Identity.name:
+        raise PlanError(
+            f'connection {connection.name}: the edge passes weights, so it is no identity; use "forward" for own '
+            f'copies of them, or "{EdgeKind.name}" for the weights themselves.'
+        )
+    return connection if weighs else dataclasses.replace(connection, feedback=Feedback(Identity.name))
 
 
 def _check_start(where: str, options: Mapping[str, Any], kind: DirectKind | EdgeKind) -> None:

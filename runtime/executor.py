@@ -8,6 +8,7 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
+from altprop.runtime.compared import Compared, draws
 from altprop.runtime.cuda_graph import Recorded
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.hold import with_held_memory
@@ -83,7 +84,9 @@ def compiled(program: Program, backend: str) -> Function:
         function = straight(program.graph)
         return Recorded(function, given) if program.name.startswith("step") else function
     if backend == "inductor":
-        return torch.compile(program.graph, options=_INDUCTOR)
+        # Masks are drawn as eager kernels draw them, so that they can be compared.
+        options = {**_INDUCTOR, "fallback_random": True} if draws(program) else _INDUCTOR
+        return Compared(program, torch.compile(program.graph, options=options))
     raise CompileError(f'backend="{backend}": there are "eager", "inductor", "cudagraphs" and "onnxruntime".')
 
 

@@ -20,6 +20,7 @@ _KINDS = {
     "channel": "#0f766e",
     "forward": "#15803d",
     "transpose": "#334155",
+    "identity": "#64748b",
 }
 _OTHERS = ("#be185d", "#a16207", "#0369a1", "#4d7c0f", "#6b21a8", "#9f1239")
 

@@ -58,6 +58,17 @@ def replaced_parameters(local: LocalGraph, target_values: Iterable[str]) -> list
         local: local graph of the region that sends the error.
         target_values: values of the region that receives it.
     """
+    found = {name for node, name in _passed(local, target_values) if node.meta["val"].dim() >= 2}
+    return [name for name in dict.fromkeys(local.theta) if name in found]
+
+
+def passes_weights(local: LocalGraph, target_values: Iterable[str]) -> bool:
+    """Whether an error passes any weight on its way to some sources, a vector such as a norm's included."""
+    return bool(_passed(local, target_values))
+
+
+def _passed(local: LocalGraph, target_values: Iterable[str]) -> list[tuple[fx.Node, str]]:
+    """The parameters on the way of an error to some sources."""
     targets = set(target_values)
     roles = [("source", k) for k, name in enumerate(local.sources) if name in targets]
     starts = [node for role in roles if (node := local.product(role)) is not None]
@@ -66,8 +77,7 @@ def replaced_parameters(local: LocalGraph, target_values: Iterable[str]) -> list
         return node.op == "placeholder" or node.name not in local.forward or node.name in local.parameters_only
 
     seen = ancestors(starts, may_enter)
-    found = {name for node, name in _parameter_placeholders(local) if node in seen and node.meta["val"].dim() >= 2}
-    return [name for name in dict.fromkeys(local.theta) if name in found]
+    return [(node, name) for node, name in _parameter_placeholders(local) if node in seen]
 
 
 def _parameter_placeholders(local: LocalGraph) -> list[tuple[fx.Node, str]]:

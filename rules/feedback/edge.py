@@ -3,6 +3,7 @@
 | kind | in the place of a weight W | source |
 |---|---|---|
 | transpose | W itself: this is backpropagation | |
+| identity | the edge has none: what other kinds become there | |
 | forward | an own tensor of its shape, fixed or learned | Lillicrap 2016; Akrout 2019 |
 | sign | `sign(W)`, times the width | Xiao 2018 (usf) |
 | sign_batch | `sign(W) |M|`, with M drawn anew for every batch | Sanfiz and Akrout 2021 (brsf) |
@@ -54,6 +55,13 @@ class EdgeKind:
         """Returns the width of the distribution for a tensor of the weight's shape, times the scale."""
         distribution = str(options.get("distribution", self.distribution))
         return float(options.get("scale", 1.0)) * width(distribution, tuple(weight.shape))
+
+
+class Identity(EdgeKind):
+    """Nothing: the edge has no weights (a shortcut that is added), so the error goes back as it is."""
+
+    name = "identity"
+    options = ()
 
 
 class Forward(EdgeKind):

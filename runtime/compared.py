@@ -1,0 +1,124 @@
+"""Compares what `backend="inductor"` computes with the program itself, at the first run of each form of its inputs.
+
+Both run on copies, so that nothing has moved when they differ. What they return and what they write is compared tensor
+by tensor, by the norm of the difference over the norm: rounding in another order explains a little of it, wrong code
+does not.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from altprop.ir.errors import CompileError
+from altprop.ir.operators import facts
+from altprop.ir.program import Program, Slot
+
+Function = Callable[..., Any]
+
+# Share of a tensor's norm that rounding explains, by the dtype.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
+_COARSE = 5e-2
+# So much smaller than the largest tensor of its kind, one may be rounding alone, such as a bias in front of a norm.
+_NOISE = 1e-4
+# Adam's first steps have the size of the rate, whatever the gradient: where that is all but zero, rounding turns them.
+_TURNED = 0.2
+
+
+def draws(program: Program) -> bool:
+    """Whether a program draws random numbers."""
+    return any(facts(node.target).draws for node in program.graph.graph.nodes if node.op == "call_function")
+
+
+class Compared:
+    """A compiled program that is compared with the program, once for each form of its inputs."""
+
+    def __init__(self, program: Program, function: Function) -> None:
+        """Takes the program, and what was compiled from it."""
+        self._program = program
+        self._function = function
+        self._seen: set[Any] = set()
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs the compiled program.
+
+        Raises:
+            CompileError: it computes something else; names where most.
+        """
+        form = tuple((a.shape, a.dtype, a.device) if isinstance(a, torch.Tensor) else None for a in args)
+        if form not in self._seen:
+            self._compare(args)
+            self._seen.add(form)
+        return self._function(*args)
+
+    def _compare(self, args: Sequence[Any]) -> None:
+        device = next((a.device for a in args if isinstance(a, torch.Tensor) and a.is_cuda), None)
+        with torch.random.fork_rng([device] if device is not None else []):
+            state = torch.get_rng_state(), None if device is None else torch.cuda.get_rng_state(device)
+            wanted = _run(self._program.graph, args)
+            torch.set_rng_state(state[0])
+            if device is not None and state[1] is not None:
+                torch.cuda.set_rng_state(state[1], device)
+            found = _run(self._function, args)
+        worst = max(self._misfits(args, wanted, found), key=lambda item: item[1] / item[2], default=None)
+        if worst is not None and not worst[1] <= worst[2]:
+            raise CompileError(
+                f'backend="inductor": what was compiled is not the program "{self._program.name}": {worst[0]} differs '
+                f"by {worst[1]:.2g} of its norm, where rounding explains {worst[2]:.0e}. Nothing has moved. Use "
+                'backend="eager", or another version of torch.'
+            )
+
+    def _misfits(self, args: Sequence[Any], wanted: "_Made", found: "_Made") -> Iterator[tuple[str, float, float]]:
+        """What differs by how much, and by how much it may."""
+        pairs = [*zip(self._program.outputs, wanted[0], found[0], strict=True)]
+        largest = max((_norm(value) for _, value, _ in pairs), default=0.0)
+        for slot, one, other in pairs:
+            yield _text(slot), _distance(one, other, _NOISE * largest), _allowed(one)
+        written = [*zip(self._program.inputs, args, wanted[1], found[1], strict=True)]
+        moved = [(slot, one - old, other - old) for slot, old, one, other in written if _is_moved(old, one, other)]
+        largest = max((_norm(value) for _, value, _ in moved), default=0.0)
+        for slot, one, other in moved:
+            allowed = _TURNED if slot.kind in ("parameter", "feedback") else _allowed(one)
+            yield _text(slot), _distance(one, other, _NOISE * largest), max(allowed, _allowed(one))
+
+
+_Made = tuple[list[Any], list[Any]]
+
+
+def _run(function: Function, args: Sequence[Any]) -> _Made:
+    """What a function returns, and what its arguments are then; it runs on copies."""
+    copies: dict[int, Any] = {}
+    for arg in args:
+        if id(arg) not in copies:
+            copies[id(arg)] = arg.detach().clone() if isinstance(arg, torch.Tensor) else arg
+    given = [copies[id(arg)] for arg in args]
+    made = function(*given)
+    return [value.clone() if isinstance(value, torch.Tensor) else value for value in made], given
+
+
+def _is_moved(old: Any, one: Any, other: Any) -> bool:
+    if not (isinstance(old, torch.Tensor) and old.is_floating_point()):
+        return False
+    return not (torch.equal(old, one) and torch.equal(old, other))
+
+
+def _norm(value: Any) -> float:
+    floats = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return float(torch.linalg.vector_norm(value.double())) if floats else 0.0
+
+
+def _distance(one: Any, other: Any, floor: float) -> float:
+    if not isinstance(one, torch.Tensor) or not one.is_floating_point():
+        return 0.0
+    if not bool((one.isfinite() == other.isfinite()).all()):
+        return float("inf")
+    distance = torch.where(one.isfinite(), one.double() - other.double(), 0.0)
+    return _norm(distance) / max(_norm(one.nan_to_num(0.0, 0.0, 0.0)), floor, 1e-30)
+
+
+def _allowed(value: Any) -> float:
+    return _ROUNDING.get(value.dtype, _COARSE) if isinstance(value, torch.Tensor) else _COARSE
+
+
+def _text(slot: Slot) -> str:
+    return slot.name if slot.kind == slot.name else f"the {slot.kind.replace('_', ' ')} {slot.name}"
