@@ -76,10 +76,14 @@ class Compared:
             yield _text(slot), _distance(one, other, _NOISE * largest), _allowed(one)
         written = [*zip(self._program.inputs, args, wanted[1], found[1], strict=True)]
         moved = [(slot, one - old, other - old) for slot, old, one, other in written if _is_moved(old, one, other)]
-        largest = max((_norm(value) for _, value, _ in moved), default=0.0)
+        floors = {group: _NOISE * max(_norm(v) for s, v, _ in moved if _group(s) == group) for group in _groups(moved)}
+        noise = {slot.name.partition(":")[2] for slot, one, _ in moved if _norm(one) <= floors[_group(slot)]}
         for slot, one, other in moved:
-            allowed = _TURNED if slot.kind in ("parameter", "feedback") else _allowed(one)
-            yield _text(slot), _distance(one, other, _NOISE * largest), max(allowed, _allowed(one))
+            if slot.kind in ("parameter", "feedback"):
+                if slot.name not in noise:
+                    yield _text(slot), _distance(one, other, floors[_group(slot)]), max(_TURNED, _allowed(one))
+            else:
+                yield _text(slot), _distance(one, other, floors[_group(slot)]), _allowed(one)
 
 
 _Made = tuple[list[Any], list[Any]]
@@ -94,6 +98,15 @@ def _run(function: Function, args: Sequence[Any]) -> _Made:
     given = [copies[id(arg)] for arg in args]
     made = function(*given)
     return [value.clone() if isinstance(value, torch.Tensor) else value for value in made], given
+
+
+def _group(slot: Slot) -> str:
+    """Tensors of one scale: an optimizer's momenta, its squares, parameters, buffers."""
+    return slot.name.partition(":")[0] if slot.kind == "state" else slot.kind
+
+
+def _groups(moved: Sequence[tuple[Slot, Any, Any]]) -> set[str]:
+    return {_group(slot) for slot, _, _ in moved}
 
 
 def _is_moved(old: Any, one: Any, other: Any) -> bool:
