@@ -26,6 +26,7 @@ from altprop.compiler.decompose import Decomposed, decompose
 from altprop.compiler.failures import explain_failure
 from altprop.compiler.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.home import move_home
+from altprop.compiler.quiet import graphs_unprinted
 from altprop.compiler.reads import Reads
 from altprop.compiler.recurrent import recurrent_operators, whole_recurrent_layers
 from altprop.compiler.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
@@ -117,6 +118,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
             refuse_autograd_functions(),
             whole_recurrent_layers(model),
             unchecked_distributions(),
+            graphs_unprinted(),
         ):
             dynamic = _by_name(model, *as_lists(shapes))
             kept = attributes_kept(model)

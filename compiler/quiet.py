@@ -1,9 +1,14 @@
 """Keeps torch's own words to itself while altprop traces: what goes wrong is said once, in a sentence of ours."""
 
 import contextlib
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
+
+from altprop.ir.alone import compiles_here
 
 _LOGGERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
 
@@ -23,3 +28,29 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+class _Held(io.TextIOBase):
+    """A stream that keeps what the thread that compiles writes, and passes on what others do."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.kept = stream, list[str]()
+
+    def write(self, text: str) -> int:
+        if not compiles_here():
+            return int(self.stream.write(text) or 0)
+        self.kept.append(text)
+        return len(text)
+
+
+@contextlib.contextmanager
+def graphs_unprinted() -> Iterator[None]:
+    """Holds back what is printed on the standard error, where torch prints a graph that it cannot trace.
+
+    What a forward printed there of its own appears where the trace succeeds.
+    """
+    held = _Held(sys.stderr)
+    with contextlib.redirect_stderr(held):  # type: ignore[type-var]
+        yield
+    for text in held.kept:
+        held.stream.write(text)

@@ -56,6 +56,11 @@ class Compilations:
         self.first: Kept | None = None
         self._told = Told()
 
+    @property
+    def example(self) -> Call | None:
+        """The call that the net was first compiled for, or None."""
+        return None if self.first is None else self.first.variant.example
+
     def bound_to(self, net: Net) -> "Compilations":
         """Returns the same compilations for a copy of the net."""
         made = Compilations(net, self.compiler)

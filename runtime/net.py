@@ -14,6 +14,7 @@ from torch import nn
 from altprop.ir.errors import CompileError, ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.history import History
 from altprop.ir.measurement import Measurement
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
@@ -32,7 +33,7 @@ from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.ready import Ready
-from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variant import ONE_TUPLE, Call, Variant
 
 
 class LocalNet(nn.Module):
@@ -96,17 +97,20 @@ class LocalNet(nn.Module):
             values = LocalFunction.apply(forward, update, self._given(variant, call), scale, moved, *tensors)
         return variant.structure(values)
 
-    def backward(self, inputs: Any, target: Any) -> torch.Tensor:
+    def backward(self, inputs: Any, target: Any, *more: Any) -> torch.Tensor:
         """Runs forward, errors and updates as one program without autograd, and adds to `.grad`.
 
         Args:
             inputs: the model's input; a tuple if it takes several, a dict if it takes them by keyword.
             target: the loss's target.
+            more: nothing; several inputs are one tuple.
 
         Returns:
             The loss, a scalar.
         """
-        call = Call.from_inputs(inputs)
+        if more:
+            raise CompileError(ONE_TUPLE)
+        call = Call.from_inputs(inputs, self.compilations.example)
         variant = self._variant(call, target)
         variant.need_target(target)
         name = f"backward{self._turn(variant)}"
@@ -123,12 +127,13 @@ class LocalNet(nn.Module):
         assert loss is not None
         return loss
 
-    def step(self, inputs: Any, target: Any) -> torch.Tensor:
+    def step(self, inputs: Any, target: Any, *more: Any) -> torch.Tensor:
         """Runs one training step as one program: forward, errors, updates and the optimizer.
 
         Args:
             inputs: the model's input; a tuple if it takes several, a dict if it takes them by keyword.
             target: the loss's target.
+            more: nothing; several inputs are one tuple.
 
         Returns:
             The loss before the step, a scalar.
@@ -138,13 +143,15 @@ class LocalNet(nn.Module):
         """
         if self.optimizer is None:
             raise CompileError("net.step needs an optimizer inside the program: altprop.compile(..., optimizer=...).")
+        if more:
+            raise CompileError(ONE_TUPLE)
         ready = self._ready
         if ready is not None and ready.takes(inputs, target) and ready.holds(inputs.device.type):
             try:
                 return ready.run(inputs, target, self.optimizer)
             except IndexError as error:
                 raise blame(ready.variant, "step", Call.from_inputs(inputs), target, error) from error
-        call = Call.from_inputs(inputs)
+        call = Call.from_inputs(inputs, self.compilations.example)
         self.compilations.say_what_steps_skip()
         kept = self.compilations.find(call, target)
         variant = kept.variant
@@ -173,7 +180,7 @@ class LocalNet(nn.Module):
         Returns:
             Bytes saved for updates, and bytes live in all; see `altprop.runtime.memory`.
         """
-        call = Call.from_inputs(inputs)
+        call = Call.from_inputs(inputs, self.compilations.example)
         variant = self._variant(call, target)
         given = self._given(variant, call, target, counts=False)
         if self.optimizer is not None:
@@ -195,7 +202,7 @@ class LocalNet(nn.Module):
         Returns:
             Angles, norms and discrepancies, by region and by connection.
         """
-        call = Call.from_inputs(inputs)
+        call = Call.from_inputs(inputs, self.compilations.example)
         variant = self._variant(call, target)
         with untouched(self.model):
             given = self._given(variant, call, target, counts=False)
@@ -246,10 +253,10 @@ class LocalNet(nn.Module):
         return graph
 
     @property
-    def history(self) -> Mapping[str, ErrorGraph]:
-        """The graph after each pass, by the pass's name."""
-        history: Mapping[str, ErrorGraph] = self._compiled().history
-        return history
+    def history(self) -> History:
+        """The graph after each pass, by the pass's name; prints as a table of the passes."""
+        compiled = self._compiled()
+        return History(compiled.history, compiled.timings)
 
     @property
     def seconds(self) -> Mapping[str, float]:

@@ -25,6 +25,10 @@ _WITHOUT_TARGET = (
     "the rule reads the loss's target, which loss.backward() does not hand over, and which cannot be told from the "
     "gradient of this loss: use net.backward(inputs, target) or net.step(inputs, target)."
 )
+ONE_TUPLE = (
+    "several inputs are given as one tuple, net.step((a, b), target) and net.backward((a, b), target); net(a, b) takes "
+    "them as the model does."
+)
 _MISSING = {"forward": _WITHOUT_TARGET, "update": _WITHOUT_TARGET}
 
 
@@ -41,8 +45,13 @@ class Call:
         return Call(args, kwargs)
 
     @staticmethod
-    def from_inputs(inputs: Any) -> "Call":
-        """Builds a call from `inputs` of `net.step`: a tensor, a tuple, or a dict of keyword arguments."""
+    def from_inputs(inputs: Any, example: "Call | None" = None) -> "Call":
+        """Builds a call from `inputs` of `net.step`: a tensor, a tuple, or a dict of keyword arguments.
+
+        A list is a tuple to a model whose example took as many inputs, as loaders of data make them.
+        """
+        if isinstance(inputs, list) and example is not None and len(example.args) == len(inputs) > 1:
+            inputs = tuple(inputs)
         if isinstance(inputs, tuple):
             return Call(inputs, {})
         if isinstance(inputs, dict):

@@ -1,0 +1,31 @@
+"""The graphs that a compilation went through, by the pass that made them; prints as a table."""
+
+from collections.abc import Iterator, Mapping
+
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.timings import Timings
+
+
+class History(Mapping[str, ErrorGraph]):
+    """The graph after each pass, by the pass's name. To read one, print it: `print(net.history["cut_regions"])`."""
+
+    def __init__(self, graphs: Mapping[str, ErrorGraph], timings: Timings) -> None:
+        self._graphs, self._timings = graphs, timings
+
+    def __getitem__(self, name: str) -> ErrorGraph:
+        return self._graphs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._graphs)
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def __str__(self) -> str:
+        did, seconds = self._timings.did, self._timings.stages
+        rows = [("pass", "what it did", "seconds")]
+        rows += [(name, did.get(name, ""), f"{seconds.get(name, 0.0):7.3f}") for name in self._graphs]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        return "\n".join(f"{one.ljust(widths[0])}  {two.ljust(widths[1])}  {three}" for one, two, three in rows)
+
+    __repr__ = __str__
