@@ -40,6 +40,7 @@ test-full: lint types directions  ## every check, and every test: an hour or mor
 
 bench: $(READY)  ## time a training step beside plain autograd
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/recurrent.py
 
 tables: $(READY)  ## measure the tables of the documentation
 	$(BIN)/python benchmarks/tables.py

@@ -8,6 +8,7 @@ Export would also run every step of them, just to learn the shape of the result.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,9 +56,19 @@ def recurrent_operators(unrolled: Mapping[Any, Callable[..., Any]]) -> dict[Any,
 
     def of(operator: Any) -> Callable[..., Any]:
         steps = _with_dropout(unrolled[operator], several=operator is torch.ops.aten.lstm.input)
-        return lambda *args: _run(operator, steps, args)
+        return lambda *args: _run(operator, functools.partial(_without_onednn, steps), args)
 
     return {operator: of(operator) for operator in LAYERS}
+
+
+def _without_onednn(unrolled: Callable[..., Any], *args: Any) -> Any:
+    """Unrolls: torch's own function would take oneDNN's kernel, whose derivative it does not keep whole."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return unrolled(*args)
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _run(operator: Any, unrolled: Callable[..., Any], args: Sequence[Any]) -> Any:

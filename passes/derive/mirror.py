@@ -16,11 +16,14 @@ from altprop.ir.captured import CapturedGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.sizes import line_in_batch
-from altprop.passes.cut.operators import is_floating, is_mixing, is_moving
+from altprop.passes.cut.operators import is_floating, is_mixing, is_moving, is_recurrent
 from altprop.passes.derive.interpret import run_nodes
 
 # Where an operator has the two factors that it multiplies.
 _FACTORS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2), "convolution": (0, 1)}
+
+# What each weight of a recurrent layer multiplies, by the names of the operator's arguments.
+_RECURRENT = {"w_ih": "x", "w_hh": "h", "weight": "h", "projection": "c"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,17 @@ class Mirror:
             noise: of the operand's shape.
         """
         inside = {self.operand, self.weight, *self.moves}
-        read = (n for node in (*self.moves, self.operator) for n in node.all_input_nodes if n not in inside)
+        operators = [*self.moves, self.operator]
+        if is_recurrent(self.operator):  # its product alone, without the gates and the other steps
+            operators = list(self.moves)
+        read = (n for node in operators for n in node.all_input_nodes if n not in inside)
         known: dict[fx.Node, Any] = {**{n: value(n) for n in read}, self.operand: noise}
 
         def answer(weight: torch.Tensor) -> torch.Tensor:
-            made = run_nodes([*self.moves, self.operator], {**known, self.weight: weight})[self.operator]
+            values = run_nodes(operators, {**known, self.weight: weight})
+            if is_recurrent(self.operator):
+                return torch.nn.functional.linear(noise, values[operators[-1] if operators else self.weight])
+            made = values[self.operator]
             result: torch.Tensor = made[0] if isinstance(made, tuple | list) else made
             return result
 
@@ -93,12 +102,22 @@ def _reads_any(node: fx.Node, made: Iterable[fx.Node]) -> bool:
 
 def _operand(node: fx.Node, made: Sequence[fx.Node], fixed: set[str]) -> fx.Node | None:
     """What an operator multiplies by a weight, or reads beside it."""
+    if is_recurrent(node):
+        return _state(node, made)
     factors = [node.args[place] for place in _FACTORS.get(short_name(node), ())]
     if any(one in made for one in factors):
         found = [one for one in factors if isinstance(one, fx.Node) and one not in made]
     else:
         found = [one for one in node.all_input_nodes if one not in made]
     return next((one for one in found if one.name not in fixed and is_floating(one)), None)
+
+
+def _state(node: fx.Node, made: Sequence[fx.Node]) -> fx.Node | None:
+    """What a weight of a recurrent layer multiplies."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = dict(zip(names, node.args, strict=False))
+    found = (given[_RECURRENT[name]] for name, value in given.items() if value in made and name in _RECURRENT)
+    return next((one for one in found if isinstance(one, fx.Node)), None)
 
 
 def _behind_moves(read: fx.Node, start: fx.Node) -> tuple[fx.Node, tuple[fx.Node, ...]]:
@@ -115,6 +134,8 @@ def _positions(captured: CapturedGraph, operator: fx.Node, operand: fx.Node, wei
     result = operator.meta["val"]
     result = result[0] if isinstance(result, tuple | list) else result
     size, name = int(weight.meta["val"].numel()), short_name(operator)
+    if is_recurrent(operator):
+        return _units(captured, operand.meta["val"]) / int(operand.meta["val"].shape[-1])
     if name == "convolution":
         transposed = bool(operator.args[6])
         return _units(captured, operand.meta["val"] if transposed else result) / int(weight.meta["val"].shape[0])

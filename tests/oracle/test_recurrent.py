@@ -92,6 +92,14 @@ def test_whole_is_unrolled(name: str) -> None:
             torch.testing.assert_close(actual[key].grad, parameter.grad, atol=1e-10, rtol=1e-10)
 
 
+def test_a_mirror_sends_noise_through_the_product_alone() -> None:
+    net = compiled(gru().double(), "wm")
+    copies = {name: p for name, p in net.feedback.items() if p.requires_grad and "cell.weight" in name}
+    net.backward(torch.randn(5, 2, 4, dtype=torch.float64), torch.randint(3, (5,)))
+    assert {name.rpartition(".")[2] for name in copies} == {"weight_ih_l0", "weight_hh_l0"}
+    assert all(float(copy.grad.abs().max()) > 0 for copy in copies.values())
+
+
 @pytest.mark.parametrize("name", ["lstm_two_layers", "gru_both_ways", "rnn"])
 def test_the_number_of_steps_costs_no_operator(name: str) -> None:
     few, many = (compiled(MODELS[name](), "dfa", steps=steps) for steps in (2, 33))
