@@ -1,13 +1,16 @@
 """Runs: configurations, checkpoints, and that a resumed run ends bit by bit where an undisturbed one does."""
 
 import csv
+import functools
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processor_time
 import pytest
 import torch
 import yaml
@@ -61,12 +64,26 @@ class StopAt(Reporter):
             raise StoppedError
 
 
-@pytest.fixture
-def noisy(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A user's model with dropout and batch norm."""
-    path = tmp_path / "noisy.py"
+    path = tmp_path_factory.mktemp("noisy") / "noisy.py"
     path.write_text(NOISY_NET)
     return f"{path}:Noisy"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, noisy: str) -> Callable[[str], Path]:
+    """The folder of a run of the noisy model that nothing stopped; one for each rule."""
+
+    @functools.cache
+    def run(rule: str) -> Path:
+        with processor_time.shared():
+            folder = tmp_path_factory.mktemp("whole")
+            train(config_of(model=noisy, rule=rule, augment=True), folder)
+        return folder
+
+    return run
 
 
 def config_of(**flags: Any) -> RunConfig:
@@ -137,13 +154,13 @@ def test_every_rule_learns_the_digits(tmp_path: Path, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["reclra", "dfa"])
 @pytest.mark.parametrize("step", [2, 4, 7, 13])
-def test_resumed_run_is_bit_identical(tmp_path: Path, noisy: str, rule: str, step: int) -> None:
-    flags = {"model": noisy, "rule": rule, "augment": True}
-    train(config_of(**flags), tmp_path / "whole")
+def test_resumed_run_is_bit_identical(
+    tmp_path: Path, noisy: str, whole: Callable[[str], Path], rule: str, step: int
+) -> None:
     with pytest.raises(StoppedError):
-        train(config_of(**flags), tmp_path / "broken", reporter=StopAt(step))
-    train(resumed(tmp_path / "broken"), tmp_path / "broken", resume=True)
-    assert_same_state(tmp_path / "whole", tmp_path / "broken")
+        train(config_of(model=noisy, rule=rule, augment=True), tmp_path, reporter=StopAt(step))
+    train(resumed(tmp_path), tmp_path, resume=True)
+    assert_same_state(whole(rule), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +215,9 @@ class DieAt(Reporter):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no kill -9 here")
-def test_killed_process_continues_bit_by_bit(tmp_path: Path, noisy: str) -> None:
+def test_killed_process_continues_bit_by_bit(tmp_path: Path, noisy: str, whole: Callable[[str], Path]) -> None:
     """Within an epoch, between a step and its checkpoint, and within what follows a checkpoint."""
-    flags = {"model": noisy, "rule": "reclra", "epochs": 4}
-    train(config_of(**flags), tmp_path / "whole")
+    flags = {"model": noisy, "rule": "reclra", "augment": True}
     broken = tmp_path / "broken"
     for step, calls in ((6, 0), (4, 300), (5, 1500)):
         config, again = (resumed(broken), True) if broken.exists() else (config_of(**flags), False)
@@ -209,7 +225,7 @@ def test_killed_process_continues_bit_by_bit(tmp_path: Path, noisy: str) -> None
         status = in_child(lambda c=config, a=again, r=report: train(c, broken, resume=a, reporter=r))
         assert status == -signal.SIGKILL
     train(resumed(broken), broken, resume=True)
-    assert_same_state(tmp_path / "whole", broken)
+    assert_same_state(whole("reclra"), broken)
 
 
 def test_kill_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
