@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import kept
 import numpy as np
 import pytest
 import torch
@@ -38,7 +39,7 @@ def batch(index: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def make_net(model: nn.Module, rule: str = "reclra", optimizer: str = "sgd", **options: Any) -> altprop.LocalNet:
     inputs = options.pop("example_inputs", (batch()[0],))
-    return altprop.compile(model, rule, example_inputs=inputs, optimizer=OPTIMIZERS[optimizer](), **options)
+    return kept.compile(model, rule, example_inputs=inputs, optimizer=OPTIMIZERS[optimizer](), **options)
 
 
 def train(net: altprop.LocalNet, first: int, last: int) -> None:
