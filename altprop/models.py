@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from altprop.ir.json_document import shown
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -208,7 +210,15 @@ def build(name: str, shape: Sequence[int], classes: int = 10, **options: Any) ->
     for option in options:
         if option not in known:
             raise ModelError(f"{name} has no option '{option}'; it has {', '.join(known)}")
-    return make(shape, classes, **options)
+    try:
+        return make(shape, classes, **options)
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        given = ", ".join(f"{option}={shown(value)}" for option, value in options.items())
+        raise ModelError(f"{name} cannot be built with {given or 'these shapes'}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _maker(name: str) -> Callable[..., nn.Module]:

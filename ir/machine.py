@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from altprop.ir.errors import ScheduleError
+from altprop.ir.json_document import parse_json, shown
 
 VERSION = 1
+
+# Rates and times outside of these are no machine's, and products of them would leave the numbers that there are.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +47,15 @@ class Machine:
 
     def __post_init__(self) -> None:
         if not isinstance(self.speeds, Mapping):
-            raise ScheduleError(f"machine: speeds is {self.speeds!r}; it must be a number for each name of a device.")
+            given = shown(self.speeds)
+            raise ScheduleError(f"machine: speeds is {given}; it must be a number for each name of a device.")
         numbers = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "speeds"
         }
         for name, value in numbers.items():
             _check(name, value, positive=name in ("flops", "bandwidth", "link_bandwidth"))
         for name, value in self.speeds.items():
-            _check(f"the speed of {name}", value, positive=True)
+            _check(f"the speed of {shown(name)[1:-1]}", value, positive=True)
 
     def speed(self, name: str) -> float:
         """Returns how many times as fast a device is, by its name or its kind."""
@@ -76,21 +81,24 @@ class Machine:
             ScheduleError: the file is missing, is not JSON, or has a key or version that is not known.
         """
         try:
-            found = json.loads(Path(path).read_text("utf-8"))
+            text = Path(path).read_text("utf-8")
         except OSError as error:
             raise ScheduleError(f"{path}: {error.strerror}.") from error
-        except ValueError as error:
-            raise ScheduleError(f"{path} is not JSON: {error}.") from error
-        if not isinstance(found, dict) or found.pop("version", None) != VERSION:
+        except UnicodeDecodeError as error:
+            raise ScheduleError(f"{path}: byte {error.start} is not UTF-8.") from error
+        found = parse_json(text, str(path), ScheduleError)
+        version = found.pop("version", None) if isinstance(found, dict) else None
+        if isinstance(version, bool) or version != VERSION:
             raise ScheduleError(f'{path}: a machine has "version": {VERSION}.')
         known = {field.name for field in dataclasses.fields(Machine)}
         unknown = sorted(set(found) - known)
         if unknown:
-            raise ScheduleError(f'{path}: there is no key "{unknown[0]}"; there are {", ".join(sorted(known))}.')
+            raise ScheduleError(f"{path}: there is no key {shown(unknown[0])}; there are {', '.join(sorted(known))}.")
         return Machine(**found)
 
 
 def _check(name: str, value: Any, positive: bool) -> None:
-    if not isinstance(value, int | float) or value < 0 or (positive and not value):
+    number = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= _LARGEST
+    if not number or (positive and value < _SMALLEST):
         what = "a number above 0" if positive else "a number, 0 or more"
-        raise ScheduleError(f"machine: {name} is {value!r}; it must be {what}.")
+        raise ScheduleError(f"machine: {name} is {shown(value)}; it must be {what}, and no more than {_LARGEST:g}.")

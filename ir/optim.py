@@ -7,6 +7,7 @@ rounds once less.
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from altprop.ir.errors import CompileError
@@ -45,7 +46,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for field in ("lr", "weight_decay"):
-            if getattr(self, field) < 0:
+            if not 0 <= getattr(self, field) < math.inf:
                 raise CompileError(f"{type(self).__name__}: {field} is {getattr(self, field)}; it must be 0 or more.")
 
     def scalars(self, step: int) -> dict[str, float]:

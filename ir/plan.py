@@ -19,6 +19,7 @@ import networkx as nx
 from altprop.ir.errors import PlanError
 
 VERSION = 1
+_SHOWN = 20  # problems that one message lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,20 +135,23 @@ class WiringPlan:
         """
         problems = list(self.problems(list(regions), set(outputs)))
         if problems:
-            raise PlanError("the wiring plan does not fit the network: " + "; ".join(problems) + ".")
+            more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise PlanError(f"the wiring plan does not fit the network: {'; '.join(problems[:_SHOWN])}{more}.")
         self.order()
 
     def problems(self, regions: list[str], outputs: set[str]) -> Iterable[str]:
         """Yields what keeps the plan from fitting a network; see `check`."""
         names = [region.name for region in self.regions]
         known = set(regions)
+        seen: set[str] = set()
         for index, name in enumerate(names):
             if name not in known:
                 yield f'regions[{index}].name: there is no region "{name}" (the network has {_some(regions)})'
-            if name in names[:index]:
+            if name in seen:
                 yield f'regions[{index}].name: "{name}" stands twice'
+            seen.add(name)
         for name in regions:
-            if name not in names:
+            if name not in seen:
                 yield f'regions: region "{name}" is missing; give it a rule, or the rule "frozen"'
         yield from self._connection_problems(set(names))
         yield from self._signal_problems(known & set(names), outputs)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from altprop.ir.errors import PlanError
+from altprop.ir.json_document import parse_json
 from altprop.ir.plan import WiringPlan
 from altprop.ir.plan_graphml import format_graphml, parse_graphml
 from altprop.ir.plan_schema import from_document, to_document
@@ -55,27 +55,7 @@ def _format_json(plan: WiringPlan) -> str:
 
 
 def _parse_json(text: str, where: str) -> WiringPlan:
-    try:
-        document = json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        at = f"line {error.lineno}, column {error.colno}"
-        raise PlanError(f"{where}, {at}: this is not JSON: {error.msg}.") from error
-    except _TwiceError as error:
-        raise PlanError(f'{where}: the key "{error}" stands twice in one object.') from error
-    return from_document(document, where)
-
-
-class _TwiceError(Exception):
-    """A key stands twice in one JSON object."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _TwiceError(key)
-        found[key] = value
-    return found
+    return from_document(parse_json(text, where, PlanError), where)
 
 
 _FORMATS: Mapping[str, tuple[Callable[[WiringPlan], str], Callable[[str, str], WiringPlan]]] = {

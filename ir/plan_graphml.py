@@ -6,7 +6,7 @@ an edge: `kind`, `options` (JSON text), `learning`, `order`. Attributes of the g
 """
 
 import io
-import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import networkx as nx
 
 from altprop.ir.errors import PlanError
+from altprop.ir.json_document import parse_json, shown
 from altprop.ir.plan import WiringPlan
 from altprop.ir.plan_schema import check_version, from_document, json_text, to_document
 
@@ -28,10 +29,11 @@ def format_graphml(plan: WiringPlan) -> str:
         PlanError: a name has no form in a file, or two regions have the same name.
     """
     document = to_document(plan)
-    names = [region["name"] for region in document["regions"]]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise PlanError(f'regions[{index}].name: "{name}" stands twice, which GraphML cannot hold.')
+    names: set[str] = set()
+    for index, region in enumerate(document["regions"]):
+        if region["name"] in names:
+            raise PlanError(f'regions[{index}].name: "{region["name"]}" stands twice, which GraphML cannot hold.')
+        names.add(region["name"])
     graph = nx.MultiDiGraph(**{key: document[key] for key in ("schema", "version", "name")})
     for order, region in enumerate(document["regions"]):
         values = {key: region[key] for key in _REGION_KEYS if region[key] is not None}
@@ -63,21 +65,23 @@ def parse_graphml(text: str, where: str) -> WiringPlan:
 
 
 def _read(text: str, where: str) -> "nx.MultiDiGraph[str]":
+    if "<!DOCTYPE" in text:
+        raise PlanError(f"{where}: a plan has no document type of its own, which could grow without end: remove it.")
     try:
         root = ET.fromstring(text)
-        names = [node.get("id") for node in root.iterfind(".//{*}node")]
+        names = Counter(node.get("id") for node in root.iterfind(".//{*}node"))
         graph = nx.read_graphml(io.BytesIO(text.encode()), force_multigraph=True)
     except ET.ParseError as error:
         line, column = error.position
         raise PlanError(f"{where}, line {line}, column {column + 1}: this is not XML: {error}.") from error
-    except (nx.NetworkXException, KeyError, ValueError) as error:
-        raise PlanError(f"{where}: this is not GraphML: {error}.") from error
+    except Exception as error:  # networkx raises many kinds
+        raise PlanError(f"{where}: this is not GraphML: {shown(str(error))}.") from error
     if not graph.is_directed():
         raise PlanError(f'{where}: the graph is undirected; connections have a direction (edgedefault="directed").')
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    twice = sorted(str(name) for name, count in names.items() if count > 1)
     if twice:
         raise PlanError(f'{where}: the node "{twice[0]}" stands twice.')
-    unknown = sorted(str(name) for name in graph if str(name) not in names)
+    unknown = sorted(str(name) for name in graph if names[str(name)] == 0)
     if unknown:
         raise PlanError(f'{where}: an edge ends at "{unknown[0]}", but there is no such node.')
     return graph
@@ -95,18 +99,16 @@ def _ordered(items: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 def _rank(order: Any) -> float:
     try:
-        return float(order)
-    except (TypeError, ValueError):
+        rank = float(order)
+    except (TypeError, ValueError, OverflowError):
         return float("inf")
+    return rank if rank == rank else float("inf")
 
 
 def _connection(index: int, ends: tuple[str, str], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     feedback = {key: values[key] for key in _FEEDBACK_KEYS if key in values}
     unknown = {key: value for key, value in values.items() if key not in _FEEDBACK_KEYS}
     if "options" in feedback:
-        try:
-            feedback["options"] = json.loads(str(feedback["options"]))
-        except json.JSONDecodeError as error:
-            problem = f"{feedback['options']} is not JSON: {error.msg}"
-            raise PlanError(f"{where}: connections[{index}].feedback.options: {problem}.") from error
+        key = f"{where}: connections[{index}].feedback.options"
+        feedback["options"] = parse_json(str(feedback["options"]), key, PlanError)
     return {"source": ends[0], "target": ends[1], "feedback": feedback, **unknown}

@@ -12,9 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from altprop.ir.errors import PlanError
+from altprop.ir.json_document import parse_json, shown
 from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
 
 SCHEMA = "altprop/wiring-plan"
+_SHOWN = 8  # problems that one message lists
 
 
 def printable(text: str) -> str:
@@ -24,7 +26,7 @@ def printable(text: str) -> str:
         ValueError: it is not.
     """
     if not text or text != text.strip() or not text.isprintable():
-        raise ValueError(f"{json.dumps(text)} is empty, or has spaces around it, or characters that do not print")
+        raise ValueError(f"{shown(text)} is empty, or has spaces around it, or characters that do not print")
     return text
 
 
@@ -36,12 +38,13 @@ def json_text(value: Any) -> str:
     """
     try:
         text = json.dumps(value, allow_nan=False)
-    except TypeError as error:
-        raise ValueError(f"{value!r} has no form in a file; use numbers, texts, lists and truth values") from error
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"{shown(value)} has no form in a file; use numbers, texts, lists and truth values") from error
     except ValueError as error:
-        raise ValueError(f"{value!r} has no form in a file; numbers must be finite") from error
-    if json.loads(text) != value:
-        raise ValueError(f"{value!r} would read back as {json.loads(text)!r}; write it so")
+        raise ValueError(f"{shown(value)} has no form in a file; numbers must be finite") from error
+    back = parse_json(text, "the value", ValueError)
+    if back != value:
+        raise ValueError(f"{shown(value)} would read back as {shown(back)}; write it so")
     return text
 
 
@@ -153,10 +156,10 @@ def check_version(schema: Any, version: Any, where: str) -> None:
         PlanError: says which one it is and which one can be read.
     """
     if schema != SCHEMA:
-        found = "no key schema" if schema is None else f"schema {json.dumps(schema, default=repr)}"
+        found = "no key schema" if schema is None else f"schema {shown(schema)}"
         raise PlanError(f'{where}: {found}; a wiring plan has schema "{SCHEMA}".')
     if isinstance(version, bool) or version != VERSION:
-        found = "no version" if version is None else f"version {json.dumps(version, default=repr)}"
+        found = "no version" if version is None else f"version {shown(version)}"
         raise PlanError(f"{where}: {found}; this altprop reads version {VERSION} of wiring plans.")
 
 
@@ -164,25 +167,26 @@ def _check(document: Mapping[str, Any], where: str) -> PlanDocument:
     try:
         return PlanDocument.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(_problem(one) for one in error.errors(include_url=False))
-        raise PlanError(f"{where}: {problems}.") from error
+        problems = [_problem(one) for one in error.errors(include_url=False)]
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise PlanError(f"{where}: {'; '.join(problems[:_SHOWN])}{more}.") from error
 
 
 def _problem(error: ErrorDetails) -> str:
     key = _path(error["loc"])
     messages = {"missing": "is missing", "extra_forbidden": "there is no such key"}
     if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
+        return f"{key}: {str(error['ctx']['error']).removesuffix('.')}"
     said = messages.get(error["type"])
     return f"{key}: {said}" if said else f"{key}: {error['msg'].lower()}, not {_kind(error['input'])}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:
     """`("connections", 3, "feedback", "kind")` as `connections[3].feedback.kind`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:60]}" for part in location)
     return text.removeprefix(".")
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", type(None): "null", str: f"the text {json.dumps(str(value))}"}
-    return names.get(type(value), str(value))
+    names = {dict: "an object", list: "a list", type(None): "null", str: f"the text {shown(value)}"}
+    return names.get(type(value), shown(value))

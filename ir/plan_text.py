@@ -19,13 +19,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from altprop.ir.errors import PlanError
+from altprop.ir.json_document import JsonReader, is_unicode, shown
 from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
 from altprop.ir.plan_schema import json_text, printable, to_document
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-_BARE = r"[^\s\":;>()#][^\":;>]*"
-_NAME = rf"{_QUOTED}|{_BARE}?"
-_RULE = r"[^\s\";][^;]*?"
+# Words with spaces between them, never behind them: so there is one way to read a line, and one look at each character.
+_BARE = r"[^\s\":;>()#][^\":;> ]*(?: +[^\":;> ]+)*"
+_NAME = rf"{_QUOTED}|{_BARE}"
+_RULE = r"[^\s\";][^; ]*(?: +[^; ]+)*"
 _KIND = r"[^\s\"(]+"
 _DEVICE = r"[^\s\";]+"
 _HEAD = re.compile(r"altprop plan (\S+)")
@@ -34,7 +36,7 @@ _REGION = re.compile(
     rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *"
     rf"(; *no error neurons *)?(?:; *device +({_QUOTED}|{_DEVICE}) *)?"
 )
-_CONNECTION = re.compile(rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\))? *(learned|fixed)?")
+_CONNECTION = re.compile(rf"({_NAME}) *-> *({_NAME}) *: *({_QUOTED}|{_KIND}) *(?:\((.*)\) *)?(learned|fixed)?")
 _OPTION_KEY = re.compile(rf"\s*({_QUOTED}|\w+)\s*=\s*")
 _KEYWORDS = ("altprop ", "plan ", "region ")
 
@@ -129,7 +131,7 @@ class _Parser:
             use(match)
             return
         raise self._error(
-            f"{json.dumps(line)} does not read as a region (region NAME: RULE) "
+            f"{shown(line)} does not read as a region (region NAME: RULE) "
             "or as a connection (SOURCE -> TARGET: KIND(OPTION=VALUE) learned)"
         )
 
@@ -139,7 +141,7 @@ class _Parser:
     def _version(self, line: str) -> None:
         match = _HEAD.fullmatch(line)
         if match is None:
-            raise self._error(f'a plan begins with the line "altprop plan {VERSION}", not with {json.dumps(line)}')
+            raise self._error(f'a plan begins with the line "altprop plan {VERSION}", not with {shown(line)}')
         if match[1] != str(VERSION):
             raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of wiring plans")
         self.version_seen = True
@@ -161,31 +163,40 @@ class _Parser:
         return self._try(lambda: printable(json.loads(token) if token.startswith('"') else token.strip()), token)
 
     def _options(self, text: str) -> Mapping[str, Any]:
-        options: dict[str, Any] = {}
-        while text.strip():
-            match = _OPTION_KEY.match(text)
+        reader, options, place = JsonReader(text, f"{self.where}, line {self.number}", PlanError), {}, 0
+        end = len(text.rstrip())
+        while place < end:
+            match = _OPTION_KEY.match(text, place)
             if match is None:
-                raise self._error(f"options are written name=value, not {json.dumps(text)}")
-            key = json.loads(match[1]) if match[1].startswith('"') else match[1]
+                raise self._error(f"options are written name=value, not {shown(text[place:])}")
+            key = self._key(match[1])
             if key in options:
-                raise self._error(f'the option "{key}" stands twice')
-            options[key], text = self._value(key, text[match.end() :])
+                raise self._error(f"the option {shown(key)} stands twice")
+            options[key], place = reader.value_at(
+                match.end(), f"the value of {shown(key)} in {text[match.end() : match.end() + 60]}"
+            )
+            place = self._behind_comma(text, place, end, key)
         return options
 
-    def _value(self, key: str, text: str) -> tuple[Any, str]:
-        value, end = self._try(lambda: json.JSONDecoder().raw_decode(text), f'the value of "{key}" in {text}')
-        self._try(lambda: json_text(value), key)
-        rest = text[end:].lstrip()
-        if not rest:
-            return value, ""
-        if not rest.startswith(",") or not rest[1:].strip():
-            raise self._error(f'options are separated by commas: after "{key}" comes {json.dumps(rest)}')
-        return value, rest[1:]
+    def _key(self, token: str) -> str:
+        """The name of an option: any text of Unicode."""
+        key: str = self._try(lambda: json.loads(token) if token.startswith('"') else token, token)
+        if not is_unicode(key):
+            raise self._error(f"the text {shown(key)} has half of a character")
+        return key
+
+    def _behind_comma(self, text: str, place: int, end: int, key: str) -> int:
+        """Where the next option begins, behind a value and its comma."""
+        while place < end and text[place].isspace():
+            place += 1
+        if place < end and (text[place] != "," or place + 1 == end):
+            raise self._error(f"options are separated by commas: after {shown(key)} comes {shown(text[place:])}")
+        return place + 1
 
     def _try(self, read: Callable[[], Any], token: str) -> Any:
         try:
             return read()
         except json.JSONDecodeError as error:
-            raise self._error(f"{token} is not JSON: {error.msg}") from error
+            raise self._error(f"{shown(token)} is not JSON: {error.msg}") from error
         except ValueError as error:
             raise self._error(str(error)) from error

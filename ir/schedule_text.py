@@ -25,13 +25,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from altprop.ir.errors import ScheduleError
+from altprop.ir.json_document import is_unicode, shown
 from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
 
 VERSION = 1
 
 _NAME = r'"(?:[^"\\]|\\.)*"|[^\s",()]+'
-_NUMBER = r"(?:0|[1-9]\d*)"
+_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
 _SIZES = rf"\((?:{_NUMBER}(?:, {_NUMBER})*)?\)"
 _NAMES = rf"(?:{_NAME})(?: (?:{_NAME}))*"
 _SPLIT = re.compile(_NAME)
@@ -42,7 +45,10 @@ def _write_name(name: str) -> str:
 
 
 def _read_name(text: str) -> str:
-    return json.loads(text) if text.startswith('"') else text
+    name = json.loads(text) if text.startswith('"') else text
+    if not name or not is_unicode(name):
+        raise ValueError(name)
+    return str(name)
 
 
 def _write_sizes(sizes: Sequence[int]) -> str:
@@ -130,7 +136,10 @@ def _read(line: str, text: str) -> dict[str, Any] | None:
     if match is None:
         return None
     found = match.groupdict()
-    values = {n: m if found[n] is None else _FIELDS[k][2](found[n]) for _, n, k, m in _LINES[line]}
+    try:
+        values = {n: m if found[n] is None else _FIELDS[k][2](found[n]) for _, n, k, m in _LINES[line]}
+    except ValueError:  # a name in quotes that is no JSON
+        return None
     idle = (n for _, n, _, m in _LINES[line] if found[n] is not None and values[n] == m)
     return None if any(idle) else values  # there is one way to write a value: that which is left out is not written
 
@@ -192,18 +201,16 @@ class _Parser:
     def _version(self, line: str) -> None:
         match = re.fullmatch(r"altprop schedule (\S+)", line)
         if match is None:
-            raise self._error(
-                f'a schedule begins with the line "altprop schedule {VERSION}", not with {json.dumps(line)}'
-            )
+            raise self._error(f'a schedule begins with the line "altprop schedule {VERSION}", not with {shown(line)}')
         if match[1] != str(VERSION):
-            raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of schedules")
+            raise self._error(f"version {match[1][:20]}; this altprop reads version {VERSION} of schedules")
 
     def _line(self, line: str) -> None:
         word = line.split(" ", 1)[0]
         kind = "task" if word in KINDS else word
         found = _read(kind, line) if kind in _LINES else None
         if found is None:
-            raise self._error(f"{json.dumps(line)} does not read as a line of a schedule")
+            raise self._error(f"{shown(line)} does not read as a line of a schedule")
         getattr(self, f"_{kind}", self._head)(found)
 
     def _head(self, found: dict[str, Any]) -> None:
@@ -219,6 +226,8 @@ class _Parser:
 
     def _value(self, found: dict[str, Any]) -> None:
         self._once(found["name"], self.forms)
+        if not isinstance(getattr(torch, found["dtype"], None), torch.dtype):
+            raise self._error(f"there is no dtype {shown(found['dtype'])}")
         self.forms[found["name"]] = ValueForm(**found)
 
     def _home(self, found: dict[str, Any]) -> None:
@@ -241,7 +250,7 @@ class _Parser:
 
     def _once(self, name: str, known: Mapping[str, Any]) -> None:
         if name in known:
-            raise self._error(f'"{name}" stands twice')
+            raise self._error(f"{shown(name)} stands twice")
 
     def _known_device(self, device: int) -> None:
         if device >= len(self.devices):

@@ -19,7 +19,6 @@ Shapes: `N` samples first; `h`, `z`, `d` and `e` have the shape of the region's 
 the *sum* of the loss over samples; the compiler applies the loss's reduction to what `update` returns.
 """
 
-import ast
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
@@ -28,10 +27,12 @@ import torch
 
 from altprop.ir.alternate import Alternation
 from altprop.ir.errors import PlanError, RuleError
+from altprop.ir.json_document import shown
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.feedback import BARE, choose_direct_kind
+from altprop.rules.literals import LiteralError, parse_call
 from altprop.rules.recipe import Recipe
 
 RULES: dict[str, type["Rule"]] = {}
@@ -317,39 +318,22 @@ def parse_rule(text: str) -> Rule:
         RuleError: unknown rule, unknown option, or not of the form `name(option=value, ...)`.
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise RuleError(f'"{text}" does not read as a rule; write name(option=value, ...).') from error
-    options: dict[str, object] = {}
-    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-        name = tree.func.id
-        options = {_key(k, text): _literal(k.value, text) for k in tree.keywords}
-    elif isinstance(tree, ast.Name):
-        name = tree.id
-    else:
-        raise RuleError(f'"{text}" does not read as a rule; write name(option=value, ...).')
+        name, options = parse_call(text)
+    except LiteralError as error:
+        raise RuleError(f"{shown(text)} does not read as a rule; write name(option=value, ...): {error}.") from error
     return _build(name, options)
-
-
-def _key(keyword: ast.keyword, text: str) -> str:
-    if keyword.arg is None:
-        raise RuleError(f'"{text}": options are written option=value.')
-    return keyword.arg
-
-
-def _literal(node: ast.expr, text: str) -> object:
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise RuleError(f'"{text}": {ast.unparse(node)} is not a plain value.') from error
 
 
 def _build(name: str, options: dict[str, object]) -> Rule:
     if name not in RULES:
-        raise RuleError(f'there is no rule "{name}"; there are {", ".join(sorted(RULES))}.')
+        raise RuleError(f'there is no rule "{name[:60]}"; there are {", ".join(sorted(RULES))}.')
     known = {field.name for field in dataclasses.fields(RULES[name])}
     unknown = sorted(set(options) - known)
     if unknown:
         has = ", ".join(sorted(known)) or "none"
         raise RuleError(f'the rule "{name}" has no option "{unknown[0]}"; its options are: {has}.')
-    return RULES[name](**options)
+    try:
+        return RULES[name](**options)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
+        raise RuleError(f'the rule "{name}" does not take {given}: {error}.') from error

@@ -17,7 +17,6 @@
 * *head*: fully connected regions at the end hear from the output, all others exactly from what reads them.
 """
 
-import ast
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from altprop.ir.region import Region
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.frozen import Frozen
+from altprop.rules.literals import LiteralError, parse_call
 from altprop.rules.network import Network
 from altprop.rules.recursion import Grouping, group_regions, recursive_sources
 from altprop.rules.starting import Starting
@@ -105,12 +105,10 @@ def _options(text: str, given: str | None) -> dict[str, Any] | None:
     if given is None:
         return {}
     try:
-        call = ast.parse(f"f({given})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        found = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
+        name, found = parse_call(f"f({given})")
+    except LiteralError:
         return None
-    return None if call.args else found
+    return found if name == "f" else None
 
 
 def _connect(sources: Sequence[Region], target: Region, rule: Rule, network: Network) -> list[Connection]:

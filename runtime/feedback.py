@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+import torch
 from torch import nn
 
+from altprop.ir.errors import PlanError
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.layouts import FORMATS
 from altprop.runtime.draw import draw
@@ -40,6 +42,7 @@ class FeedbackStore(nn.Module):
                 value = draw(self.seed, spec, weights).to(like.device)
                 value = value.to(like.dtype) if spec.dtype == "float" else value
                 value = value.contiguous(memory_format=FORMATS[value.dim()]) if name in channels_last else value
+                _refuse_infinite(name, value)
                 self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
         return other
@@ -84,3 +87,17 @@ class FeedbackStore(nn.Module):
 
 def _key(name: str) -> str:
     return name.replace(".", "/")
+
+
+def _refuse_infinite(name: str, value: torch.Tensor) -> None:
+    """Refuses feedback that is too large for its numbers, such as those of half a float.
+
+    Raises:
+        PlanError: names it.
+    """
+    if not value.is_floating_point() or not value.numel() or value.is_meta:
+        return
+    least, most = torch.aminmax(value)
+    if not (torch.isfinite(least) and torch.isfinite(most)):
+        kind = str(value.dtype).removeprefix("torch.")
+        raise PlanError(f'feedback "{name}" is not finite in {kind}: give it a smaller scale=.')

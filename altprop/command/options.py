@@ -4,11 +4,11 @@ import re
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from altprop.data import available as data_sets
 from altprop.models import ACTIVATIONS
 from altprop.passes.cut_regions import GRANULARITIES
+from altprop.training.yaml_document import parse_yaml
 
 MODEL_HELP = "mlp, convnet, resnet20 (or any resnet of 6n+2 layers), or a class of your own as file.py:Name."
 
@@ -83,8 +83,8 @@ def parse_pairs(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key.isidentifier():
             raise typer.BadParameter(f"'{pair}' is not KEY=VALUE")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            options[key] = parse_yaml(value)
+        except ValueError as error:
             raise typer.BadParameter(f"'{pair}': the value cannot be read") from error
     return options
 

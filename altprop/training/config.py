@@ -13,11 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from altprop.ir.errors import RuleError
+from altprop.ir.json_document import shown
 from altprop.ir.plan import is_plan_file
 from altprop.rules import Recipe, get
 from altprop.rules.registry import DEFAULT
 from altprop.training.errors import ConfigError
 from altprop.training.logs import write_text
+from altprop.training.yaml_document import parse_yaml
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -126,15 +128,20 @@ def make_config(file: Path | None = None, flags: Mapping[str, Any] | None = None
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML mapping."""
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = parse_yaml(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"there is no configuration file {file}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a mapping, one 'key: value' a line, not a {type(content).__name__}")
+    odd = next((key for key in content if not isinstance(key, str)), None)
+    if odd is not None:
+        raise ConfigError(f"{file} has the key {shown(odd)}, which is no text")
     return content
 
 
@@ -166,8 +173,8 @@ def _sentence(error: ValidationError, file: Path | None, flags: Mapping[str, Any
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, RunConfig.model_fields, n=1)
         advice = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(RunConfig.model_fields)}"
-        return f"{file or 'the configuration'} has an unknown key '{key}'; {advice}"
+        return f"{file or 'the configuration'} has an unknown key '{shown(key)[1:-1]}'; {advice}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     where = f"--{key.replace('_', '-')}" if key in flags else f"{file}: {key}"
-    return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {repr(problem['input'])[:80]}"

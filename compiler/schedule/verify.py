@@ -1,11 +1,15 @@
 """The laws of schedules, as a table; all violations are collected, then raised at once, marked in the programs."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import GIVEN, Schedule, Task, base_name, is_resident
 from altprop.ir.schedule_walk import walk
+
+SHOWN = 20
+"""Violations that one message lists."""
 
 Found = tuple[int, int, str]
 Law = Callable[[Schedule], Iterator[Found]]
@@ -19,14 +23,17 @@ def verify_schedule(schedule: Schedule) -> None:
     """
     found = [violation for law in LAWS for violation in law(schedule)]
     if found:
-        raise ScheduleError(f"the schedule breaks {len(found)} law(s):\n{_marked(schedule, found)}")
+        more = f"\n... and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ScheduleError(
+            f"the schedule breaks {len(found)} law(s):\n{_marked(schedule, sorted(found)[:SHOWN])}{more}"
+        )
     for _ in walk(schedule):
         pass
 
 
 def _marked(schedule: Schedule, found: list[Found]) -> str:
     lines: list[str] = []
-    for device, place, problem in sorted(found):
+    for device, place, problem in found:
         program = schedule.programs[device]
         lines.append(f"device {device}, line {place + 1}")
         lines += [f"    {program[index].label}" for index in range(max(place - 1, 0), min(place + 1, len(program)))]
@@ -65,13 +72,18 @@ def _values_are_there(schedule: Schedule) -> Iterator[Found]:
             if task.kind == "FREE":
                 freed |= set(task.reads)
                 there -= set(task.reads)
-        for name in sorted(there - kept_values(schedule.microbatches)):
+        for name in sorted(name for name in there if not is_loss(name, schedule.microbatches)):
             yield device, len(program) - 1, f"{name} is never freed"
 
 
 def kept_values(microbatches: int) -> set[str]:
     """Returns the values that outlive a step: the losses of all micro-batches."""
     return {f"loss@{microbatch}" for microbatch in range(microbatches)}
+
+
+def is_loss(name: str, microbatches: int) -> bool:
+    """Whether a value is one of `kept_values`, of which a text may announce any number."""
+    return re.fullmatch(r"loss@(0|[1-9][0-9]{0,17})", name) is not None and int(name[5:]) < microbatches
 
 
 def _updates_are_local(schedule: Schedule) -> Iterator[Found]:
@@ -105,11 +117,12 @@ def _compare(source: int, target: int, out: list[tuple[int, str]], into: list[tu
     sent, received = [name for _, name in out], [name for _, name in into]
     if sent == received:
         return
+    gone, come = set(sent), set(received)
     for place, name in out:
-        if name not in received:
+        if name not in come:
             yield source, place, f"{name} is sent to device {target}, which does not receive it"
     for place, name in into:
-        if name not in sent:
+        if name not in gone:
             yield target, place, f"{name} is received from device {source}, which does not send it"
     if sorted(sent) == sorted(received):
         place = next(p for (p, name), other in zip(into, sent, strict=True) if name != other)

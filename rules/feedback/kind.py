@@ -173,6 +173,10 @@ DISTRIBUTIONS = (
 )  # fmt: skip
 
 
+LARGEST_SCALE = 1e30
+"""Beyond it float32 cannot hold what is drawn, or its products."""
+
+
 def width(distribution: str, shape: Sequence[int]) -> float:
     """Own width of a distribution over (sources, ...): the standard deviation, or the half width if uniform.
 
@@ -213,5 +217,8 @@ def drawn(place: Place, shape: tuple[int, ...], name: str = "", sources: int | N
     """Returns a part that is drawn from the distribution, and at the scale, that the options ask for."""
     distribution = str(place.option("distribution", "normal"))
     measured = shape if sources is None else (sources, *shape[1:])
-    scale = float(place.option("scale", 1.0)) * width(distribution, measured)
+    asked = place.option("scale", 1.0)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not abs(asked) <= LARGEST_SCALE:
+        raise place.fail(f"scale={asked!r}: it must be a number, {LARGEST_SCALE:g} at most.")
+    scale = float(asked) * width(distribution, measured)
     return Part(shape, name, distribution, scale)

@@ -96,6 +96,6 @@ def _checked(found: Any) -> Manifest:
     plain = all(Path(name).name == name for name in digests)
     counts = (found["step"], found["draws"], *(size for entry in tensors.values() for size in entry.shape))
     sound = plain and {entry.file for entry in tensors.values()} <= digests.keys()
-    if not sound or not all(isinstance(count, int) and count >= 0 for count in counts):
+    if not sound or not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
         raise ValueError("odd contents")
     return Manifest(found["step"], found["draws"], tensors, digests)

@@ -170,7 +170,7 @@ def swap(old: str, new: str) -> Callable[[str], str]:
         (swap('"error_neurons": false', '"error_neurons": 0'), r"regions\[1\]\.error_neurons: .*not 0\."),
         (swap('"name": "fc1"', '"name": " fc1"'), r'regions\[0\]\.name: " fc1" .*spaces around it'),
         (swap('"name": "fc1"', '"name": ""'), r'regions\[0\]\.name: "" is empty'),
-        (swap('"scale": 1.0', '"scale": NaN'), r"connections\[0\]\.feedback\.options: .*must be finite"),
+        (swap('"scale": 1.0', '"scale": NaN'), "numbers must be finite"),
         (swap('"kind": "dense",', '"kind": "dense", "kind": "x",'), 'the key "kind" stands twice'),
     ],
 )
@@ -193,7 +193,7 @@ def test_wrong_json_is_named(tmp_path: Path, change: Callable[[str], str], messa
         (swap("scale=1.0, ", "scale=one, "), 'line 7: the value of "scale" in one.* is not JSON'),
         (
             swap("scale=1.0, ", "scale=Infinity, "),
-            "line 7: inf has no form in a file; numbers must be finite",
+            "line 7: Infinity is not a number of JSON; numbers must be finite",
         ),
         (swap("scale=1.0, ", "scale, "), "line 7: options are written name=value"),
         (swap("scale=1.0, ", "scale=1.0, scale=2, "), 'line 7: the option "scale" stands twice'),
@@ -215,7 +215,7 @@ def test_wrong_text_is_named_by_line(tmp_path: Path, change: Callable[[str], str
         (lambda text: "<other/>", "this is not GraphML"),
         (swap(">1</data>\n    <data", ">2</data>\n    <data"), "version 2; this altprop reads version 1"),
         (swap('edgedefault="directed"', 'edgedefault="undirected"'), "connections have a direction"),
-        (swap('{"scale"', "{scale"), r"connections\[0\]\.feedback\.options: .* is not JSON"),
+        (swap('{"scale"', "{scale"), r"connections\[0\]\.feedback\.options.* is not JSON"),
         (swap(">position<", "><"), r'connections\[2\]\.feedback\.kind: "" is empty'),
         (swap('"learning"', '"learnin"'), r"connections\[0\]\.learnin: there is no such key"),
         (swap('<node id="fc1">', '<node id="fc1" /><node id="fc1">'), 'the node "fc1" stands twice'),

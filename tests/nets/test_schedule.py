@@ -332,7 +332,7 @@ def test_machine_file(tmp_path) -> None:
         ('{"version": 1, "flops": 0}', "flops is 0; it must be a number above 0"),
         ('{"version": 1, "speeds": {"cuda": 0}}', "the speed of cuda is 0; it must be a number above 0"),
         ('{"version": 1, "speeds": 3}', "speeds is 3; it must be a number for each name of a device"),
-        ('{"version": 1, "overhead": "x"}', "overhead is 'x'; it must be a number, 0 or more"),
+        ('{"version": 1, "overhead": "x"}', 'overhead is "x"; it must be a number, 0 or more'),
     ],
 )
 def test_bad_machine_file_is_named(tmp_path, text: str, message: str) -> None:

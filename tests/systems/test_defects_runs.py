@@ -41,7 +41,7 @@ def small_net(**options: Any) -> altprop.LocalNet:
     """A compiled net of two layers."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    return altprop.compile(model, rule="dfa", example_inputs=(torch.randn(8, 6),), **options)
+    return altprop.compile(model, **{"rule": "dfa", "example_inputs": (torch.randn(8, 6),), **options})
 
 
 def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
@@ -394,3 +394,15 @@ def test_defect_23_a_second_run_is_refused_the_folder(tmp_path: Path) -> None:
         second.told,
     )
     train(config, tmp_path / "run", resume=True)  # it was given back
+
+
+@pytest.mark.parametrize("scale", ["1e308", "-1e31", "'wide'", "True"])
+def test_defect_24_feedback_beyond_numbers(scale: str) -> None:
+    with pytest.raises(altprop.PlanError, match=r"connection 2->0: scale=.*: it must be a number, 1e\+30 at most"):
+        small_net(rule=f"dfa(scale={scale})")
+
+
+def test_defect_24_feedback_beyond_half_a_float() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).half()
+    with pytest.raises(altprop.PlanError, match=r'feedback "2->0" is not finite in float16: give it a smaller scale='):
+        altprop.compile(model, rule="dfa(scale=1e6)", example_inputs=(torch.randn(8, 6).half(),))

@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import altprop
+from altprop import Machine, PlanError, RuleError, Schedule, ScheduleError, WiringPlan, models
 from altprop.data import DataError, load
 from altprop.data.characters import load_characters
 from altprop.data.files import read_file
 from altprop.data.idx import read_idx
 from altprop.data.pickles import PickleError, SparseMatrix, read_pickle
 from altprop.data.planetoid import PARTS, load_citations
+from altprop.ir.plan_text import parse_plan
+from altprop.rules import get
+from altprop.training import ConfigError, make_config
 
 
 class Stranger:
@@ -147,7 +152,7 @@ def test_defect_21_sparse_matrices_are_whole() -> None:
 def test_defect_24_packed_files_do_not_fill_the_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"train-images-idx3-ubyte{suffix}"
     pack = gzip.compress if suffix == ".gz" else lzma.compress
-    path.write_bytes(pack(bytes(80 * 2**20)))
+    path.write_bytes(pack(bytes(65 * 2**20)))
     with pytest.raises(DataError, match=r"unpacks to more than 67108864, as no data set does"):
         read_file(path)
 
@@ -180,3 +185,173 @@ def test_defect_24_texts_that_are_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tinyshakespeare" / "input.txt").write_bytes(content)
     with pytest.raises(DataError, match=r"input.txt (is not a text|has \d characters)"):
         load_characters(tmp_path)
+
+
+SPACES = " " * 100_000
+PLAN = "altprop plan 1\nregion a: dfa\nregion b: dfa\n"
+LONG = {
+    "behind a rule": "region a: b" + SPACES + ";",
+    "behind a name": "region a" + SPACES + "b",
+    "in a name": "region " + "a " * 50_000 + ";",
+    "in a rule": "region a: " + "b " * 50_000 + ";x",
+    "behind a device": "region a: b; device c" + SPACES + "d",
+    "between names": "a" + SPACES + "b -> c",
+    "behind a kind": "a -> b: dense" + SPACES + "x",
+    "brackets": "a -> b: dense(" + ") " * 50_000 + "x",
+    "quotes": "region " + '"' * 100_001,
+    "backslashes": 'region "' + "\\" * 100_001,
+    "options": "a -> b: dense(" + "x=1, " * 2 + ",".join(f"y{number}=1" for number in range(20_000)) + ", z",
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_defect_24_plan_text_is_read_in_linear_time(case: str) -> None:
+    """Where it was not, one of these took many minutes."""
+    with pytest.raises(PlanError, match=r"^.{20,400}$"):
+        parse_plan(PLAN + LONG[case])
+
+
+def option(text: str) -> str:
+    return f"{PLAN}b -> a: dense({text}) fixed"
+
+
+NESTED = "[" * 100_000
+ODD_PLANS = {
+    "nested": (option(f"scale={NESTED}"), "nested more than 32 deep"),
+    "many digits": (option(f"scale={'7' * 5000}"), "5000 digits, more than 100"),
+    "too large": (option("scale=1e999"), "is not finite"),
+    "not a number": (option("scale=NaN"), "NaN is not a number of JSON"),
+    "half a character": (option(r'name="\ud800"'), "half of a character"),
+    "bad escape of a value": (option(r'name="\q"'), r'the value of "name" in "\\q" is not JSON'),
+    "bad escape of a key": (option(r'"\q"=1'), "is not JSON"),
+    "bad escape of a name": (PLAN + r'region "\q": dfa', "is not JSON"),
+    "version": ("altprop plan " + "7" * 5000, "this altprop reads version 1"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_PLANS)
+def test_defect_24_odd_plan_texts(case: str) -> None:
+    text, message = ODD_PLANS[case]
+    with pytest.raises(PlanError, match=message) as raised:
+        parse_plan(text)
+    assert len(str(raised.value)) < 400 or case == "version"
+
+
+HEAD = '"schema": "altprop/wiring-plan", "version": 1'
+ODD_DOCUMENTS = {
+    "nested": (NESTED, "nested more than 32 deep"),
+    "nested objects": ('{"a":' * 50_000, "nested more than 32 deep"),
+    "many digits": (f'{{{HEAD}, "name": {"7" * 5000}}}', "5000 digits"),
+    "infinite": (f'{{{HEAD}, "name": -Infinity}}', "numbers must be finite"),
+    "half a character": (f'{{{HEAD}, "name": "\\udfff"}}', "half of a character"),
+    "many problems": (f'{{{HEAD}, "regions": [{"1, " * 2000}1], "connections": []}}', "and 1993 more"),
+    "a long text": (f'{{{HEAD}, "regions": "{"a" * 100_000}", "connections": []}}', r'not the text "aaa.*\.\.\.'),
+}
+
+
+@pytest.mark.parametrize("case", ODD_DOCUMENTS)
+def test_defect_24_odd_plan_files(tmp_path: Path, case: str) -> None:
+    text, message = ODD_DOCUMENTS[case]
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(PlanError, match=message) as raised:
+        WiringPlan.load(tmp_path / "plan.json")
+    assert len(str(raised.value)) < 1500
+
+
+def test_defect_24_a_graph_file_that_repeats_itself(tmp_path: Path) -> None:
+    lines = ['<!ENTITY a0 "lol">', *(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))]
+    (tmp_path / "plan.graphml").write_text(f"<!DOCTYPE graphml [{''.join(lines)}]><graphml>&a9;</graphml>")
+    with pytest.raises(PlanError, match="no document type of its own"):
+        WiringPlan.load(tmp_path / "plan.graphml")
+
+
+SCHEDULE = "altprop schedule 1\norder list\ndigest d\nbatch 4\nmicrobatches 1\ndevice 0 cpu\n"
+ODD_SCHEDULES = {
+    "many digits": SCHEDULE.replace("batch 4", "batch " + "7" * 5000),
+    "bad escape": SCHEDULE + r'home "\q" 0',
+    "half a character": SCHEDULE + r'home "\ud800" 0',
+    "other digits": SCHEDULE.replace("batch 4", "batch ٤"),
+    "dtype": SCHEDULE + "value x float99 (4) strides (1) bytes 16",
+    "long": SCHEDULE + "  F x " + "(" * 100_000,
+    "many microbatches": SCHEDULE.replace("microbatches 1", f"microbatches {10**17}"),
+    "many names": SCHEDULE + "on 0\n  F x (4) bytes 16, reads " + "a " * 20_000 + "a",
+}
+
+
+@pytest.mark.parametrize("case", ODD_SCHEDULES)
+def test_defect_24_odd_schedules(case: str) -> None:
+    with pytest.raises(ScheduleError) as raised:
+        Schedule.parse(ODD_SCHEDULES[case])
+    assert 20 < len(str(raised.value)) < (3000 if case.startswith("many names") else 300)
+
+
+ODD_MACHINES = {
+    "not a number": '{"version": 1, "flops": NaN}',
+    "infinite": '{"version": 1, "flops": Infinity}',
+    "too large": '{"version": 1, "memory": 1e999}',
+    "many digits": f'{{"version": 1, "memory": {"7" * 5000}}}',
+    "beyond floats": f'{{"version": 1, "flops": {"7" * 90}}}',
+    "tiny": '{"version": 1, "bandwidth": 5e-324}',
+    "truth": '{"version": 1, "flops": true}',
+    "version": '{"version": true}',
+    "nested": NESTED,
+    "twice": '{"version": 1, "flops": 1, "flops": 2}',
+    "speed": '{"version": 1, "speeds": {"cuda": NaN}}',
+}
+
+
+@pytest.mark.parametrize("case", ODD_MACHINES)
+def test_defect_24_odd_machines(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "machine.json"
+    path.write_text(ODD_MACHINES[case])
+    with pytest.raises(ScheduleError, match=r"^[^\n]{20,300}$"):
+        Machine.load(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ScheduleError, match="byte 0 is not UTF-8"):
+        Machine.load(path)
+
+
+ODD_CONFIGS = {
+    "nested": NESTED,
+    "nested blocks": "- " * 100_000,
+    "aliases": "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 20}]\n" for n in range(1, 9)),
+    "an alias of itself": "a: &a [*a]",
+    "many digits": "epochs: " + "7" * 5000,
+    "no date": "out: 2001-99-99",
+    "a number as key": "3: 4",
+    "a list as key": "? [a]\n: b",
+    "too long": "#" * 2**21,
+    "infinite": "lr: .inf",
+    "not a number": "momentum: .nan",
+    "rule": "rule: " + "(" * 100_000,
+    "rule of minus signs": "rule: dfa(scale=" + "-" * 9000 + "1)",
+}
+
+
+@pytest.mark.parametrize("case", ODD_CONFIGS)
+def test_defect_24_odd_configurations(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(ODD_CONFIGS[case])
+    with pytest.raises((ConfigError, RuleError), match=r"^[^\n]{20,500}$"):
+        get(make_config(path).rule)  # compiling reads the rule
+
+
+ODD_RULES = ["dfa(" + "(" * 1000, "dfa(scale=1, scale=2)", "dfa(**3)", "dfa(scale='a' * 3)", "a" * 20_000, "dfa(\0)"]
+
+
+@pytest.mark.parametrize("text", [*ODD_RULES, "dfa.b", ""])
+def test_defect_24_odd_rules(text: str) -> None:
+    with pytest.raises(RuleError, match=r"^[^\n]{20,300}$"):
+        get(text)
+
+
+@pytest.mark.parametrize("options", [{"channels": -1}, {"channels": 10**12}, {"channels": 2**70}, {"channels": "wide"}])
+def test_defect_24_models_of_odd_sizes(options: dict[str, Any]) -> None:
+    with pytest.raises(models.ModelError, match=r"^convnet cannot be built with channels=\S+: [^\n]+$"):
+        models.build("convnet", (1, 8, 8), **options)
+
+
+@pytest.mark.parametrize("lr", [float("nan"), float("inf"), -1.0])
+def test_defect_24_rates_that_are_none(lr: float) -> None:
+    with pytest.raises(altprop.CompileError, match=r"SGD: lr is .*; it must be 0 or more"):
+        altprop.optim.SGD(lr=lr)
