@@ -1,20 +1,21 @@
 """Limits of tests count processor time, so that none fails because other work shares the machine.
 
 A test has three phases: its fixtures are set up, it is called, it is torn down. Each phase may take `FAST` seconds of
-processor time, its own and that of the processes which it waited for; in a test marked `full` each may take `FULL`.
-What is made once for many tests, such as a kept net, is made within `shared()`: the test that comes first is not
-charged for it, but `--processor-times` counts it in. The `timeout` of pyproject.toml counts the time of the clock, and
-is for tests that hang.
+processor time (five, or what ALTPROP_TEST_SECONDS says), its own and that of the processes which it waited for; in a
+test marked `full` each may take `FULL`. What is made once for many tests, such as a kept net, is made within
+`shared()`: the test that comes first is not charged for it, but `--processor-times` counts it in. The `timeout` of
+pyproject.toml counts the time of the clock, and is for tests that hang.
 """
 
 import contextlib
+import os
 import resource
 from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
-FAST, FULL = 5.0, 300.0
+FAST, FULL = float(os.environ.get("ALTPROP_TEST_SECONDS", "5")), 300.0
 SLOWEST = 40
 SECONDS = "processor seconds"
 NAMES = {"setup": "its fixtures", "call": "it", "teardown": "what tears it down"}

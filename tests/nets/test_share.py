@@ -70,7 +70,9 @@ def described(graph: ErrorGraph) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=pytest.mark.full) if rule == "local_loss" else rule for rule in RULES]
+)
 def test_a_shared_update_is_what_the_region_would_have_had(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = tower_by(rule)
     derive = DeriveUpdates(loss=get_loss("cross_entropy"))

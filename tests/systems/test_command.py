@@ -117,6 +117,7 @@ def test_rules_lists_each_rule_on_a_line(run: Command) -> None:
     assert all(len(line.split()) > 2 for line in lines)
 
 
+@pytest.mark.full
 def test_train_and_resume(run: Command, tmp_path: Path) -> None:
     done = run.succeeds("train", "--hidden", "2x16", "--rule", "reclra", *QUICK, "--out", "here")
     assert done.out.startswith("test accuracy ")

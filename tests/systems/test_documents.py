@@ -39,7 +39,10 @@ def test_flow_picture_is_the_drawn_one() -> None:
 
 def test_every_rule_has_its_section_and_picture() -> None:
     text = (ROOT / "docs" / "rules.md").read_text("utf-8")
-    for rule in altprop.rules.available():
+    shipped = [
+        rule for rule in altprop.rules.available() if type(altprop.rules.get(rule)).__module__.startswith("altprop.")
+    ]
+    for rule in shipped:  # tests define rules too
         assert f"### {rule}\n" in text
         assert f'src="rules/{rule}.svg"' in text
         assert (ROOT / "docs" / "rules" / f"{rule}.svg").exists(), "run python docs/draw_rules.py"

@@ -94,6 +94,7 @@ def test_cifar_pickles_as_they_are_or_packed(tmp_path: Path, packed: bool) -> No
     assert data.inputs(data.train.images).abs().max() < 3
 
 
+@pytest.mark.full
 def test_real_cifar(data_dir: Path) -> None:
     data = load("cifar10", data_dir, subset=1000)
     assert data.test.labels[:5].tolist() == [3, 8, 8, 0, 6]
