@@ -136,7 +136,7 @@ class Schedule:
                 another, do not do what torch does.
         """
         net = self._bound()
-        options: Options = net.compilations.compiler.options  # type: ignore[attr-defined]
+        options: Options = net.compilations.compiler.options
         subject = subject_of(net, options, target)
         return export_programs(subject, self._plain(net, options, target), Path(folder), self._follow)
 

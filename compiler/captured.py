@@ -12,6 +12,7 @@ from altprop.compiler.capture import capture as capture_graph
 from altprop.compiler.collector import uncollected
 from altprop.compiler.quiet import quiet
 from altprop.ir.alone import alone
+from altprop.ir.autocast import casts
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CaptureError
 from altprop.ir.modes import training
@@ -125,10 +126,8 @@ def state_of(model: nn.Module) -> Iterator[tuple[str, str]]:
         yield f"parameter {name}", f"{'trainable' if parameter.requires_grad else 'frozen'}, {_of_tensor(parameter)}"
     for name, buffer in model.named_buffers(remove_duplicate=False):
         yield f"buffer {name}", _of_tensor(buffer)
-    kinds = sorted({tensor.device.type for tensor in model.parameters()} or {"cpu"})
-    for kind in kinds:
-        if torch.is_autocast_enabled(kind):
-            yield f"autocast on {kind}", str(torch.get_autocast_dtype(kind))
+    used = {tensor.device.type for tensor in model.parameters()} or {"cpu"}
+    yield from ((f"autocast on {kind}", str(dtype)) for kind, dtype in casts().items() if kind in used)
 
 
 def _of_module(module: nn.Module) -> str:

@@ -9,6 +9,7 @@ another cannot be told on the graph alone, and is left to torch.
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -72,16 +73,17 @@ def _made(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return value
 
 
-def _without_write(target: torch._ops.OpOverload) -> Callable[..., object]:
+def _without_write(target: Any) -> torch._ops.OpOverload:
     name = target._schema.name.split("::")[-1]
     packet = getattr(aten, name[:-1], None) if name.endswith("_") and target.namespace == "aten" else None
-    found: Callable[..., object] | None = getattr(packet, target._overloadname, None)
+    found = getattr(packet, target._overloadname, None)
     if found is None:
         raise NotFunctionalError(f"{target} has no form that makes a new value")
-    arguments = [argument.name for argument in found._schema.arguments]  # type: ignore[attr-defined]
+    arguments = [argument.name for argument in found._schema.arguments]
     if arguments != [argument.name for argument in target._schema.arguments]:
         raise NotFunctionalError(f"{target} takes other arguments than {found}")
-    return found
+    value: torch._ops.OpOverload = found
+    return value
 
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
@@ -106,9 +108,8 @@ def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 def _batch_norm(graph: fx.Graph, node: fx.Node) -> Written:
     """A batch norm that writes its statistics, as the one that returns new ones."""
-    statistics = node.args[3:5]
+    statistics = [written for written in node.args[3:5] if isinstance(written, fx.Node)]
     for written in statistics:
-        assert isinstance(written, fx.Node)
         _refuse_views(node, written)
     node.target = aten._native_batch_norm_legit_functional.default
     made: Written = []

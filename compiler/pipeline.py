@@ -21,6 +21,7 @@ from altprop.compiler.schedule.wirings import search_wirings
 from altprop.compiler.unasked import refuse_unasked, say_unasked
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
+from altprop.ir.autocast import casting, casts
 from altprop.ir.captured import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.explain import exact_targets
@@ -217,19 +218,6 @@ def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) ->
     )
 
 
-_DEVICES = ("cpu", "cuda")
-
-
-@contextlib.contextmanager
-def _casting(casts: Mapping[str, torch.dtype]) -> Iterator[None]:
-    """Autocast on some devices, by their types, and on no other."""
-    with contextlib.ExitStack() as stack:
-        for kind in _DEVICES:
-            if kind in casts or torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, dtype=casts.get(kind), enabled=kind in casts))
-        yield
-
-
 class _Runner:
     """Runs passes and keeps every graph."""
 
@@ -245,7 +233,7 @@ class _Runner:
 
     def building(self) -> Callable[[str], contextlib.AbstractContextManager[None]]:
         """Returns what surrounds the making of a program, which comes later: the state of torch as it is now."""
-        casts = {kind: torch.get_autocast_dtype(kind) for kind in _DEVICES if torch.is_autocast_enabled(kind)}
+        wanted = casts()
 
         @contextlib.contextmanager
         def making(name: str) -> Iterator[None]:
@@ -254,7 +242,7 @@ class _Runner:
                 quiet(),
                 uncollected(),
                 without_code(),
-                _casting(casts),
+                casting(wanted),
                 self.timings.stage(f"program {name}"),
             ):
                 yield

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from altprop.ir.autocast import casts
+
 MOST = 512
 
 
@@ -61,8 +63,8 @@ class Forms:
 
 
 def ambient() -> Hashable:
-    """What of torch's state a trace depends on: the default type of numbers, and autocast."""
-    casts = tuple(
-        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None for kind in ("cpu", "cuda")
-    )
-    return torch.get_default_dtype(), casts
+    """What of torch's state a trace depends on: the default type of numbers, autocast, the kernels to choose from."""
+    cuda = torch.backends.cuda
+    attention = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()
+    kernels = torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled()
+    return torch.get_default_dtype(), tuple(casts().items()), attention, kernels

@@ -64,6 +64,11 @@ class Loss:
         form = f"a parameter of shape {tuple(parameter.shape)}"
         return next((name for name, one in named if one is parameter), form)
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it is one of the library's own, whose numbers never change; a user's may between two compilations."""
+        return _TABLE.get(self.name) is self
+
     def feature_dim(self, dim: int) -> int:
         """Returns the dimension of an output that is no position: classes or features."""
         return 1 if dim >= 4 or dim == 2 or (self.classes_second and dim > 1) else dim - 1

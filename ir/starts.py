@@ -5,7 +5,6 @@
 | random | drawn from its distribution | everywhere; the default |
 | weights | the weights in whose place it stands; with noise, these and a share of the random draw | `forward` |
 | product | the product of the weights on the way from the target to the source | `dense` |
-| jacobian | the mean over a batch of the exact derivative of the source by the target | direct kinds |
 
 Feedback that starts as the weights, without noise, and learns by the weights' own updates is the weights for ever: then
 errors travel the way of backpropagation. That is said wherever such feedback is shown.
@@ -13,7 +12,7 @@ errors travel the way of backpropagation. That is said wherever such feedback is
 
 import dataclasses
 
-RANDOM, WEIGHTS, PRODUCT, JACOBIAN = "random", "weights", "product", "jacobian"
+RANDOM, WEIGHTS, PRODUCT = "random", "weights", "product"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Start:
     """How one feedback parameter begins.
 
     Attributes:
-        kind: "random", "weights", "product" or "jacobian".
+        kind: "random", "weights" or "product".
         noise: share of the random draw that is added to the weights.
         follows: whether it learns by the own updates of what it starts as.
     """
@@ -40,7 +39,7 @@ class Start:
         if self.stays:
             return "stays the weights: backprop's pathway"
         near = f"near the weights (noise {self.noise:g})" if self.noise else "as the weights"
-        words = {WEIGHTS: near, PRODUCT: "as the product of the weights", JACOBIAN: "as the mean Jacobian"}
+        words = {WEIGHTS: near, PRODUCT: "as the product of the weights"}
         return f"starts {words[self.kind]}" if self.kind in words else ""
 
 

@@ -51,7 +51,7 @@ class DeriveUpdates(Pass):
         """Adds `updates` to the graph."""
         assert graph.plan is not None
         updates: dict[str, LocalUpdate] = {}
-        derived = Derived(graph.captured.forms)
+        derived = Derived(graph.captured.forms, self.loss)
         for name in graph.plan.order():
             text = graph.plan.region(name).rule
             if text == "frozen":
@@ -61,7 +61,7 @@ class DeriveUpdates(Pass):
             with spent(name):
                 reads = Reads(graph, updates, name, rule)
                 form = form_of(reads, text)
-                updates[name] = derived.find(rule, self.loss, form) or self._derive(reads, rule, derived, form)
+                updates[name] = derived.find(rule, form) or self._derive(reads, rule, derived, form)
         return (
             graph.replace(level="derived", updates=updates),
             len(updates),
@@ -73,7 +73,7 @@ class DeriveUpdates(Pass):
         update = deriver.derive()
         derived.count += 1
         if not deriver.watch.names_read:
-            derived.add(rule, self.loss, form, update, ran_stretch=deriver.watch.ran_stretch)
+            derived.add(rule, form, update, ran_stretch=deriver.watch.ran_stretch)
         return update
 
 

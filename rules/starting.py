@@ -5,11 +5,11 @@ import dataclasses
 from altprop.ir.errors import PlanError, RuleError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
-from altprop.ir.starts import JACOBIAN, PRODUCT, RANDOM, WEIGHTS
+from altprop.ir.starts import PRODUCT, RANDOM, WEIGHTS
 from altprop.rules.base import Rule
 from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind, kinds_that_start
 
-STARTS = (RANDOM, WEIGHTS, PRODUCT, JACOBIAN)
+STARTS = (RANDOM, WEIGHTS, PRODUCT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Starting(Rule):
     """A rule that says how its feedback starts, wherever the kind that stands on a connection can start so.
 
     Attributes:
-        start: "random"; "weights", of feedback in the shape of the weights; "product" of the weights on the way, or
-            "jacobian", the mean exact derivative over the example inputs, of direct feedback.
+        start: "random"; "weights", of feedback in the shape of the weights; or "product" of the weights on the way, of
+            direct feedback.
         start_noise: with start="weights", the share of the random draw that is added.
     """
 

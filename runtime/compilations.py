@@ -8,12 +8,12 @@ from torch import nn
 
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER
+from altprop.ir.compiler import Compiler
 from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import FORMATS, feedback_channels_last
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
-from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.structures import structure_of
 from altprop.runtime.feedback import FeedbackStore
@@ -24,8 +24,6 @@ from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call, Variant
 from altprop.runtime.variants import Kept, Variants
 from altprop.runtime.watch import Mode, Watch
-
-CompileFunction = Callable[[nn.Module, Call, Any, WiringPlan | None], Any]
 
 
 class Net(Protocol):
@@ -48,7 +46,7 @@ class Compilations:
         first: the one that `net.graph` and its like speak of, or None.
     """
 
-    def __init__(self, net: Net, compiler: CompileFunction) -> None:
+    def __init__(self, net: Net, compiler: Compiler) -> None:
         self._net = net
         self.compiler = compiler
         self.watch = Watch(net.model)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.ir.compiler import Compiler
 from altprop.ir.errors import CompileError, ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
@@ -23,7 +24,7 @@ from altprop.ir.program import Slot
 from altprop.ir.timings import Timings
 from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
-from altprop.runtime.compilations import Compilations, CompileFunction
+from altprop.runtime.compilations import Compilations
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.loss_scale import Given, LossScale
@@ -50,7 +51,7 @@ class LocalNet(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        compiler: CompileFunction,
+        compiler: Compiler,
         *,
         optimizer: Optimizer | None = None,
         backend: str = "eager",
@@ -290,7 +291,7 @@ class LocalNet(nn.Module):
             ScheduleError: the step cannot be cut so.
         """
         self._compiled()
-        return self.compilations.compiler.schedule(self, devices, **options)  # type: ignore[attr-defined]
+        return self.compilations.compiler.schedule(self, devices, **options)
 
     def tensors(self) -> NetTensors:
         """Returns what runtimes of schedules need: the net's tensors and its optimizer.
@@ -336,7 +337,7 @@ class LocalNet(nn.Module):
         path = Path(path)
         if path.suffix in (".onnx", ".pt2"):
             self._compiled()
-            made: Path = self.compilations.compiler.export(self, path, **options)  # type: ignore[attr-defined]
+            made: Path = self.compilations.compiler.export(self, path, **options)
             return made
         if options:
             raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx and .pt2 alone.")

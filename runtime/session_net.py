@@ -78,7 +78,7 @@ class SessionNet(LocalNet):
                 self._store.release()
             device = next(iter(self.model.parameters())).device
             installed(device)  # refuses before anything is made
-            program = self.compilations.compiler.session(self, variant, target)  # type: ignore[attr-defined]
+            program = self.compilations.compiler.session(self, variant, target)
             asked = ranges(variant.compiled.graph.programs["step"])
             sessions[id(variant)] = Session(program, asked, device)
         return sessions[id(variant)]

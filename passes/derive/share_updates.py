@@ -13,7 +13,7 @@ the same up to the numbers in them, as those of `h.3.attn.weight` and `h.4.attn.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -163,26 +163,32 @@ class Derived:
     """The updates that were derived, by their forms; `count` says how many were traced.
 
     Updates of the library's own rules are kept in the mode's `Forms`, for later compilations. A user's rule may read
-    what it likes, a variable of a notebook say, so its updates serve this compilation alone.
+    what it likes, a variable of a notebook say, and so may a user's loss: what was derived of them serves this
+    compilation alone.
     """
 
-    def __init__(self, forms: Forms) -> None:
+    def __init__(self, forms: Forms, loss: Loss | None) -> None:
         self.count = 0
         self._lasting = forms
         self._passing = Forms()
+        self._loss = loss
 
     def _forms(self, rule: Rule) -> Forms:
-        return self._lasting if type(rule).__module__.startswith("altprop.") else self._passing
+        own = type(rule).__module__.startswith("altprop.") and (self._loss is None or self._loss.is_named)
+        return self._lasting if own else self._passing
 
-    def find(self, rule: Rule, loss: Loss | None, form: Form) -> LocalUpdate | None:
+    def _owner(self, rule: Rule) -> Hashable:
+        return type(rule), None if self._loss is None else self._loss.name
+
+    def find(self, rule: Rule, form: Form) -> LocalUpdate | None:
         """Returns the update of a form, for the names of this one; None if there is none yet."""
-        forms, owner = self._forms(rule), (type(rule), loss)
+        forms, owner = self._forms(rule), self._owner(rule)
         found = forms.find("update", (owner, form.key)) or forms.find("update", (owner, form.key, form.stretches))
         return None if found is None else _renamed(found[0], found[1], form)
 
-    def add(self, rule: Rule, loss: Loss | None, form: Form, update: LocalUpdate, *, ran_stretch: bool) -> None:
+    def add(self, rule: Rule, form: Form, update: LocalUpdate, *, ran_stretch: bool) -> None:
         """Keeps an update; says whether its rule ran the forward of a stretch again."""
-        owner = (type(rule), loss)
+        owner = self._owner(rule)
         key = (owner, form.key, form.stretches) if ran_stretch else (owner, form.key)
         self._forms(rule).add("update", key, (update, form))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import altprop
 from altprop.compiler.home import move_home, renew_home
@@ -73,6 +74,37 @@ def test_numbers_and_casts_that_traces_depend_on_are_told_apart(caplog: pytest.L
     assert traced(caplog, build().float(), x=x) == [3, 3]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert traced(caplog, build().float(), x=x) == [3, 3]
+
+
+def test_kernels_that_a_trace_chooses_from_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    traced(caplog, build())
+    with sdpa_kernel(SDPBackend.MATH):
+        assert traced(caplog, build()) == [3, 3]
+
+
+@dataclasses.dataclass
+class Weighted:
+    """A user's loss, which has no hash, as data classes have none, and a number that changes."""
+
+    weight: float
+
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.weight * nn.functional.cross_entropy(output, target)
+
+
+def test_a_users_loss_is_read_at_each_compilation() -> None:
+    """`local_loss` takes the loss of predictions of its own: what was traced with one weight is not that of another."""
+
+    def gradient(loss: Weighted) -> torch.Tensor:
+        model = build(depth=1)
+        altprop.compile(model, "local_loss", example_inputs=(X,), loss=loss).backward(X, Y)
+        return model[0].weight.grad
+
+    loss = Weighted(1.0)
+    before = gradient(loss)
+    loss.weight = 3.0
+    assert torch.equal(gradient(loss), gradient(Weighted(3.0)))
+    assert not torch.allclose(gradient(loss), before)
 
 
 def test_a_users_rule_is_traced_at_each_compilation(caplog: pytest.LogCaptureFixture) -> None:
