@@ -23,7 +23,7 @@ from altprop.ir.session import SessionProgram
 from altprop.passes.flat.loss import tell_parameters
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
-from altprop.rules.registry import rules_of
+from altprop.rules.registry import recipe_of, rules_of
 from altprop.runtime.net import LocalNet
 from altprop.runtime.session_net import SessionNet
 from altprop.runtime.variant import Call, Variant
@@ -106,7 +106,7 @@ def compile(
             its own), "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`; one whose `reduction` is not "sum" counts as the mean
             over samples.
-        optimizer: `altprop.optim.SGD`, `Adam` or `AdamW`, to have updates inside the program (`net.step`).
+        optimizer: `altprop.optim.SGD`, `Adam`, `AdamW` or `Muon`, to have updates inside the program (`net.step`).
         devices: None; one device that the model is on already; a number of devices like the model's; a list of
             devices, `["cuda:0", "cuda:1"]`; or a `DeviceMesh` of processes with the dimensions `("replica", "region")`
             or `("region",)`. It is what plan="auto" plans for, and what `net.schedule()` places the net on unless it is
@@ -153,6 +153,7 @@ def compile(
         backend=backend,
         seed=seed,
         loss_scale=loss_scale,
+        recipe=recipe_of(options.rules, options.plan),
     )
     net.training = model.training
     if isinstance(example_inputs, torch.Tensor):

@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from altprop.ir.errors import CompileError
+from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.plan import WiringPlan
+from altprop.ir.recipe import Recipe
 from altprop.rules.base import RULES, Rule, parse_rule
 from altprop.rules.frozen import Frozen
 
@@ -39,6 +41,31 @@ def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Ru
     if not isinstance(rule, str | Rule):
         raise CompileError(f"rule={rule!r}: give a rule's name, a rule, or a mapping from globs to rules.")
     return {"*": get(rule)}
+
+
+def recipe_of(rules: Mapping[str, Rule], plan: str | WiringPlan | None = None) -> Recipe:
+    """Returns the recipe of a net: that of its rule, or a general one where it follows several.
+
+    Args:
+        rules: by globs.
+        plan: the plan; one that is not a name says the rules itself.
+    """
+    found: list[Rule | None] = list(rules.values())
+    if isinstance(plan, WiringPlan):
+        own = {str(rule): rule for rule in rules.values()}
+        found = [own.get(region.rule) or _known(region.rule) for region in plan.regions]
+    recipes = {type(rule): rule.recipe for rule in found if rule is not None and not isinstance(rule, Frozen)}
+    if len(recipes) > 1:
+        recipes = {kind: recipe for kind, recipe in recipes.items() if kind.name != "bp"}
+    return next(iter(recipes.values())) if len(recipes) == 1 else Recipe()
+
+
+def _known(text: str) -> Rule | None:
+    """The rule of a text in a plan; None where compiling will say what is wrong with it."""
+    try:
+        return get(text)
+    except RuleError:
+        return None
 
 
 def available() -> dict[str, str]:

@@ -12,6 +12,7 @@ from altprop.ir.compiler import Compiler
 from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import FORMATS, feedback_channels_last
+from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Slot
@@ -155,10 +156,15 @@ class Compilations:
         named = {**dict(net.model.named_parameters()), **dict(net.feedback.items())}
         updates = graph.updates.values()
         moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
-        kinds = list(optimizer.slots)
-        if graph.alternation is not None:
-            kinds += [f"{OTHER}{kind}" for kind in optimizer.kept(graph.alternation.share != 1)]
-        net.state.add([Slot("state", f"{kind}:{name}") for name in moved for kind in kinds], named)
+        matrices = Members.of(graph).matrices
+        slots: list[Slot] = []
+        for name in moved:
+            own = optimizer.of(name in matrices)
+            kinds = list(own.slots)
+            if graph.alternation is not None:
+                kinds += [f"{OTHER}{kind}" for kind in own.kept(graph.alternation.share != 1)]
+            slots += [Slot("state", f"{kind}:{name}") for kind in kinds]
+        net.state.add(slots, named)
 
     def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:
         first = self.first.variant if self.first is not None else None

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,16 +18,19 @@ from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.history import History
 from altprop.ir.measurement import Measurement
+from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
+from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
 from altprop.runtime.blame import blame, blame_the_batch
 from altprop.runtime.bridge import LocalFunction
 from altprop.runtime.compilations import Compilations
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.groups import groups_of
 from altprop.runtime.loss_scale import Given, LossScale
 from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
@@ -57,6 +61,7 @@ class LocalNet(nn.Module):
         backend: str = "eager",
         seed: int = 0,
         loss_scale: Given = None,
+        recipe: Recipe | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -65,6 +70,7 @@ class LocalNet(nn.Module):
         self.noise = Noise(seed)
         self.optimizer = optimizer
         self.backend = backend
+        self.recipe = recipe or Recipe()
         self._loss_scale = LossScale(loss_scale)
         self.compilations = Compilations(self, compiler)
         self._ready: Ready | None = None
@@ -351,22 +357,29 @@ class LocalNet(nn.Module):
         yield from self.feedback.values()
 
     def param_groups(
-        self, lr: float, feedback_lr: float | None = None, feedback_weight_decay: float = 0.0
+        self,
+        lr: float | None = None,
+        feedback_lr: float | None = None,
+        feedback_weight_decay: float | None = None,
+        output_rate: float | None = None,
     ) -> list[dict[str, Any]]:
         """Returns parameter groups for `torch.optim`: the model's parameters, and the learned feedback.
+
+        Without `lr` what is not given is as in the rule's recipe, `net.recipe`.
 
         Args:
             lr: learning rate of the model's parameters.
             feedback_lr: learning rate of learned feedback; None means `lr`.
-            feedback_weight_decay: weight decay of learned feedback.
+            feedback_weight_decay: weight decay of learned feedback; None means 0.
+            output_rate: times `lr`, the rate of the parameters of output regions, which are a group of their own then.
         """
         self._warn_if_late()
-        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr": lr}]
-        learned = [p for p in self.feedback.values() if p.requires_grad]
-        if learned:
-            rate = lr if feedback_lr is None else feedback_lr
-            groups.append({"params": learned, "lr": rate, "weight_decay": feedback_weight_decay})
-        return groups
+        given = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
+        given |= {"feedback_weight_decay": feedback_weight_decay}
+        usual = self.recipe if lr is None else Recipe(feedback_weight_decay=0.0)
+        recipe = dataclasses.replace(usual, **{key: value for key, value in given.items() if value is not None})
+        outputs = Members.of(self.graph).outputs if self.compilations.first is not None else ()
+        return groups_of(self.model, self.feedback.values(), outputs, recipe)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yields the model's parameters, then the feedback parameters."""

@@ -62,6 +62,10 @@ def train(
     feedback_lr: Annotated[
         float | None, typer.Option(help="Learning rate of learned feedback.", show_default="the rule's own, or --lr")
     ] = None,
+    output_rate: Annotated[
+        float | None,
+        typer.Option(help="Times --lr, the output layer's rate.", show_default="the rule's own, or 1"),
+    ] = None,
     feedback_lr_decay: Annotated[
         float | None, typer.Option(help="Factor on the feedback's rate after every epoch.", show_default="1")
     ] = None,

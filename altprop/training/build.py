@@ -26,7 +26,7 @@ def build_model(config: RunConfig, shape: Sequence[int], classes: int) -> nn.Mod
 def build_optimizer(config: RunConfig) -> "altprop.optim.Optimizer":
     """Build the optimizer that runs inside the program; what the configuration leaves out is its default."""
     options: dict[str, float | bool] = {"lr": config.lr}
-    for key in ("weight_decay", "feedback_lr", "feedback_weight_decay"):
+    for key in ("weight_decay", "feedback_lr", "feedback_weight_decay", "output_rate"):
         if getattr(config, key) is not None:
             options[key] = getattr(config, key)
     if config.optimizer == "sgd":

@@ -53,6 +53,7 @@ class RunConfig(BaseModel):
     nesterov: bool = False
     weight_decay: NotNegative | None = None
     feedback_lr: NotNegative | None = None
+    output_rate: NotNegative | None = None
     feedback_lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     feedback_weight_decay: NotNegative | None = None
 

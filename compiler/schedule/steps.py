@@ -7,6 +7,7 @@ from torch import fx
 
 from altprop.compiler.schedule.assign import homes
 from altprop.compiler.schedule.tagged import TaggedBuilder
+from altprop.ir.members import Members
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate
 from altprop.ir.without_code import graph_module
@@ -73,6 +74,7 @@ class _Step:
     ) -> None:
         self.tensor_scalars = tensor_scalars
         self.optimizer = builder.source.optimizer
+        self.members = Members.of(builder.source)
         self.factor = factor
         self.finish = finish
 
@@ -94,7 +96,7 @@ class _Step:
         module = graph_module(torch.nn.Module(), graph)
         assert self.optimizer is not None
         program = Program(f"STEP {region}", module, tuple(inputs), tuple(totals))
-        return add_step(program, self.optimizer, self.tensor_scalars)
+        return add_step(program, self.optimizer, self.tensor_scalars, members=self.members)
 
     def _parameter(self, graph: fx.Graph, inputs: list[Slot], slot: Slot, like: fx.Node) -> fx.Node:
         node = graph.placeholder("parameter")

@@ -1,0 +1,84 @@
+"""Emits the operators of an optimizer for one parameter."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+from altprop.ir.optim import FEEDBACK, Optimizer
+
+aten = torch.ops.aten
+
+OTHER = "other"
+"""Key of the momentum of the program that takes turns with this one, among a parameter's states."""
+
+
+@dataclasses.dataclass
+class Emitter:
+    """Emits operators for one parameter.
+
+    Attributes:
+        graph: where they go.
+        optimizer: the settings.
+        group: what stands before the names of the parameter's numbers; see `altprop.ir.optim`.
+        number: gives the placeholder of a number.
+        tensor_scalars: whether numbers are tensors without dimensions.
+        share: of the own momentum in what moves the parameter, where two programs take turns.
+    """
+
+    graph: fx.Graph
+    optimizer: Optimizer
+    group: str
+    number: Callable[[str], fx.Node]
+    tensor_scalars: bool
+    share: float
+
+    @property
+    def decay(self) -> float:
+        """Weight decay of the group."""
+        return self.optimizer.decay(self.group == FEEDBACK)
+
+    def scalar(self, name: str) -> fx.Node:
+        """A number of the step, of the group's own."""
+        return self.number(self.group + name)
+
+    def call(self, target: torch._ops.OpOverload, *args: object, **kwargs: object) -> fx.Node:
+        """Emits an operator whose result is like its first argument."""
+        node = self.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
+        first = args[0]
+        if isinstance(first, fx.Node) and "val" in first.meta:
+            node.meta["val"] = first.meta["val"]
+        return node
+
+    def run(self, target: torch._ops.OpOverload, *args: object, **kwargs: object) -> fx.Node:
+        """Emits an operator whose result has another form than its first argument."""
+        node = self.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
+        values = [arg.meta.get("val") for arg in args if isinstance(arg, fx.Node)]
+        if all(isinstance(value, torch.Tensor) for value in values):
+            fakes = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in args]
+            with values[0].fake_mode:
+                node.meta["val"] = target(*fakes, **kwargs)
+        return node
+
+    def mix(self, momentum: fx.Node, states: dict[str, fx.Node]) -> fx.Node:
+        """Returns the momentum, with the other program's mixed in if there is one."""
+        if OTHER not in states:
+            return momentum
+        own, other = self.call(aten.mul.Tensor, momentum, self.share), states[OTHER]
+        factor = self.scalar("other_share")
+        if self.tensor_scalars:
+            return self.call(aten.add.Tensor, own, self.call(aten.mul.Tensor, other, factor))
+        return self.call(aten.add.Tensor, own, other, alpha=factor)
+
+    def add_scaled(self, parameter: fx.Node, direction: fx.Node, scalar: str) -> None:
+        """Adds a direction times a number to the parameter."""
+        factor = self.scalar(scalar)
+        if self.tensor_scalars:
+            self.call(aten.add_.Tensor, parameter, self.call(aten.mul.Tensor, direction, factor))
+        else:
+            self.call(aten.add_.Tensor, parameter, direction, alpha=factor)
+
+
+Emit = Callable[[Emitter, fx.Node, fx.Node, dict[str, fx.Node]], None]
+"""Moves a parameter along a gradient, by the states that are kept of it."""

@@ -1,0 +1,37 @@
+"""Parameter groups for `torch.optim`: the model's parameters, those of output regions, and learned feedback."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from altprop.ir.recipe import Recipe
+
+
+def groups_of(
+    model: nn.Module, feedback: Collection[nn.Parameter], outputs: Collection[str], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Returns the groups that have any parameters.
+
+    Args:
+        model: the model; all its parameters are listed.
+        feedback: feedback parameters; those that learn are listed.
+        outputs: names of the parameters of output regions, a group of their own if their rate is one.
+        recipe: rates and decays; a decay that it does not say is left to the optimizer.
+    """
+    rate = 1.0 if recipe.output_rate is None else recipe.output_rate
+    apart = set() if rate == 1 else set(outputs)
+    named = dict(model.named_parameters())
+    feedback_lr = recipe.lr if recipe.feedback_lr is None else recipe.feedback_lr
+    feedback_decay = recipe.weight_decay if recipe.feedback_weight_decay is None else recipe.feedback_weight_decay
+    groups = [
+        _group([p for name, p in named.items() if name not in apart], recipe.lr, recipe.weight_decay),
+        _group([p for name, p in named.items() if name in apart], recipe.lr * rate, recipe.weight_decay),
+        _group([p for p in feedback if p.requires_grad], feedback_lr, feedback_decay),
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _group(parameters: list[nn.Parameter], lr: float, decay: float | None) -> dict[str, Any]:
+    made: Mapping[str, Any] = {} if decay is None else {"weight_decay": decay}
+    return {"params": parameters, "lr": lr, **made}
