@@ -1,0 +1,137 @@
+"""The default rule beside backpropagation in the usual loop: Adam at 1e-3, one group of parameters, the same epochs.
+
+A row is a rule, or `rule@plan`; with `@groups` behind it the optimizer takes `net.param_groups()` as the rule's recipe
+has them. Each run is a line of the file of results, under its task, row and seed.
+
+python benchmarks/default_rule.py --data-dir DIR                             # all tasks and rows, three seeds
+python benchmarks/default_rule.py --data-dir DIR --task "digits, convnet" --row "reclra@direct" --seeds 5
+python benchmarks/default_rule.py --data-dir DIR --resume                    # only what the file does not hold yet
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timing
+import torch
+from default_tasks import TASKS, Pair, score
+from rich.progress import track
+
+import altprop
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
+ROWS = ("bp", "reclra", "reclra(start='weights')", "reclra@groups", "reclra@direct", "reclra@direct@groups")
+LR = 1e-3
+
+Run = dict[str, Any]
+
+
+def compiled(task: str, row: str, seed: int, inputs: Any) -> altprop.LocalNet:
+    """The task's model from a seed, compiled by the row's rule and plan."""
+    rule, *rest = row.split("@")
+    plan = next((part for part in rest if part != "groups"), None)
+    torch.manual_seed(seed)
+    return altprop.compile(TASKS[task].model(), rule, plan=plan, example_inputs=(inputs,), seed=seed)
+
+
+def batches(train: Pair, size: int, generator: torch.Generator) -> Iterator[Pair]:
+    """The training data in a new order, in batches."""
+    inputs, targets = train
+    for chosen in torch.randperm(len(inputs), generator=generator).split(size):
+        yield inputs[chosen], tuple(t[chosen] for t in targets) if isinstance(targets, tuple) else targets[chosen]
+
+
+def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None = None) -> Run:
+    """Trains once in a user's own loop; returns what the file keeps of it."""
+    chosen = TASKS[task]
+    examples = chosen.examples(folder)
+    net = compiled(task, row, seed, examples.train[0][: chosen.batch])
+    groups = net.param_groups() if row.endswith("@groups") else net.parameters()
+    optimizer = torch.optim.Adam(groups, lr=LR)
+    generator = torch.Generator().manual_seed(seed)
+    begin, length = time.process_time(), epochs or chosen.epochs
+    for _ in track(range(length), f"{task}: {row}, seed {seed}", transient=True):
+        for inputs, targets in batches(examples.train, chosen.batch, generator):
+            optimizer.zero_grad()
+            examples.loss(net(inputs), targets).backward()
+            optimizer.step()
+    seconds = round(time.process_time() - begin, 1)
+    reached = round(score(chosen, net, examples.test), 4)
+    return {"task": task, "row": row, "seed": seed, "epochs": length, "score": reached, "seconds": seconds}
+
+
+def read(path: Path) -> list[Run]:
+    """The runs in a file; none if there is none."""
+    return json.loads(path.read_text("utf-8"))["runs"] if path.exists() else []
+
+
+def keep(path: Path, made: Run) -> None:
+    """Puts a run into the file, in the place of an earlier one unless that was longer."""
+    runs = {(one["task"], one["row"], one["seed"]): one for one in read(path)}
+    key = (made["task"], made["row"], made["seed"])
+    if key not in runs or runs[key]["epochs"] <= made["epochs"]:
+        runs[key] = made
+    timing.save(path, {"runs": [runs[key] for key in sorted(runs)]})
+
+
+def table(runs: list[Run]) -> str:
+    """Returns the runs as Markdown: a line a task, a column a row, each beside what backpropagation has."""
+    found = {one["row"] for one in runs}
+    rows = [row for row in dict.fromkeys([*ROWS, *sorted(found)]) if row in found]
+    lines = [f"| task | epochs | {' | '.join(f'`{row}`' for row in rows)} |", "|---" * (len(rows) + 2) + "|"]
+    for task, chosen in TASKS.items():
+        own = [one for one in runs if one["task"] == task]
+        if own:
+            cells = [_cell([one["score"] for one in own if one["row"] == row], chosen.nats) for row in rows]
+            lines.append(f"| {task} | {min(one['epochs'] for one in own)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(scores: list[float], nats: bool) -> str:
+    """Mean and spread."""
+    if not scores:
+        return ""
+    digits = 3 if nats else 1
+    return f"{statistics.mean(scores):.{digits}f} ({max(scores) - min(scores):.{digits}f})"
+
+
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
+    parser.add_argument("--task", action="append", choices=list(TASKS), help="only this one; may be given again")
+    parser.add_argument("--row", action="append", help=f"rule, rule@plan, rule@plan@groups; else {', '.join(ROWS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="in the place of the task's own")
+    parser.add_argument("--resume", action="store_true", help="leave out what the file holds as long already")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains, prints and writes."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    folder = args.data_dir or os.environ.get("ALTPROP_DATA")
+    held = {(one["task"], one["row"], one["seed"]): one["epochs"] for one in read(args.out)} if args.resume else {}
+    for task in args.task or TASKS:
+        for row in args.row or ROWS:
+            for seed in range(args.first_seed, args.first_seed + args.seeds):
+                if held.get((task, row, seed), 0) >= (args.epochs or TASKS[task].epochs):
+                    continue
+                made = run(task, row, seed, None if folder is None else Path(folder), args.epochs)
+                print(f"{task}: {row}, seed {seed}: {made['score']} in {made['seconds']} s", flush=True)
+                keep(args.out, made)
+    print(table(read(args.out)))
+
+
+if __name__ == "__main__":
+    main()
