@@ -71,8 +71,9 @@ def _format(expression: sympy.Expr) -> str:
     if len(symbols) > 1:
         raise TextError(f"{expression} is made of {len(symbols)} sizes, where a program has one, its batch")
     batch = sympy.Symbol(BATCH, integer=True, positive=True)
-    text = str(expression.xreplace(dict.fromkeys(symbols, batch)))
-    _Reader(text).read(batch)
+    text, written = str(expression.xreplace(dict.fromkeys(symbols, batch))), ""
+    while text != written:  # sympy multiplies out a minus that it reads in front of a sum
+        text, written = str(_Reader(text).read(batch)), text
     return text
 
 

@@ -362,6 +362,7 @@ class LocalNet(nn.Module):
         feedback_lr: float | None = None,
         feedback_weight_decay: float | None = None,
         output_rate: float | None = None,
+        matrices: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Returns parameter groups for `torch.optim`: the model's parameters, and the learned feedback.
 
@@ -371,15 +372,17 @@ class LocalNet(nn.Module):
             lr: learning rate of the model's parameters.
             feedback_lr: learning rate of learned feedback; None means `lr`.
             feedback_weight_decay: weight decay of learned feedback; None means 0.
-            output_rate: times `lr`, the rate of the parameters of output regions, which are a group of their own then.
+            output_rate: times `lr`, the rate of the parameters of output regions, a group of their own then.
+            matrices: True for hidden matrices, which `torch.optim.Muon` takes; False for what it does not take;
+                None for all.
         """
         self._warn_if_late()
         given = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
         given |= {"feedback_weight_decay": feedback_weight_decay}
         usual = self.recipe if lr is None else Recipe(feedback_weight_decay=0.0)
         recipe = dataclasses.replace(usual, **{key: value for key, value in given.items() if value is not None})
-        outputs = Members.of(self.graph).outputs if self.compilations.first is not None else ()
-        return groups_of(self.model, self.feedback.values(), outputs, recipe)
+        members = Members.of(self.graph) if self.compilations.first is not None else Members()
+        return groups_of(self.model, dict(self.feedback.items()), members, recipe, matrices)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yields the model's parameters, then the feedback parameters."""

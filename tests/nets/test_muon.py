@@ -192,7 +192,7 @@ def test_schedules_and_files_hold_it(tmp_path: Any) -> None:
     assert other.export(tmp_path / "step.onnx").exists()
 
 
-def test_groups_have_the_rates_of_the_recipe() -> None:
+def test_defect_37_groups_have_the_rates_of_the_recipe() -> None:
     """Without a rate; with one, groups are what is asked for."""
     net = compiled("kp")
     assert net.recipe == altprop.rules.get("kp").recipe
@@ -203,6 +203,22 @@ def test_groups_have_the_rates_of_the_recipe() -> None:
     assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
     assert [(group["lr"], group.get("weight_decay")) for group in net.param_groups(lr=0.5)] == [(0.5, None), (0.5, 0.0)]
     assert torch.optim.Adam(net.param_groups()).param_groups[1]["lr"] == 0.1
+
+
+def test_defect_37_torch_muon_takes_groups() -> None:
+    """Hidden matrices of two dimensions; all that is left is for another optimizer."""
+    net = compiled("kp")
+    hidden, rest = net.param_groups(lr=0.02, matrices=True), net.param_groups(lr=1e-3, matrices=False)
+    ids = [{id(p) for group in groups for p in group["params"]} for groups in (hidden, rest)]
+    everything = {id(p) for p in net.parameters()}
+    assert ids[0].isdisjoint(ids[1])
+    assert ids[0] | ids[1] == everything
+    before = net.model.wide.weight.detach().clone()
+    optimizers = torch.optim.Muon(hidden), torch.optim.AdamW(rest)
+    net.backward(*batch(0))
+    for optimizer in optimizers:
+        optimizer.step()
+    assert not torch.equal(before, net.model.wide.weight)
 
 
 def test_recipes_of_several_rules() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sympy
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import fx
 
@@ -184,6 +184,7 @@ FAKES = Fakes.fresh(12)
 
 @settings(max_examples=200, deadline=None)
 @given(expressions())
+@example("(1 - ((1 + N) * (2 + N)))")
 def test_sizes_print_as_they_read(text: str) -> None:
     try:
         size = parse_size(text, FAKES.batch)
