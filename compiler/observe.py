@@ -19,11 +19,14 @@ from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
 from altprop.passes.derive.products import replaced_parameters
 from altprop.passes.derive.reads import noise_name
-from altprop.passes.flatten import complete
+from altprop.passes.flat.builder import FlatBuilder
+from altprop.passes.flatten import complete, evaluated
 from altprop.rules.feedback import DIRECT, EDGE, as_heard
 
 Tensors = Mapping[str, torch.Tensor]
 Values = Mapping[Slot, torch.Tensor]
+
+_NO_TARGET = "the form of the target is not known: call net.backward or net.step once before."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +50,30 @@ class Observer:
             CompileError: the form of the target is not known yet.
         """
         if self.target is None:
-            raise CompileError("the form of the target is not known: call net.backward or net.step once before.")
+            raise CompileError(_NO_TARGET)
         builder = complete(self.graph, self.loss, self.target)
-        for region in self.graph.regions:
-            for what, name in (("activity", region.activity), ("preactivation", region.preactivation)):
-                builder.result(Slot("observed", f"{what}:{region.name}"), builder.value(("captured", name)))
+        self._observe(builder, "activity", "preactivation")
         for name in self.graph.updates:
             builder.result(Slot("observed", f"error:{name}"), builder.value(("error", name)))
         return builder.finish("observe")
+
+    def probe(self) -> Program:
+        """Makes the program of forward and loss alone, with the activities among its results; it moves nothing.
+
+        Raises:
+            CompileError: the form of the target is not known yet.
+        """
+        if self.target is None:
+            raise CompileError(_NO_TARGET)
+        builder = evaluated(self.graph, self.loss, self.target)
+        self._observe(builder, "activity")
+        return builder.finish("probe")
+
+    def _observe(self, builder: FlatBuilder, *kinds: str) -> None:
+        for region in self.graph.regions:
+            for kind in kinds:
+                value = builder.value(("captured", getattr(region, kind)))
+                builder.result(Slot("observed", f"{kind}:{region.name}"), value)
 
     def measure(self, values: Values, gradients: Tensors, parameters: Tensors, feedback: Tensors) -> Measurement:
         """Reads the results.
@@ -91,8 +110,8 @@ class _Reader:
             region=name,
             rule=self.graph.neurons[name].rule,
             angle=_angle(update, gradient),
-            global_reduction=_ratio(float(update @ gradient), float(gradient @ gradient)),
-            local_reduction=_ratio(samples * float(update @ update), squares),
+            global_slope=_ratio(float(update @ gradient), float(gradient @ gradient)),
+            local_slope=_ratio(samples * float(update @ update), squares),
             discrepancy=squares / samples,
             error=math.sqrt(squares),
             update=float(update.norm()),

@@ -20,32 +20,46 @@ class RegionMeasure:
         region: its name.
         rule: the rule that moves it.
         angle: between update and gradient, over all parameters of the region.
-        global_reduction: how fast the loss falls along the update, relative to how fast it falls along the gradient:
+        global_slope: how fast the loss falls along the update, relative to how fast it falls along the gradient:
             `<update, gradient> / <gradient, gradient>`.
-        local_reduction: how fast the region's own error falls along the update, per unit of learning rate:
+        local_slope: how fast the region's own error falls along the update, per unit of learning rate:
             `N |update|^2 / sum_n |e_n|^2`, to first order.
         discrepancy: mean over samples of `|e_n|^2`; for representation alignment `|z_n - y_n|^2`.
         error: norm of the error neurons over the whole batch.
         update: norm of the update.
         gradient: norm of the gradient.
         weights: norm of the parameters.
+        ler: local error reduction, by which share a step lowers the region's own error; NaN unless it was asked for.
+        ger: global error reduction, by which share the region's part of a step lowers the loss; likewise.
     """
 
     region: str
     rule: str
     angle: float
-    global_reduction: float
-    local_reduction: float
+    global_slope: float
+    local_slope: float
     discrepancy: float
     error: float
     update: float
     gradient: float
     weights: float
+    ler: float = math.nan
+    ger: float = math.nan
 
     @property
     def cosine(self) -> float:
         """Cosine of `angle`."""
         return math.cos(math.radians(self.angle))
+
+    @property
+    def global_reduction(self) -> float:
+        """Former name of `global_slope`, which promises a reduction to first order; `ger` is the reduction itself."""
+        return self.global_slope
+
+    @property
+    def local_reduction(self) -> float:
+        """Former name of `local_slope`, which promises a reduction to first order; `ler` is the reduction itself."""
+        return self.local_slope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +89,16 @@ class Measurement:
         loss: of the batch.
         regions: by name, in forward order.
         connections: by name, in the order in which errors are sent.
+        reduction: by which share a step lowers the loss of this batch; NaN unless reductions were asked for.
+        interaction: that less the sum of what each region's part would do alone. Far below zero, the regions overshoot
+            together: the learning rate is too high.
     """
 
     loss: float
     regions: Mapping[str, RegionMeasure]
     connections: Mapping[str, ConnectionMeasure]
+    reduction: float = math.nan
+    interaction: float = math.nan
 
     @property
     def discrepancy(self) -> float:
@@ -91,20 +110,26 @@ class Measurement:
         path = Path(path)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([field.name for field in dataclasses.fields(RegionMeasure)])
-            writer.writerows(dataclasses.astuple(row) for row in self.regions.values())
+            writer.writerows(_cells(list(self.regions.values())))
         return path
 
     def __str__(self) -> str:
         head = f"loss {self.loss:.4f}, total discrepancy {self.discrepancy:.4g}"
+        if not math.isnan(self.interaction):
+            head += f", reduction {self.reduction:.4g}, interaction {self.interaction:.4g}"
         tables = [_table(list(rows.values())) for rows in (self.regions, self.connections) if rows]
         return "\n\n".join([head, *tables])
 
 
+def _cells(rows: Sequence[Any]) -> list[list[Any]]:
+    """A head line, and a line a row; without the columns that nothing was measured for."""
+    names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    empty = {name for name in ("ler", "ger") if all(math.isnan(getattr(row, name, 0.0)) for row in rows)}
+    names = [name for name in names if name not in empty]
+    return [names, *([getattr(row, name) for name in names] for row in rows)]
+
+
 def _table(rows: Sequence[Any]) -> str:
-    lines = [[field.name for field in dataclasses.fields(rows[0])]]
-    for row in rows:
-        cells = dataclasses.astuple(row)
-        lines.append([f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
+    lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in line] for line in _cells(rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -92,6 +92,18 @@ def complete(graph: ErrorGraph, loss: Loss, target: Any, traced: TracedLoss | No
     return builder
 
 
+def evaluated(graph: ErrorGraph, loss: Loss, target: Any) -> FlatBuilder:
+    """Builds forward and loss as one program without updates; arguments as for `complete`."""
+    builder = FlatBuilder(graph)
+    builder.preamble()
+    add_targets(builder, loss, target)
+    reduction = Reduction(builder, loss)
+    for region in graph.regions:
+        builder.forward(graph.locals[region.name])
+    add_loss(builder, checked_loss(graph, loss, target), target, reduction)
+    return builder
+
+
 def _forward(graph: ErrorGraph) -> FlatBuilder:
     builder = FlatBuilder(graph)
     builder.preamble()

@@ -38,6 +38,8 @@ from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.ready import Ready
+from altprop.runtime.reductions import Reductions, trial_step
+from altprop.runtime.reductions import check as check_reductions
 from altprop.runtime.variant import ONE_TUPLE, Call, Variant
 
 
@@ -197,7 +199,15 @@ class LocalNet(nn.Module):
         with _uncast(call.device_type), torch.no_grad():
             return count_held(executor.program, executor.arguments(given))
 
-    def measure(self, inputs: Any, target: Any) -> Measurement:
+    def measure(
+        self,
+        inputs: Any,
+        target: Any,
+        *,
+        reductions: bool = False,
+        mode: str = "isolated",
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Measurement:
         """Compares the updates with the loss's true gradients on a batch; nothing of the net is altered.
 
         This is the one place that calls autograd.
@@ -205,10 +215,19 @@ class LocalNet(nn.Module):
         Args:
             inputs: as for `step`.
             target: the loss's target.
+            reductions: whether to make a step, and undo it, to see by how much each region's part of it lowers the
+                loss, and the region's own error; see `altprop.runtime.reductions`.
+            mode: of the rows' `ger`: each region's part alone, "isolated", or one after the other, "cumulative".
+            optimizer: the one that makes the step, where the net has none inside; it is left as it is.
 
         Returns:
             Angles, norms and discrepancies, by region and by connection.
+
+        Raises:
+            CompileError: reductions are wanted, and there is no optimizer; or the mode is unknown.
         """
+        if reductions:
+            check_reductions(self, mode, optimizer)
         call = Call.from_inputs(inputs, self.compilations.example)
         variant = self._variant(call, target)
         with untouched(self.model):
@@ -220,7 +239,18 @@ class LocalNet(nn.Module):
         parameters, feedback = dict(self.model.named_parameters()), dict(self.feedback.items())
         with untouched(self.model), torch.no_grad():
             measurement: Measurement = observer.measure(values, gradients, parameters, feedback)
-        return measurement
+        if not reductions:
+            return measurement
+
+        def probe() -> dict[Slot, torch.Tensor]:
+            with untouched(self.model):
+                return variant.probe(given)
+
+        updates = variant.compiled.graph.updates
+        errors = {name: values[Slot("observed", f"error:{name}")] for name in updates}
+        moved = {name: updates[name].gradients for name in updates}
+        after = trial_step(self, inputs, target, optimizer)
+        return Reductions(self.model, moved, after, probe).added(measurement, errors, mode)
 
     def _given(self, variant: Variant, call: Call, target: Any = None, *, counts: bool = True) -> dict[Slot, Any]:
         """Values of the slots that change from call to call; unless it counts, the next call draws the same noise."""

@@ -1,7 +1,7 @@
 """Programs for one form of inputs, and the calls that they fit."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.optim import Optimizer
-from altprop.ir.program import Slot
+from altprop.ir.program import Program, Slot
 from altprop.ir.sizes import line_in_batch
 from altprop.ir.structures import open_dataclasses, structure_of
 from altprop.runtime.executor import Bindings, Executor
@@ -248,9 +248,16 @@ class Variant:
 
     def observe(self, given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
         """Runs the program that a measurement reads on what `given` says; returns its results by slot."""
-        if "observe" not in self._executors:
-            self._executors["observe"] = Executor(self.compiled.observer.program(), self._bindings)
-        executor = self._executors["observe"]
+        return self._results("observe", self.compiled.observer.program, given)
+
+    def probe(self, given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
+        """Runs forward and loss alone; returns the loss and the activities by slot."""
+        return self._results("probe", self.compiled.observer.probe, given)
+
+    def _results(self, name: str, make: Callable[[], Program], given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
+        if name not in self._executors:
+            self._executors[name] = Executor(make(), self._bindings)
+        executor = self._executors[name]
         return dict(zip(executor.outputs, executor.run(given), strict=True))
 
     def given(self, call: Call, target: Any = None) -> dict[Slot, Any]:

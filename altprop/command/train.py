@@ -82,6 +82,14 @@ def train(
     tensorboard: Annotated[
         bool | None, typer.Option(help="Write TensorBoard's event files.", show_default="yes")
     ] = None,
+    reductions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Measure at every so many steps what each region's part of the step does to the loss.",
+            show_default="never",
+        ),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Train a model by a learning rule.

@@ -64,6 +64,7 @@ class RunConfig(BaseModel):
     device: str = "cpu"
     backend: str = "eager"
     tensorboard: bool = True
+    reductions: Positive | None = None  # steps from one measurement of error reductions to the next
     out: str | None = None
 
     @model_validator(mode="before")
@@ -105,7 +106,7 @@ def recipe_of(rule: Any) -> Recipe:
 
 
 # What a resumed run may choose anew: none of these changes the numbers of the epochs it has in common.
-FREE_ON_RESUME = frozenset({"epochs", "data_dir", "out", "tensorboard"})
+FREE_ON_RESUME = frozenset({"epochs", "data_dir", "out", "tensorboard", "reductions"})
 
 
 def make_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> RunConfig:

@@ -40,6 +40,16 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def reductions(self) -> Path:
+        """One row a region and measured step: local and global error reduction."""
+        return self.path / "reductions.csv"
+
+    @property
+    def reduction_curves(self) -> Path:
+        """The reductions, a line a region."""
+        return self.path / "reductions.png"
+
+    @property
     def plan(self) -> Path:
         """The wiring plan that the net was compiled with."""
         return self.path / "plan.json"
@@ -92,7 +102,14 @@ class RunFolder:
         """Remove the files of the run in the folder; all others stay."""
         # The configuration goes last: a kill in between leaves a folder that is still known as a run.
         files = [self.checkpoint, before(self.checkpoint), self.metrics, self.curves, self.plan, self.explain]
-        files += [self.model, self.result, *self.events.glob("events.out.tfevents.*"), self.config]
+        files += [
+            self.reductions,
+            self.reduction_curves,
+            self.model,
+            self.result,
+            *self.events.glob("events.out.tfevents.*"),
+            self.config,
+        ]
         with writing(self.path, TrainingError):
             for file in files:
                 file.unlink(missing_ok=True)

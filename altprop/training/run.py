@@ -29,6 +29,7 @@ from altprop.training.evaluate import Score, evaluate
 from altprop.training.folder import RunFolder
 from altprop.training.logs import Row, TensorBoardLog, has_tensorboard, write_csv, write_json
 from altprop.training.plots import plot_curves
+from altprop.training.reductions import ReductionLog
 
 
 class Reporter:
@@ -92,9 +93,11 @@ class Run:
         example = data.inputs(data.train.images[:2])
         self.net = build_net(config, model, example)
         check_outputs(self.net, example, data.classes)
+        self.reductions = ReductionLog(config.reductions, folder)
 
     def save(self) -> None:
-        """Write the checkpoint, then the table."""
+        """Write the checkpoint, then the table; what a resumed run throws away may be written before."""
+        self.reductions.save()
         checkpoint = Checkpoint(
             epoch=len(self.history),
             net=self.net.state_dict(),
@@ -122,6 +125,7 @@ class Run:
             reason = " ".join(str(error).split())[:300]
             raise TrainingError(f"{self.folder.checkpoint} is not of this run's net: {reason}") from error
         self.history = checkpoint.history
+        self.reductions.restore(len(self.history))
         write_csv(self.folder.metrics, self.history)
         return note
 
@@ -167,7 +171,9 @@ class Run:
     def _train(self, epoch: int, reporter: Reporter) -> float:
         """Go through the training split once, and return the mean loss a sample."""
         total = 0.0
+        done = (epoch - 1) * len(self.sampler)
         for step, (inputs, labels) in enumerate(self.sampler.epoch(), start=1):
+            self.reductions.look(self.net, inputs, labels, epoch, done + step - 1)
             loss = self.net.step(inputs, labels).item()
             self._check(loss, f"the loss became {loss} in epoch {epoch}, step {step}")
             total += loss * len(labels)
@@ -243,6 +249,7 @@ def _finish(run: Run) -> Result:
         write_whole(run.folder.model, lambda file: torch.save(model.state_dict(), file))
         write_json(run.folder.result, result.summary())
         plot_curves(run.folder.curves, {title: run.history}, title)
+        run.reductions.plot(title)
     return result
 
 

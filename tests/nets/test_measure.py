@@ -39,7 +39,7 @@ def test_backpropagation_is_the_true_gradient_with_the_same_masks(dropout):
     assert len(measured.regions) == 5
     for row in measured.regions.values():
         assert row.angle < 1e-4
-        assert row.global_reduction == pytest.approx(1, abs=1e-9)
+        assert row.global_slope == pytest.approx(1, abs=1e-9)
         assert row.update == pytest.approx(row.gradient)
         assert row.cosine == pytest.approx(1)
 
@@ -93,7 +93,7 @@ def test_a_region_is_compared_with_autograd_by_hand():
     assert row.angle == pytest.approx(math.degrees(math.acos(cosine)))
     assert row.update == pytest.approx(float(update.norm()))
     assert row.gradient == pytest.approx(float(gradient.norm()))
-    assert row.global_reduction == pytest.approx(float(update @ gradient / gradient.square().sum()))
+    assert row.global_slope == pytest.approx(float(update @ gradient / gradient.square().sum()))
     assert row.weights == pytest.approx(float(torch.cat([p.detach().flatten() for p in moved]).norm()))
     assert net.measure(x, y).loss == pytest.approx(float(loss))
 
@@ -111,7 +111,7 @@ def test_discrepancy_is_that_of_the_targets():
     assert measured.discrepancy == pytest.approx(float(discrepancy + e.square().sum(1).mean()))
     rows = measured.regions["0"]
     assert rows.error == pytest.approx(math.sqrt(24 * float(discrepancy)))
-    assert rows.local_reduction == pytest.approx(rows.update**2 / float(discrepancy))
+    assert rows.local_slope == pytest.approx(rows.update**2 / float(discrepancy))
 
 
 @pytest.mark.parametrize("rule", ["brsf", "dfa", "local_loss", "reclra"])
@@ -181,7 +181,7 @@ def test_prints_and_saves(tmp_path):
     torch.manual_seed(0)
     measured = compiled("dfa", Five()).measure(*batch())
     assert str(measured).startswith("loss ")
-    assert "global_reduction" in str(measured)
+    assert "global_slope" in str(measured)
     lines = measured.to_csv(tmp_path / "measured.csv").read_text().splitlines()
     assert len(lines) == 6
     assert lines[0].startswith("region,rule,angle")

@@ -121,6 +121,26 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_reductions_go_on_where_a_run_was_stopped(tmp_path: Path) -> None:
+    train(config_of(reductions=3), tmp_path / "whole")
+    train(config_of(reductions=3, epochs=2), tmp_path / "half")
+    table = tmp_path / "half" / "reductions.csv"
+    first = table.read_text()
+    with table.open(
+        "a"
+    ) as file:  # a kill between the table and the checkpoint leaves rows of an epoch that is not done
+        file.write("3,9,0,0.5,0.5,0.5\n")
+    train(resumed(tmp_path / "half", epochs=4), tmp_path / "half", resume=True)
+    whole = (tmp_path / "whole" / "reductions.csv").read_text()
+    assert table.read_text() == whole
+    assert whole.startswith(first)
+    assert [int(row["step"]) for row in csv.DictReader(whole.splitlines())][::3] == [0, 3, 6, 9, 12, 15]
+    assert (tmp_path / "half" / "reductions.png").exists()
+    assert_same_state(tmp_path / "whole", tmp_path / "half")
+    train(config_of(), tmp_path / "plain")
+    assert_same_state(tmp_path / "whole", tmp_path / "plain")
+
+
 def test_run_leaves_everything(tmp_path: Path) -> None:
     result = train(config_of(tensorboard=True, epochs=3), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
