@@ -2,8 +2,8 @@
 
 from altprop import nn, optim, rules
 from altprop.api import compile
-from altprop.compiler.captured import Captured, capture
-from altprop.compiler.examine import examine
+from altprop.compiler.capture.captured import Captured, capture
+from altprop.compiler.examine.examine import examine
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.ir.errors import (
     CaptureError,

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from altprop.compiler.captured import Captured
+from altprop.compiler.capture.captured import Captured
+from altprop.compiler.examine.feedback_size import refuse_too_large
 from altprop.compiler.export.door import export, make_session
-from altprop.compiler.feedback_size import refuse_too_large
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
 from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
@@ -20,7 +20,7 @@ from altprop.ir.loss import Loss, LossFunction, get_loss
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import WiringPlan, is_plan_file
 from altprop.ir.session import SessionProgram
-from altprop.passes.flat.loss import tell_parameters
+from altprop.passes.flattening.traced_loss import tell_parameters
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.registry import recipe_of, rules_of

@@ -17,7 +17,7 @@ from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.lower import Lowering
 from altprop.compiler.schedule.pieces import Tuning
 from altprop.compiler.schedule.simulate import simulate
-from altprop.compiler.schedule.verify import verify_schedule
+from altprop.compiler.schedule.verify_schedule import verify_schedule
 from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
 from altprop.ir.devices import device_called
@@ -32,9 +32,9 @@ from altprop.ir.timeline import Timeline
 from altprop.runtime.net import LocalNet
 from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.distributed import DistributedRuntime
-from altprop.runtime.parallel.measure import TaskTimer
 from altprop.runtime.parallel.serial import SerialRuntime
 from altprop.runtime.parallel.streams import StreamsRuntime
+from altprop.runtime.parallel.task_timer import TaskTimer
 from altprop.runtime.parallel.threads import ThreadsRuntime
 
 RUNTIMES: dict[str, Callable[..., Runtime]] = {

@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
 from altprop.rules.base import Rule

@@ -17,10 +17,10 @@ from altprop.ir.loss import Loss
 from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure
 from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
-from altprop.passes.derive.products import replaced_parameters
-from altprop.passes.derive.reads import noise_name
-from altprop.passes.flat.builder import FlatBuilder
+from altprop.passes.derive.local_products import replaced_parameters
+from altprop.passes.derive.update_inputs import noise_name
 from altprop.passes.flatten import complete, evaluated
+from altprop.passes.flattening.builder import FlatBuilder
 from altprop.rules.feedback import DIRECT, EDGE, as_heard
 
 Tensors = Mapping[str, torch.Tensor]

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from altprop.compiler.capture import capture
+from altprop.compiler.capture.capture import capture
+from altprop.compiler.capture.loss_reads import loss_reads
+from altprop.compiler.capture.quiet import quiet
+from altprop.compiler.capture.shared_fakes import renew_home
 from altprop.compiler.collector import collect_young, uncollected
+from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
-from altprop.compiler.home import renew_home
-from altprop.compiler.loss_reads import loss_reads
 from altprop.compiler.observe import Observer
-from altprop.compiler.quiet import quiet
 from altprop.compiler.schedule.wirings import search_wirings
-from altprop.compiler.unasked import refuse_unasked, say_unasked
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph

@@ -34,7 +34,7 @@ from altprop.data import BatchSampler, DataError, DataSet, load
 from altprop.models import build
 from altprop.training import RunConfig, TrainingError, evaluate
 from altprop.training.build import build_net, check_device
-from altprop.training.logs import write_json
+from altprop.training.records import write_json
 
 CONTROL = "output layer alone"
 # What differs from a rule's recipe, by rule, and why.

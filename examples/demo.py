@@ -20,8 +20,8 @@ from rich.table import Table
 
 from altprop.command.progress import ProgressReporter
 from altprop.training import Result, make_config, train
-from altprop.training.logs import write_csv, write_json, write_text
 from altprop.training.plots import plot_curves
+from altprop.training.records import write_csv, write_json, write_text
 
 MODELS = ("convnet", "resnet20")
 RULES = {"rec-LRA": "reclra", "DFA": "dfa", "backprop": "bp"}

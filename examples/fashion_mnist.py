@@ -21,7 +21,7 @@ import altprop
 from altprop.data import BatchSampler, DataError, DataSet, load
 from altprop.models import MLP
 from altprop.training import evaluate
-from altprop.training.logs import write_json
+from altprop.training.records import write_json
 
 RULES = {"rec-LRA": "reclra", "backprop": "bp"}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from altprop.ir.alternate import Alternation
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.optim import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.program import Program

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
 

@@ -16,14 +16,14 @@ from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
-from altprop.passes.flat.fuse import fuse_updates
-from altprop.passes.flat.kernels import choose_kernels, onednn_pays
-from altprop.passes.flat.layout import choose_layout, store_feedback
-from altprop.passes.flat.masks import narrow_masks
-from altprop.passes.flat.merge import merge_projections, merge_twins
-from altprop.passes.flat.recompute import recompute_activities
-from altprop.passes.flat.reuse import reuse_memory
-from altprop.passes.flat.simplify import separate_results, simplify
+from altprop.passes.tune.channels_last import choose_layout, store_feedback
+from altprop.passes.tune.fuse import fuse_updates
+from altprop.passes.tune.kernels import choose_kernels, onednn_pays
+from altprop.passes.tune.masks import narrow_masks
+from altprop.passes.tune.merge import merge_projections, merge_twins
+from altprop.passes.tune.recompute import recompute_activities
+from altprop.passes.tune.reuse import reuse_memory
+from altprop.passes.tune.simplify import separate_results, simplify
 
 # Programs that write gradients into tensors that are there: the step, and its pieces where it is cut into tasks.
 _MOVES = ("step", "STEP ", "U+ ")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
@@ -18,7 +18,7 @@ from altprop.passes.cut.blocks import block_of, find_blocks, find_recurrent, mat
 from altprop.passes.cut.ending import find_ending
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.layers import cut_layers
-from altprop.passes.cut.operators import is_floating
+from altprop.passes.cut.operator_kinds import is_floating
 from altprop.passes.cut.roles import Roles, find_roles
 from altprop.passes.cut.unlearnable import refuse_unlearnable, refuse_unmoved
 

@@ -18,15 +18,15 @@ from altprop.ir.timings import spent
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
-from altprop.passes.derive.bare import BareIncoming
-from altprop.passes.derive.ending import output_of, target_at
+from altprop.passes.derive.bare_incoming import BareIncoming
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
+from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.obstacles import refuse_silent_ways
-from altprop.passes.derive.reads import Reads, error_key, first_floating, is_direct, key_of, noise_name
+from altprop.passes.derive.output_preactivation import output_of, target_at
 from altprop.passes.derive.share_updates import Derived, Form, form_of
-from altprop.passes.derive.sizes import sizes_from_batch
-from altprop.passes.derive.traced import TracedLocal
-from altprop.passes.derive.watched import Watch
+from altprop.passes.derive.trace_sizes import sizes_from_batch
+from altprop.passes.derive.traced_region import TracedLocal
+from altprop.passes.derive.update_inputs import Reads, error_key, first_floating, is_direct, key_of, noise_name
 from altprop.rules.base import Incoming, Rule
 from altprop.rules.feedback import BARE
 from altprop.rules.registry import get

@@ -19,12 +19,12 @@ from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import LOSS_SCALE, Program, Slot
 from altprop.ir.updates import Value
 from altprop.passes.base import Pass
-from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.loss import TracedLoss, add_loss, refuse_silence, trace_loss
-from altprop.passes.flat.order import UpdateOrder
-from altprop.passes.flat.recompute import cheaply_made
-from altprop.passes.flat.reduction import Reduction, first_floating, position_count
-from altprop.passes.flat.target import add_targets, can_recover, check_targets, reads_target, recover_targets
+from altprop.passes.flattening.builder import FlatBuilder, aten
+from altprop.passes.flattening.reduction import Reduction, first_floating, position_count
+from altprop.passes.flattening.target import add_targets, can_recover, check_targets, reads_target, recover_targets
+from altprop.passes.flattening.traced_loss import TracedLoss, add_loss, refuse_silence, trace_loss
+from altprop.passes.flattening.update_order import UpdateOrder
+from altprop.passes.tune.recompute import cheaply_made
 
 
 @dataclasses.dataclass(frozen=True)

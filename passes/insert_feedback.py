@@ -12,7 +12,7 @@ from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import forward_edges
 from altprop.ir.starts import RANDOM, WEIGHTS, Start
 from altprop.passes.base import Pass
-from altprop.passes.derive.products import passes_weights, replaced_parameters
+from altprop.passes.derive.local_products import passes_weights, replaced_parameters
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Rule
 from altprop.rules.feedback import (

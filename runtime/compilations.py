@@ -24,7 +24,7 @@ from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call, Variant
 from altprop.runtime.variants import Kept, Variants
-from altprop.runtime.watch import Mode, Watch
+from altprop.runtime.watch_model import Mode, Watch
 
 
 class Net(Protocol):

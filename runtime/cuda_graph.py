@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from altprop.ir.errors import CompileError
-from altprop.runtime.straight import Function
+from altprop.runtime.backends.fast_call import Function
 
 _Form = tuple[Any, ...]
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
+from altprop.runtime.backends.fast_call import Function, straight
 from altprop.runtime.compared import Compared, draws
 from altprop.runtime.cuda_graph import Recorded
 from altprop.runtime.feedback import FeedbackStore
-from altprop.runtime.hold import with_held_memory
+from altprop.runtime.held_memory import with_held_memory
 from altprop.runtime.optimizer_state import OptimizerState
-from altprop.runtime.straight import Function, straight
 
 Getter = Callable[[], Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from altprop.runtime.files import remove_unfinished
+from altprop.runtime.whole_files import remove_unfinished
 
 _LOCK, _OWNER = ".run.lock", ".run.owner"
 

@@ -25,21 +25,21 @@ from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
-from altprop.runtime.blame import blame, blame_the_batch
-from altprop.runtime.bridge import LocalFunction
+from altprop.runtime.autograd_bridge import LocalFunction
+from altprop.runtime.bad_batch import blame, blame_the_batch
 from altprop.runtime.compilations import Compilations
 from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.groups import groups_of
-from altprop.runtime.loss_scale import Given, LossScale
-from altprop.runtime.measure import true_gradients, untouched
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.base import NetTensors
-from altprop.runtime.ready import Ready
+from altprop.runtime.prepared_step import Ready
 from altprop.runtime.reductions import Reductions, trial_step
 from altprop.runtime.reductions import check as check_reductions
+from altprop.runtime.told_scale import Given, LossScale
+from altprop.runtime.true_gradients import true_gradients, untouched
 from altprop.runtime.variant import ONE_TUPLE, Call, Variant
 
 

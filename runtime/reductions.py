@@ -28,9 +28,9 @@ from altprop.ir.measurement import Measurement, RegionMeasure
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Slot
 from altprop.runtime.feedback import FeedbackStore
-from altprop.runtime.measure import untouched
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.true_gradients import untouched
 
 Probe = Callable[[], Mapping[Slot, torch.Tensor]]
 Values = Mapping[Slot, torch.Tensor]

@@ -9,10 +9,10 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
-from altprop.runtime.blame import refuse_wrong_integers
+from altprop.runtime.bad_batch import refuse_wrong_integers
 from altprop.runtime.net import LocalNet
+from altprop.runtime.onnx_session import Session, StateStore, installed
 from altprop.runtime.ranges import ranges
-from altprop.runtime.session import Session, StateStore, installed
 from altprop.runtime.variant import Call, Variant
 
 STEP, SEED = Slot("state", "step"), Slot("scalar", "seed")

@@ -13,7 +13,7 @@ from typing import Any
 
 from altprop.runtime.guards import Guards
 from altprop.runtime.variant import Call, Variant
-from altprop.runtime.watch import Mode, Watch
+from altprop.runtime.watch_model import Mode, Watch
 
 LIMIT = 8
 """How many variants stay for inputs of one form."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from altprop.compiler.capture import capture
+from altprop.compiler.capture.capture import capture
 from altprop.ir.graph import ErrorGraph
 from altprop.passes.cut_regions import CutRegions
 

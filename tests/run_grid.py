@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from zoo import BATCH
 
-from altprop.compiler.capture import capture
+from altprop.compiler.capture.capture import capture
 
 FIRST = ("bp", "dfa", "reclra", "fa", "kp", "dkp", "drtp")
 """Rules that every model gets before it gets the others."""

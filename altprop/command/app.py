@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from altprop.command import bench, examine, export, inspect, plan, rules, schedule, train
+from altprop.command import bench, examine_command, export, inspect, plan_command, rules, schedule_command, train
 from altprop.command.screen import CommandError, fail, notes
 from altprop.data import DataError
 from altprop.ir.errors import CompileError
@@ -35,11 +35,11 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
-app.command("plan")(plan.plan)
+app.command("plan")(plan_command.plan)
 app.command("export")(export.export)
-app.command("schedule")(schedule.schedule)
+app.command("schedule")(schedule_command.schedule)
 app.command("bench")(bench.bench)
-app.command("examine")(examine.examine)
+app.command("examine")(examine_command.examine)
 app.command("rules")(rules.rules)
 
 

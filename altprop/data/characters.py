@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from altprop.data.dataset import DataError
-from altprop.data.files import read_file
+from altprop.data.read_whole import read_file
 
 _SHORTEST = 1000
 

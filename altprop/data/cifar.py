@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from altprop.data.dataset import DataError, DataSet, Split, checked_labels, hold_out
-from altprop.data.files import read_file
 from altprop.data.pickles import PickleError, read_pickle
+from altprop.data.read_whole import read_file
 
 FOLDER = "cifar-10-batches-py"
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from altprop.data.dataset import DataError, DataSet, Split, checked_labels, hold_out
-from altprop.data.files import read_file
+from altprop.data.read_whole import read_file
 
 UNSIGNED_BYTE = 0x08
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from altprop.data.files import FLOOR, GROWTH
+from altprop.data.read_whole import FLOOR, GROWTH
 
 _DTYPE = re.compile(r"[<>|=]?([biuf][1248]|\?)")
 _STEP = 100  # bytes that a step takes at most, but those of arrays

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from altprop.data.dataset import DataError
-from altprop.data.files import read_file
 from altprop.data.pickles import SparseMatrix, read_pickle
+from altprop.data.read_whole import read_file
 
 _AGAIN = "fetch the ind.* files again from github.com/kimiyoung/planetoid"
 _MOST = 2**24  # numbers of all features, with their zeros, or of edges; Citeseer has three quarters of it

@@ -8,9 +8,9 @@ was stopped, at any moment and in any way, continues as if it had not been.
 from altprop.training.build import build_model, build_net, build_optimizer
 from altprop.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from altprop.training.config import RunConfig, make_config
-from altprop.training.errors import ConfigError, TrainingError
 from altprop.training.evaluate import Score, evaluate
 from altprop.training.run import Reporter, Result, train
+from altprop.training.run_errors import ConfigError, TrainingError
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import altprop
 from altprop import models
 from altprop.training.config import RunConfig
-from altprop.training.errors import TrainingError
+from altprop.training.run_errors import TrainingError
 from altprop.training.user_model import build_user_model, is_user_model
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altprop.runtime.files import DamagedFileError, check_signature, reason_of, write_signed, writing
-from altprop.training.errors import TrainingError
+from altprop.runtime.whole_files import DamagedFileError, check_signature, reason_of, write_signed, writing
+from altprop.training.run_errors import TrainingError
 
 VERSION = 2
 

@@ -17,8 +17,8 @@ from altprop.ir.json_document import shown
 from altprop.ir.plan import is_plan_file
 from altprop.rules import Recipe, get
 from altprop.rules.registry import DEFAULT
-from altprop.training.errors import ConfigError
-from altprop.training.logs import write_text
+from altprop.training.records import write_text
+from altprop.training.run_errors import ConfigError
 from altprop.training.yaml_document import parse_yaml
 
 Positive = Annotated[int, Field(gt=0)]

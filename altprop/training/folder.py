@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from altprop.runtime.files import writing
 from altprop.runtime.folder_lock import FolderInUseError, FolderLock
+from altprop.runtime.whole_files import writing
 from altprop.training.checkpoint import before
 from altprop.training.config import RunConfig, check_resumable, make_config, read_yaml
-from altprop.training.errors import TrainingError
+from altprop.training.run_errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from altprop.ir.measurement import Measurement
-from altprop.training.logs import Row
+from altprop.training.records import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from altprop.runtime.files import reason_of, writing
-from altprop.training.errors import TrainingError
+from altprop.runtime.whole_files import reason_of, writing
 from altprop.training.folder import RunFolder
-from altprop.training.logs import write_csv
 from altprop.training.plots import plot_reductions, reduction_rows
+from altprop.training.records import write_csv
+from altprop.training.run_errors import TrainingError
 
 
 class ReductionLog:

@@ -13,7 +13,7 @@ from torch import nn
 
 from altprop.data import BatchSampler, DataSet
 from altprop.data import load as load_data
-from altprop.runtime.files import write_whole, writing
+from altprop.runtime.whole_files import write_whole, writing
 from altprop.training.build import build_model, build_net, check_device, check_outputs
 from altprop.training.checkpoint import (
     Checkpoint,
@@ -24,12 +24,12 @@ from altprop.training.checkpoint import (
     save_checkpoint,
 )
 from altprop.training.config import RunConfig
-from altprop.training.errors import TrainingError
 from altprop.training.evaluate import Score, evaluate
 from altprop.training.folder import RunFolder
-from altprop.training.logs import Row, TensorBoardLog, has_tensorboard, write_csv, write_json
 from altprop.training.plots import plot_curves
+from altprop.training.records import Row, TensorBoardLog, has_tensorboard, write_csv, write_json
 from altprop.training.reductions import ReductionLog
+from altprop.training.run_errors import TrainingError
 
 
 class Reporter:

@@ -16,7 +16,7 @@ from onnx import helper
 from torch import fx
 
 from altprop.compiler.export.contract import HELD
-from altprop.compiler.export.decompose.recurrent import OPAQUE
+from altprop.compiler.export.decompose.recurrent_backward import OPAQUE
 from altprop.compiler.export.emitter import is_symbolic, value_info
 from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, draws, placeholders, region_of
 from altprop.compiler.export.subject import Subject

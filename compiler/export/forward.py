@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from altprop.compiler.capture import capture
+from altprop.compiler.capture.capture import capture
+from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.export.onnx_file import write_program
 from altprop.compiler.export.subject import Subject
-from altprop.compiler.quiet import quiet
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
-from altprop.passes.flat.builder import FlatBuilder
+from altprop.passes.flattening.builder import FlatBuilder
 
 
 def write_forward(subject: Subject, path: Path, **options: Any) -> Path:

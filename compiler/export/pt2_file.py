@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.export.check import difference, random_inputs, reference
 from altprop.compiler.export.contract import describe, initial_state, input_names, output_names
 from altprop.compiler.export.onnx_file import constants_of, save_state
 from altprop.compiler.export.retrace import placeholders, purify
 from altprop.compiler.export.subject import Subject, cleaned, flat_program
-from altprop.compiler.quiet import quiet
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
 

@@ -9,7 +9,7 @@ from altprop.compiler.export.subject import Subject
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
-from altprop.passes.flat.builder import FlatBuilder
+from altprop.passes.flattening.builder import FlatBuilder
 
 
 def write_updates(subject: Subject, path: Path, **options: Any) -> Path:

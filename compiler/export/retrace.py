@@ -19,8 +19,8 @@ from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Program, Slot
-from altprop.passes.flat.merge import merge_twins
-from altprop.passes.flat.simplify import simplify
+from altprop.passes.tune.merge import merge_twins
+from altprop.passes.tune.simplify import simplify
 
 aten = torch.ops.aten
 

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper
 from torch import fx
 
 from altprop.compiler.export.emitter import IR_VERSION, Emitter, onnx_type, type_of, value_info
+from altprop.compiler.export.fold_momentum import MomentumFolder, named, without_unread
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.retrace import placeholders, region_of
-from altprop.compiler.export.tidy import MomentumFolder, named, without_unread
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
 

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
-from altprop.compiler.schedule.sizes import Sizes
+from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.ir.operators import is_view, writes
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from altprop.compiler.schedule.sizes import Sizes
+from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.ir.aliases import root_of
 from altprop.ir.layouts import memory_order

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from altprop.compiler.schedule.cost_model import CostModel
+from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
 from altprop.compiler.schedule.pieces import Cut, Tuning, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
-from altprop.compiler.schedule.sizes import Sizes
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
 from altprop.compiler.schedule.transfers import Emitter
-from altprop.compiler.schedule.verify import kept_values, verify_schedule
+from altprop.compiler.schedule.verify_schedule import kept_values, verify_schedule
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph

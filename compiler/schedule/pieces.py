@@ -14,9 +14,9 @@ from torch import fx
 
 from altprop.compiler.schedule.assign import assign
 from altprop.compiler.schedule.costs import count_flops, count_touched
+from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.join import join, joint_regions, knows_the_batch
-from altprop.compiler.schedule.sizes import Sizes
-from altprop.compiler.schedule.steps import step_pieces
+from altprop.compiler.schedule.optimizer_tasks import step_pieces
 from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
@@ -25,7 +25,7 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
 from altprop.ir.without_code import graph_module
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.builder import aten
+from altprop.passes.flattening.builder import aten
 
 LOSS_VALUE = "loss"
 

@@ -10,20 +10,20 @@ from typing import Any
 
 from torch import fx
 
-from altprop.compiler.schedule.sizes import Sizes, fix_sizes
+from altprop.compiler.schedule.fix_batch import Sizes, fix_sizes
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.local import LocalGraph
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
-from altprop.passes.flat.builder import FlatBuilder, aten
-from altprop.passes.flat.layout import choose_layout, store_feedback
-from altprop.passes.flat.loss import add_loss
-from altprop.passes.flat.reduction import Reduction
-from altprop.passes.flat.simplify import simplify
-from altprop.passes.flat.target import add_targets
 from altprop.passes.flatten import checked_loss
+from altprop.passes.flattening.builder import FlatBuilder, aten
+from altprop.passes.flattening.reduction import Reduction
+from altprop.passes.flattening.target import add_targets
+from altprop.passes.flattening.traced_loss import add_loss
+from altprop.passes.tune.channels_last import choose_layout, store_feedback
+from altprop.passes.tune.simplify import simplify
 
 Tag = tuple[str, str]
 LOSS = "<loss>"

@@ -7,8 +7,8 @@ micro-batch and `STEP` last, says which of two versions of a changing value a ta
 
 from collections.abc import Sequence
 
+from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.pieces import Cut
-from altprop.compiler.schedule.sizes import Sizes
 from altprop.ir.schedule import Piece, Task, ValueForm, in_microbatch
 
 

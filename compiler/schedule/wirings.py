@@ -11,7 +11,7 @@ then of the rest on five.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import PlanError
 from altprop.ir.machine import Machine
 from altprop.ir.plan import WiringPlan

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from altprop.ir.drawing.network import Network, to_networkx
+from altprop.ir.drawing.as_networkx import Network, to_networkx
 from altprop.ir.drawing.style import colour_of, feedback_kinds
 from altprop.ir.graph import ErrorGraph
 

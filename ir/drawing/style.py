@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from altprop.ir.drawing.network import Network
+from altprop.ir.drawing.as_networkx import Network
 
 BOXES = ("input", "operator", "region")
 FORWARD = "#4a5568"

@@ -12,17 +12,17 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.region import Region
 from altprop.ir.walks import comes_from, leads_to, positions
-from altprop.passes.cut.derivatives import has_no_derivative
-from altprop.passes.cut.operators import (
+from altprop.passes.cut.operator_kinds import (
     is_concatenation,
     is_elementwise,
     is_floating,
     is_moving,
     is_nonlinear,
 )
+from altprop.passes.cut.without_derivative import has_no_derivative
 from altprop.passes.derive.interpret import run_nodes
 
 

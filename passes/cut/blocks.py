@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
-from altprop.passes.cut.operators import mixings
+from altprop.passes.cut.operator_kinds import mixings
 from altprop.passes.cut.roles import Roles
 
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")

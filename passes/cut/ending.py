@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from altprop.passes.cut.activation import Activation, find_gates
-from altprop.passes.cut.operators import (
+from altprop.passes.cut.operator_kinds import (
     is_concatenation,
     is_elementwise,
     is_floating,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.walks import ancestors, comes_from
 from altprop.passes.cut.groups import Group, Groups
-from altprop.passes.cut.operators import (
+from altprop.passes.cut.operator_kinds import (
     is_concatenation,
     is_elementwise,
     is_fused_attention,

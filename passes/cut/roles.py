@@ -11,7 +11,7 @@ import dataclasses
 
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 
 
 @dataclasses.dataclass(frozen=True)

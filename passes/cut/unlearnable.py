@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.walks import ancestors
-from altprop.passes.cut.derivatives import obstacle
-from altprop.passes.cut.operators import is_complex
+from altprop.passes.cut.operator_kinds import is_complex
 from altprop.passes.cut.roles import Roles
+from altprop.passes.cut.without_derivative import obstacle
 
 
 def refuse_unlearnable(captured: CapturedGraph, roles: Roles) -> None:

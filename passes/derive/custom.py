@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import CompileError
-from altprop.passes.cut.derivatives import formula_of, lacks_formula
+from altprop.passes.cut.without_derivative import formula_of, lacks_formula
 
 
 def differentiable(operator: Any) -> Callable[..., Any]:

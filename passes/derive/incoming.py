@@ -9,8 +9,8 @@ from torch import fx
 from altprop.ir.errors import RuleError
 from altprop.ir.local import Role
 from altprop.ir.plan import Connection
-from altprop.passes.derive.products import evaluate, replaced_parameters
-from altprop.passes.derive.traced import TracedLocal
+from altprop.passes.derive.local_products import evaluate, replaced_parameters
+from altprop.passes.derive.traced_region import TracedLocal
 from altprop.rules.feedback import DIRECT, EDGE
 
 

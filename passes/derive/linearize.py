@@ -14,7 +14,7 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.local import BODY, PARAMETERS, PHI, PRODUCTS, TAIL, LocalGraph, Role
 from altprop.ir.operators import is_fill, writes
@@ -22,8 +22,8 @@ from altprop.ir.region import Region
 from altprop.ir.walks import closure
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
-from altprop.passes.derive.sizes import sizes_from_batch
-from altprop.passes.derive.whole import WHOLE, free_strides_of_attention
+from altprop.passes.derive.keep_whole_kernels import WHOLE, free_strides_of_attention
+from altprop.passes.derive.trace_sizes import sizes_from_batch
 
 Tensors = list[torch.Tensor]
 

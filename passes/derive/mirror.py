@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.sizes import line_in_batch
-from altprop.passes.cut.operators import is_floating, is_mixing, is_moving, is_recurrent
+from altprop.passes.cut.operator_kinds import is_floating, is_mixing, is_moving, is_recurrent
 from altprop.passes.derive.interpret import run_nodes
 
 # Where an operator has the two factors that it multiplies.

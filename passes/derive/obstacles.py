@@ -8,10 +8,10 @@ from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
-from altprop.passes.cut.derivatives import obstacle
-from altprop.passes.cut.operators import is_floating
+from altprop.passes.cut.operator_kinds import is_floating
 from altprop.passes.cut.unlearnable import STRAIGHT_THROUGH
-from altprop.passes.derive.reads import is_direct
+from altprop.passes.cut.without_derivative import obstacle
+from altprop.passes.derive.update_inputs import is_direct
 from altprop.rules.base import Rule
 
 

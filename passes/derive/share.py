@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.local import PRODUCTS, LocalGraph, Role
 from altprop.ir.region import Region
 from altprop.passes.derive.linearize import linearize

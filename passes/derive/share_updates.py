@@ -27,8 +27,8 @@ from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
-from altprop.passes.derive.again import Stretch
-from altprop.passes.derive.reads import Reads
+from altprop.passes.derive.rerun_forward import Stretch
+from altprop.passes.derive.update_inputs import Reads
 from altprop.rules.base import Rule
 
 Name = tuple[str, str]

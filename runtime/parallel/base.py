@@ -113,7 +113,7 @@ class Runtime:
         Raises:
             ScheduleError: a rank cannot write, ended or hangs, or another run has the folder; earlier checkpoints stay.
         """
-        from altprop.runtime.parallel.checkpoint import save
+        from altprop.runtime.parallel.sharded_checkpoint import save
 
         self.net.refresh()
         return save(folder, self.net, self.held)
@@ -129,7 +129,7 @@ class Runtime:
         Raises:
             ScheduleError: the checkpoint is of another net, or there are some of which none is whole.
         """
-        from altprop.runtime.parallel.checkpoint import load
+        from altprop.runtime.parallel.sharded_checkpoint import load
 
         self.net.refresh()
         return load(folder, self.net, self.held)

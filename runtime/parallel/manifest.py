@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from altprop.ir.json_document import parse_json
-from altprop.runtime.files import DamagedFileError, check_signature, digest_of, write_signed
+from altprop.runtime.whole_files import DamagedFileError, check_signature, digest_of, write_signed
 
 NAME = "manifest.json"
 VERSION = 1

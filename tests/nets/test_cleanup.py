@@ -14,8 +14,8 @@ from altprop.ir.aliases import aliases
 from altprop.ir.operators import written
 from altprop.ir.program import Program, Slot
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flat.kernels import choose_kernels, onednn_pays
-from altprop.passes.flat.recompute import CHEAP
+from altprop.passes.tune.kernels import choose_kernels, onednn_pays
+from altprop.passes.tune.recompute import CHEAP
 
 aten = torch.ops.aten
 CASES = ("mlp_tanh", "mlp_gelu", "conv_bn_dropout", "residual", "branches", "encoder_layer", "tied_embedding")

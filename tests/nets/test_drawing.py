@@ -19,7 +19,7 @@ from altprop import Connection, ExportError, Feedback, RegionPlan, WiringPlan
 from altprop.ir.drawing import to_dot, to_networkx
 from altprop.ir.drawing.canvas import inches, shorten
 from altprop.ir.drawing.figure import make_figure
-from altprop.ir.drawing.layout import place
+from altprop.ir.drawing.places import place
 from altprop.ir.drawing.style import colour_of
 from altprop.ir.graph import ErrorGraph, ErrorNeurons
 

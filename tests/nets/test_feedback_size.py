@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.compiler import examine, feedback_size
-from altprop.compiler.feedback_size import default_bytes, smaller_kinds
+from altprop.compiler.examine import examine, feedback_size
+from altprop.compiler.examine.feedback_size import default_bytes, smaller_kinds
 
 
 def images() -> tuple[nn.Module, torch.Tensor]:

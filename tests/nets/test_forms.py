@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import altprop
-from altprop.compiler.home import move_home, renew_home
+from altprop.compiler.capture.shared_fakes import move_home, renew_home
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
 from altprop.ir.local import BODY, PARAMETERS, PHI, TAIL
@@ -22,7 +22,7 @@ Y = torch.tensor([0, 1, 2, 0, 1, 2])
 
 @pytest.fixture(autouse=True)
 def no_homes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("altprop.compiler.home._HOMES", {})
+    monkeypatch.setattr("altprop.compiler.capture.shared_fakes._HOMES", {})
 
 
 def build(width: int = 5, depth: int = 2) -> nn.Sequential:

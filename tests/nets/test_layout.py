@@ -13,7 +13,7 @@ from zoo import ZOO, Case
 import altprop
 from altprop.ir.aliases import has_gaps
 from altprop.ir.program import Program
-from altprop.passes.flat import layout
+from altprop.passes.tune import channels_last
 from altprop.runtime.executor import Bindings
 
 aten = torch.ops.aten
@@ -26,7 +26,7 @@ KINDS = ("dense", "channel", "unified", "sparse", "binary")
 
 def lay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lays out what is compiled from now on, in float64 too, which is not oneDNN's."""
-    monkeypatch.setattr(layout, "layout_pays", lambda graph: bool(layout._convolutions(graph)))
+    monkeypatch.setattr(channels_last, "layout_pays", lambda graph: bool(channels_last._convolutions(graph)))
 
 
 def make(case: Case, rule: str, **options: Any) -> altprop.LocalNet:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from zoo import ZOO, Attention, Case, SharedTwice
 
 import altprop
-from altprop.compiler.capture import capture
+from altprop.compiler.capture.capture import capture
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program
 from altprop.passes.base import Pass

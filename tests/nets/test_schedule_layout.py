@@ -11,7 +11,7 @@ from torch import nn
 
 import altprop
 from altprop.ir.schedule import is_resident
-from altprop.passes.flat import layout
+from altprop.passes.tune import channels_last
 from altprop.runtime.parallel.wire import pack
 
 BATCH = 8
@@ -102,7 +102,7 @@ def test_a_layout_is_chosen_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -
 
     assert laid(["cpu", "cpu"])
     assert not laid(["cpu", "cuda:0"])
-    monkeypatch.setattr(layout, "_LEAST_SHARE", 1e9)
+    monkeypatch.setattr(channels_last, "_LEAST_SHARE", 1e9)
     assert not laid(["cpu", "cpu"])
 
 

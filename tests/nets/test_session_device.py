@@ -12,16 +12,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from altprop.compiler.export.subject import on_cpu
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
-from altprop.runtime import session, session_net
+from altprop.runtime import onnx_session, session_net
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def test_the_provider_follows_the_net() -> None:
-    assert session.providers(torch.device("cpu"), [CUDA, CPU]) == [CPU]
-    (found, options), other = session.providers(torch.device("cuda"), [CUDA, CPU])
+    assert onnx_session.providers(torch.device("cpu"), [CUDA, CPU]) == [CPU]
+    (found, options), other = onnx_session.providers(torch.device("cuda"), [CUDA, CPU])
     assert (found, options["device_id"], other) == (CUDA, 0, CPU)
-    found, options = session.providers(torch.device("cuda", 2), ["TensorrtExecutionProvider", CUDA, CPU])[0]
+    found, options = onnx_session.providers(torch.device("cuda", 2), ["TensorrtExecutionProvider", CUDA, CPU])[0]
     assert (found, options["device_id"]) == (CUDA, 2)
 
 
@@ -32,7 +32,7 @@ def test_the_cuda_provider_computes_as_torch_does(*, tf32: bool, benchmark: bool
     matmul.allow_tf32 = tf32
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=True):
-            options = session.providers(torch.device("cuda"), [CUDA, CPU])[0][1]
+            options = onnx_session.providers(torch.device("cuda"), [CUDA, CPU])[0][1]
     finally:
         matmul.allow_tf32 = before
     algorithms = "EXHAUSTIVE" if benchmark else "HEURISTIC"
@@ -42,9 +42,9 @@ def test_the_cuda_provider_computes_as_torch_does(*, tf32: bool, benchmark: bool
 def test_a_package_without_cuda_is_named() -> None:
     said = r'the net is on cuda:1, and the installed onnxruntime has no CUDA: .*"altprop\[gpu\]"; .* net.cpu\(\)'
     with pytest.raises(CompileError, match=said):
-        session.installed(torch.device("cuda", 1))
+        onnx_session.installed(torch.device("cuda", 1))
     with pytest.raises(CompileError, match=r"runs on the CPU and on CUDA; the net is on mps: move it first"):
-        session.installed(torch.device("mps"))
+        onnx_session.installed(torch.device("mps"))
 
 
 def test_a_provider_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_a_provider_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Silent)
     with pytest.raises(CompileError, match=r"could not start its CUDA provider for cuda:0: install the CUDA and cuDNN"):
-        session.open_engine(b"", torch.device("cuda", 0))
+        onnx_session.open_engine(b"", torch.device("cuda", 0))
 
 
 def test_a_net_is_refused_before_its_step_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ from zoo import ZOO, Case
 from zoo_architectures import ARCHITECTURES
 from zoo_operators import OPERATORS
 
-from altprop.compiler import capture as capturing
-from altprop.compiler.decompose import decompose, decompose_by_torch
-from altprop.compiler.functional import NotFunctionalError, functional
+from altprop.compiler.capture import capture as capturing
+from altprop.compiler.capture.decompose import decompose, decompose_by_torch
+from altprop.compiler.capture.functional import NotFunctionalError, functional
 from altprop.ir.alone import alone
-from altprop.ir.captured import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.operators import writes
 from altprop.ir.structures import open_dataclasses
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.compiler import recurrent_layers
+from altprop.compiler.capture import recurrent_layers
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from zoo import ZOO, Case, single
 
 import altprop
-from altprop.runtime.session import CUDA
+from altprop.runtime.onnx_session import CUDA
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or CUDA not in onnxruntime.get_available_providers(),

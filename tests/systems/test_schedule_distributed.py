@@ -17,7 +17,7 @@ import torch
 from processes import HANG
 
 import altprop
-from altprop.runtime.parallel.checkpoint import latest
+from altprop.runtime.parallel.sharded_checkpoint import latest
 
 SCRIPT = Path(ranks.__file__)
 TRAINED = [("residual", "reclra"), ("nine", "dfa"), ("nine", "bp")]

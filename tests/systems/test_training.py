@@ -18,7 +18,7 @@ from kills import die_after, in_child
 
 from altprop.data import load
 from altprop.models import ModelError
-from altprop.runtime.files import write_signed
+from altprop.runtime.whole_files import write_signed
 from altprop.training import (
     Checkpoint,
     ConfigError,
@@ -32,7 +32,7 @@ from altprop.training import (
 )
 from altprop.training import checkpoint as checkpoint_module
 from altprop.training.folder import RunFolder, resume_config
-from altprop.training.logs import Row
+from altprop.training.records import Row
 from altprop.training.run import learning_rate
 from altprop.training.user_model import build_user_model
 

@@ -16,10 +16,10 @@ import altprop
 from altprop import Machine, PlanError, RuleError, Schedule, ScheduleError, WiringPlan, models
 from altprop.data import DataError, load
 from altprop.data.characters import load_characters
-from altprop.data.files import read_file
 from altprop.data.idx import read_idx
 from altprop.data.pickles import PickleError, SparseMatrix, read_pickle
 from altprop.data.planetoid import PARTS, load_citations
+from altprop.data.read_whole import read_file
 from altprop.ir.plan_text import parse_plan
 from altprop.rules import get
 from altprop.training import ConfigError, make_config

@@ -120,7 +120,7 @@ def test_every_library_folder_is_scanned() -> None:
         ("ir", "from altprop.rules import registry", "exchange"),
         ("ir", "import altprop", "the door"),
         ("rules", "from altprop import passes", "not how or where"),
-        ("rules", "def late():\n    import altprop.compiler.capture", "not how or where"),
+        ("rules", "def late():\n    import altprop.compiler.capture.capture", "not how or where"),
         ("passes", "import altprop.runtime", "the pipeline in compiler"),
         ("compiler", "from altprop.runtime.executor import run", "nothing is run"),
         ("runtime", "from altprop.rules import get", "nothing is compiled"),
@@ -145,7 +145,7 @@ def test_violation_is_caught(folder: str, source: str, reason: str) -> None:
     [
         ("ir/graph.py", "import torch, networkx\nfrom altprop.ir.errors import CompileError"),
         ("rules/dfa.py", "from altprop.ir import graph"),
-        ("compiler/capture.py", "from altprop.passes.cut import cut_regions"),
+        ("compiler/capture/capture.py", "from altprop.passes.cut import cut_regions"),
         ("altprop/__init__.py", "from altprop.compiler import pipeline\nfrom altprop.runtime import net"),
         ("altprop/command/train.py", "print('x')"),
         ("examples/demo.py", "import altprop\nfrom altprop.rules import get\nprint('x')"),

@@ -185,6 +185,7 @@ FAKES = Fakes.fresh(12)
 @settings(max_examples=200, deadline=None)
 @given(expressions())
 @example("(1 - ((1 + N) * (2 + N)))")
+@example("Min(Max(2, N), Max(3, N))")
 def test_sizes_print_as_they_read(text: str) -> None:
     try:
         size = parse_size(text, FAKES.batch)

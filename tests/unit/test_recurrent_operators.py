@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import linear
 from torch.utils.flop_counter import flop_registry
 
-from altprop.compiler.export.decompose.recurrent import WRITTEN_OUT
+from altprop.compiler.export.decompose.recurrent_backward import WRITTEN_OUT
 from altprop.passes.recurrent.derivatives import DERIVATIVES
 
 own = torch.ops.altprop

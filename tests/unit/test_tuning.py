@@ -12,14 +12,14 @@ import torch
 from torch import fx
 from tuning import block, program_of, tuned
 
-from altprop.passes.flat.fuse import fuse_updates
-from altprop.passes.flat.kernels import choose_kernels
-from altprop.passes.flat.layout import choose_layout, store_feedback
-from altprop.passes.flat.masks import narrow_masks
-from altprop.passes.flat.merge import merge_projections, merge_twins
-from altprop.passes.flat.recompute import recompute_activities
-from altprop.passes.flat.reuse import reuse_memory
-from altprop.passes.flat.simplify import separate_results, simplify
+from altprop.passes.tune.channels_last import choose_layout, store_feedback
+from altprop.passes.tune.fuse import fuse_updates
+from altprop.passes.tune.kernels import choose_kernels
+from altprop.passes.tune.masks import narrow_masks
+from altprop.passes.tune.merge import merge_projections, merge_twins
+from altprop.passes.tune.recompute import recompute_activities
+from altprop.passes.tune.reuse import reuse_memory
+from altprop.passes.tune.simplify import separate_results, simplify
 
 NOT_HERE = "without oneDNN there is nothing to lay out"
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason=NOT_HERE)

@@ -12,18 +12,18 @@ import torch
 from altprop.compiler.export.decompose import (
     activations,
     attention,
-    convolution,
+    convolution_backward,
     losses,
     norms,
     pooling,
-    recurrent,
+    recurrent_backward,
     tables,
 )
 
 aten = torch.ops.aten
 
 OWN: dict[Any, Callable[..., Any]] = {
-    aten.convolution_backward.default: convolution.convolution_backward,
+    aten.convolution_backward.default: convolution_backward.convolution_backward,
     aten._native_batch_norm_legit_functional.default: norms.batch_norm,
     aten.native_batch_norm_backward.default: norms.batch_norm_backward,
     aten.native_layer_norm.default: norms.layer_norm,
@@ -57,7 +57,7 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten.nll_loss2d_forward.default: losses.nll_loss_forward,
     aten.nll_loss_backward.default: losses.nll_loss_backward,
     aten.nll_loss2d_backward.default: losses.nll_loss_backward,
-    **recurrent.WRITTEN_OUT,
+    **recurrent_backward.WRITTEN_OUT,
 }
 
 # Operators that ONNX has: left whole, though torch.export could take them apart.

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from altprop.compiler.export.operators import creation, elementwise, indexing, products, reductions, shapes
+from altprop.compiler.export.operators import creation, elementwise, indexing, matrix_products, reductions, shapes
 from altprop.compiler.export.operators.elementwise import Translator
 
 TRANSLATORS: dict[Any, Translator] = {
     **elementwise.TABLE,
     **shapes.TABLE,
     **reductions.TABLE,
-    **products.TABLE,
+    **matrix_products.TABLE,
     **indexing.TABLE,
     **creation.TABLE,
 }

@@ -1,0 +1,180 @@
+"""Notes what a model's forward reads that is no tensor, while it is captured.
+
+Attributes of modules are seen where they are asked for, and so are those of plain objects that a module holds, such as
+a configuration. Of lists and mappings all elements count. What the forward itself assigns is left out: it would differ
+after every run. Globals are read off the code of the modules' own functions.
+"""
+
+import contextlib
+import enum
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop.compiler.capture.globals_read import globals_read
+from altprop.ir.alone import compiles_here
+from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
+
+_OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", "_flat_weights"}
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.Size, slice)
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code made
+_LIMIT, _DEPTH = 64, 4
+
+Step = tuple[str, Any]
+Key = tuple[int, str]
+
+
+class Reads:
+    """Collects what is read of one model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._ways: dict[int, tuple[str, tuple[Step, ...]]] = {}
+        self._kept: list[Any] = []  # so that no identity is used twice
+        for path, module in model.named_modules():
+            self._ways[id(vars(module))] = (path, ())
+        self._seen: dict[Key, tuple[dict[str, Any], Any, Any]] = {}
+        self._class_reads: dict[tuple[str, str], None] = {}
+        self._written: set[Key] = set()
+        self._patched: list[tuple[type, str, Any]] = []
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listens to the thread that compiles."""
+        self._patch(nn.Module, with_writes=True)
+        try:
+            yield
+        finally:
+            for kind, name, before in reversed(self._patched):
+                if before is None:
+                    delattr(kind, name)
+                else:
+                    setattr(kind, name, before)
+            self._patched.clear()
+
+    def _patch(self, kind: type, *, with_writes: bool) -> None:
+        look, write = kind.__getattribute__, kind.__setattr__
+
+        def get(owner: Any, name: str) -> Any:
+            value = look(owner, name)
+            if name not in _OWN and compiles_here():
+                self._saw(owner, name, value)
+            return value
+
+        def put(owner: Any, name: str, value: Any) -> None:
+            if compiles_here():
+                self._written.add((id(object.__getattribute__(owner, "__dict__")), name))
+            write(owner, name, value)
+
+        self._replace(kind, "__getattribute__", get)
+        if with_writes:
+            self._replace(kind, "__setattr__", put)
+
+    def _replace(self, kind: type, name: str, function: Callable[..., Any]) -> None:
+        self._patched.append((kind, name, vars(kind).get(name)))
+        setattr(kind, name, function)
+
+    def _saw(self, owner: Any, name: str, value: Any) -> None:
+        own = object.__getattribute__(owner, "__dict__")
+        way = self._ways.get(id(own))
+        if way is None:
+            return
+        if name not in own:
+            if not name.startswith("__") and is_plain(value) and not way[1]:
+                self._class_reads[way[0], name] = None
+            return
+        key = (id(own), name)
+        if key not in self._seen:
+            self._seen[key] = (own, value, _copied(value))
+            self._follow(value, (way[0], (*way[1], ("attribute", name))), 0)
+
+    def _follow(self, value: Any, way: tuple[str, tuple[Step, ...]], depth: int) -> None:
+        """Listens to plain objects that a module holds, also inside of lists and mappings."""
+        if depth < _DEPTH and isinstance(value, (list, tuple, dict)):
+            for key, one in _items(value):
+                self._follow(one, (way[0], (*way[1], ("item", key))), depth + 1)
+        elif _is_object(value) and id(vars(value)) not in self._ways:
+            self._kept.append(value)
+            self._ways[id(vars(value))] = way
+            if all(kind is not type(value) for kind, _, _ in self._patched):
+                self._patch(type(value), with_writes=False)
+
+    def found(self) -> tuple[Read, ...]:
+        """Returns what was read, as it is now; call it when the capture has put everything back."""
+        found: list[Read] = []
+        for key, (own, _, before) in self._seen.items():
+            path, steps = self._ways[key[0]]
+            value = own.get(key[1], _GONE)
+            if key not in self._written and value is not _GONE and not _differs(before, value):
+                found += _reads(path, (*steps, ("attribute", key[1])), value, 0)
+        for path, name in self._class_reads:
+            value = getattr(self._model.get_submodule(path), name, _GONE)
+            if any(name in vars(kind) for kind in type(self._model.get_submodule(path)).__mro__) and is_plain(value):
+                found.append(Read(path, (("class", name),), VALUE, value))
+        return (*found, *globals_read(self._model))
+
+
+_GONE = object()
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is fully told by comparing it."""
+    return isinstance(value, _PLAIN) or (type(value) in (tuple, frozenset) and all(map(is_plain, value)))
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value is an object whose attributes are read one by one, and whose class takes a patch."""
+    return bool(type(value).__flags__ & _HEAP_TYPE) and _has_attributes(value)
+
+
+def _has_attributes(value: Any) -> bool:
+    if isinstance(value, (nn.Module, torch.Tensor, type, enum.Enum, types.ModuleType, *_CALLABLE)):
+        return False
+    return hasattr(value, "__dict__") and not type(value).__module__.startswith("torch")
+
+
+_CALLABLE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+
+
+def _items(value: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    found = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    return found if len(found) <= _LIMIT else []
+
+
+def _copied(value: Any) -> Any:
+    """A list or mapping as it is at first, to tell whether forward alters it."""
+    return type(value), list(map(id, _flat(value))) if isinstance(value, (list, dict, set)) else None
+
+
+def _flat(value: Any) -> list[Any]:
+    return [*value, *value.values()] if isinstance(value, dict) else list(value)
+
+
+def _differs(before: Any, now: Any) -> bool:
+    kind, elements = before
+    if elements is None or kind is not type(now):
+        return False  # an attribute that was put back; a list that became another one is seen by its elements
+    return bool(list(map(id, _flat(now))) != elements)
+
+
+def _reads(owner: str, steps: tuple[Step, ...], value: Any, depth: int) -> Iterator[Read]:
+    if isinstance(value, (nn.Parameter, weakref.ref)):  # parameters are watched with their modules
+        return
+    if is_plain(value):
+        yield Read(owner, steps, VALUE, value)
+    elif isinstance(value, (list, tuple, dict)) and depth < _DEPTH and len(value) <= _LIMIT:
+        if not isinstance(value, tuple):
+            yield Read(owner, steps, LENGTH, len(value))
+        for key, one in _items(value):
+            yield from _reads(owner, (*steps, ("item", key)), one, depth + 1)
+    else:
+        yield Read(owner, steps, IDENTITY, value)
+        if isinstance(value, (list, dict, set)):
+            yield Read(owner, steps, LENGTH, len(value))
+        elif _has_attributes(value) and not _is_object(value) and depth < _DEPTH:  # all count where none can be seen
+            for name, one in list(vars(value).items())[:_LIMIT]:
+                yield from _reads(owner, (*steps, ("attribute", name)), one, depth + 1)

@@ -1,0 +1,1 @@
+"""What is said before any work: what would compile, what would not and why."""

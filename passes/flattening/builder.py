@@ -1,0 +1,211 @@
+"""Builds a flat program by copying derived graphs behind one another and joining them by the names of values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.graph import ErrorGraph, FeedbackParameter
+from altprop.ir.layouts import flatten_freely
+from altprop.ir.local import LocalGraph
+from altprop.ir.operators import writes
+from altprop.ir.program import Program, Slot
+from altprop.ir.updates import LocalUpdate, Value
+from altprop.ir.without_code import graph_module
+
+aten = torch.ops.aten
+
+
+class FlatBuilder:
+    """One straight line of operators in the making; `values` maps names across the program to nodes."""
+
+    def __init__(self, graph: ErrorGraph) -> None:
+        self.source = graph
+        self.captured: CapturedGraph = graph.captured
+        self.graph = fx.Graph()
+        self.root = torch.nn.Module()
+        self.values: dict[Value, fx.Node] = {}
+        self.inputs: list[tuple[Slot, fx.Node]] = []
+        self._outputs: list[tuple[Slot, fx.Node]] = []
+        self._add_placeholders()
+
+    def _add_placeholders(self) -> None:
+        for node in self.captured.graph.nodes:
+            if node.op == "placeholder":
+                made = self.placeholder(self._slot(node.name), node.name, node.meta.get("val"))
+                self.values[("captured", node.name)] = made
+        for name, parameter in self.source.feedback.items():
+            fake = feedback_fake(self.captured, parameter)
+            self.values[("feedback", name)] = self.placeholder(Slot("feedback", name), "feedback", fake)
+
+        for region in self.source.regions:
+            update = self.source.updates.get(region.name)
+            for node in update.graph.nodes if update is not None else ():
+                key = update.inputs.get(node.name, ())
+                if key[:1] == ("noise",):
+                    self.values[key] = self.placeholder(Slot("noise", key[1]), "noise", node.meta["val"])
+
+    def _slot(self, placeholder: str) -> Slot:
+        captured = self.captured
+        if placeholder in captured.parameters:
+            return Slot("parameter", captured.parameters[placeholder])
+        if placeholder in captured.buffers:
+            return Slot("buffer", captured.buffers[placeholder])
+        return Slot("constant" if placeholder in captured.constants else "input", placeholder)
+
+    def placeholder(self, slot: Slot, name: str, value: Any) -> fx.Node:
+        """Adds an input; it stands before all operators."""
+        first = next((n for n in self.graph.nodes if n.op != "placeholder"), None)
+        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
+            node = self.graph.placeholder(name)
+        node.target = node.name
+        if value is not None:
+            node.meta["val"] = value
+        self.inputs.append((slot, node))
+        return node
+
+    def value(self, key: Value) -> fx.Node:
+        """Returns the node of a value that was made before."""
+        return self.values[key]
+
+    def parameter(self, gradient: Slot) -> fx.Node:
+        """Returns the input that a gradient moves."""
+        wanted = Slot("feedback" if gradient.kind == "feedback_gradient" else "parameter", gradient.name)
+        return next(node for slot, node in self.inputs if slot == wanted)
+
+    def preamble(self) -> None:
+        """Copies the operators that no parameter feeds."""
+        for name in self.source.preamble:
+            node = self.captured.node(name)
+            made = self.graph.node_copy(node, lambda n: self.values[("captured", n.name)])
+            self.values[("captured", name)] = made
+
+    def forward(self, local: LocalGraph) -> None:
+        """Copies the forward half of a region."""
+        here: dict[fx.Node, fx.Node] = {}
+        for node in local.graph.nodes:
+            if node.op == "placeholder":
+                role = local.inputs[node.name]
+                if role[0] == "value":
+                    here[node] = self.values[("captured", role[1])]
+            elif node.name in local.forward:
+                here[node] = self._copy(node, here, local.region.name)
+                self.values[("forward", local.region.name, node.name)] = here[node]
+        for role, made in local.results.items():
+            if role[0] == "value" and made is not None:
+                self.values[("captured", role[1])] = here[made]
+
+    def _copy(self, node: fx.Node, here: dict[fx.Node, fx.Node], region: str) -> fx.Node:
+        """Copies an operator and notes its region in `meta["custom"]`, which torch hands on to what it traces."""
+        made = self.graph.node_copy(node, here.__getitem__)
+        made.meta["custom"] = {"region": region}
+        return made
+
+    def update(self, update: LocalUpdate) -> None:
+        """Copies a region's local update."""
+        here: dict[fx.Node, fx.Node] = {}
+        for node in update.graph.nodes:
+            if node.op == "placeholder":
+                here[node] = self.values[update.inputs[node.name]]
+            elif node.op == "get_attr":
+                here[node] = self._constant(update.constants[str(node.target)])
+            elif node.op == "call_function":
+                here[node] = self._copy(node, here, update.region)
+        named = {node.name: made for node, made in here.items()}
+        for value, name in update.results.items():
+            self.values[value] = named[name]
+
+    def _constant(self, tensor: torch.Tensor) -> fx.Node:
+        """Adds a tensor that a loss or a rule made out of nothing, under a name that no other has."""
+        name = f"update_constant_{sum(node.op == 'get_attr' for node in self.graph.nodes)}"
+        setattr(self.root, name, tensor)
+        return self.graph.get_attr(name)
+
+    def copy(self, module: fx.GraphModule, inputs: Mapping[str, fx.Node]) -> list[fx.Node]:
+        """Copies a traced graph and the tensors that it holds; returns the nodes that it returned."""
+        graph = module.graph
+        here: dict[fx.Node, fx.Node] = {}
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                here[node] = inputs[node.name]
+            elif node.op == "get_attr":
+                setattr(self.root, str(node.target), getattr(module, str(node.target)))
+                here[node] = self.graph.node_copy(node, here.__getitem__)
+            elif node.op == "call_function":
+                here[node] = self.graph.node_copy(node, here.__getitem__)
+        (returned,) = next(n for n in graph.nodes if n.op == "output").args
+        return [here[node] for node in returned]
+
+    def call(self, target: Any, *args: Any, value: Any = None, **kwargs: Any) -> fx.Node:
+        """Adds an operator."""
+        node = self.graph.call_function(target, args, kwargs)
+        if value is not None:
+            node.meta["val"] = value
+        return node
+
+    def buffers(self) -> None:
+        """Writes the buffers' new values."""
+        by_name = {slot.name: node for slot, node in self.inputs if slot.kind == "buffer"}
+        for value, buffer in self.captured.buffer_updates.items():
+            self.call(aten.copy_.default, by_name[buffer], self.values[("captured", value)])
+
+    def outputs(self) -> None:
+        """Returns what the model returns."""
+        for name in self.captured.outputs:
+            if name:
+                self.result(Slot("output", name), self.values[("captured", name)])
+
+    def errors(self) -> None:
+        """Returns the root mean square of what the error neurons of each region hold."""
+        for region in self.source.updates:
+            error = self.values[("error", region)]
+            number = error.meta["val"].new_empty(()) if "val" in error.meta else None
+            mean = self.call(aten.mean.default, self.call(aten.mul.Tensor, error, error), value=number)
+            self.result(Slot("error", region), self.call(aten.sqrt.default, mean, value=number))
+
+    def result(self, slot: Slot, node: fx.Node) -> None:
+        """Adds an output."""
+        self._outputs.append((slot, node))
+
+    def finish(self, name: str) -> Program:
+        """Closes the program; inputs that nothing reads are left out."""
+        self.graph.output(tuple(node for _, node in self._outputs))
+        used = prune(self.graph)
+        inputs = []
+        for slot, node in self.inputs:
+            if slot.kind == "feedback":
+                flatten_freely(node)
+            if node in used:
+                inputs.append((slot, node))
+            else:
+                self.graph.erase_node(node)
+        order = {node: index for index, node in enumerate(self.graph.nodes)}
+        inputs.sort(key=lambda item: order[item[1]])
+        module = graph_module(self.root, self.graph)
+        return Program(name, module, tuple(s for s, _ in inputs), tuple(s for s, _ in self._outputs))
+
+
+def feedback_fake(captured: CapturedGraph, parameter: FeedbackParameter) -> torch.Tensor:
+    """Returns a fake feedback parameter, on the device of the model's first floating parameter, and of its dtype."""
+    values = [captured.value(name) for name in captured.parameters]
+    like = next(value for value in values if value.is_floating_point())
+    with captured.fake_mode:
+        dtype = like.dtype if parameter.dtype == "float" else getattr(torch, parameter.dtype)
+        return torch.empty(parameter.shape, dtype=dtype, device=like.device)
+
+
+def contiguous_fake(captured: CapturedGraph, name: str) -> torch.Tensor:
+    """Returns a fake tensor like a captured value, contiguous: the form in which the loss's gradient arrives."""
+    value = captured.value(name)
+    with captured.fake_mode:
+        return torch.empty(tuple(value.shape), dtype=value.dtype, device=value.device)
+
+
+def prune(graph: fx.Graph) -> set[fx.Node]:
+    """Removes operators without effect; returns the nodes that are read."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and not writes(node):
+            graph.erase_node(node)
+    return {node for node in graph.nodes if node.users}

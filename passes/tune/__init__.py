@@ -1,0 +1,1 @@
+"""What makes flat programs faster without changing their numbers, one step a file."""
