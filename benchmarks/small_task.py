@@ -113,7 +113,7 @@ def recipe_text(rule: str, settings: dict[str, Any]) -> str:
     """The recipe that a rule is trained by, or what was set in its place."""
     if settings:
         return ", ".join(f"{key}={value}" for key, value in settings.items())
-    return str(altprop.rules.get("bp" if rule == CONTROL else rule).recipe)
+    return str(altprop.rules.get("bp" if rule == CONTROL else rule).about.recipe)
 
 
 def summary(found: Sequence[dict[str, float]]) -> dict[str, Any]:

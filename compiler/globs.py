@@ -28,8 +28,8 @@ def check_globs(rules: Mapping[str, Rule], regions: Sequence[Region], captured: 
     if dead:
         raise RuleError(f'rule: "{dead[0]}" stands behind "*", which takes every region: write "*" last.')
     for rule in rules.values():
-        for option, globs in rule.region_globs().items():
-            _check(globs, names, frozen, f"{rule.name}({option}=...)")
+        for option, globs in rule.wiring.globs(rule).items():
+            _check(globs, names, frozen, f"{rule.about.name}({option}=...)")
 
 
 def _check(globs: Iterable[str], names: Sequence[str], frozen: Sequence[str], where: str) -> None:

@@ -47,8 +47,8 @@ from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
 from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
+from altprop.rules.plans import Network, make_plan
 from altprop.rules.registry import get
-from altprop.rules.wiring import Network, make_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,8 @@ def _alternates(plan: WiringPlan, options: Options) -> Alternates:
     found: dict[str, tuple[Rule, Alternation]] = {}
     for name, text in texts.items():
         with contextlib.suppress(RuleError):  # inserting error neurons names the region of an unknown rule
-            turns = (rules.get(text) or get(text)).alternate()
+            rule = rules.get(text) or get(text)
+            turns = rule.wiring.alternate(rule)
             found |= {} if turns is None else {name: turns}
     if len({turns for _, turns in found.values()}) > 1:
         raise CompileError(

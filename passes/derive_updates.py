@@ -18,7 +18,7 @@ from altprop.ir.timings import spent
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
-from altprop.passes.derive.bare_incoming import BareIncoming
+from altprop.passes.derive.bare_incoming import TracedBare
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
 from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.obstacles import refuse_silent_ways
@@ -30,6 +30,7 @@ from altprop.passes.derive.update_inputs import Reads, error_key, first_floating
 from altprop.rules.base import Incoming, Rule
 from altprop.rules.feedback import BARE
 from altprop.rules.registry import get
+from altprop.rules.wiring import is_proportional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +84,10 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
     Raises:
         RuleError: names the region or the connection.
     """
-    if rule.needs_derivative and is_flat(graph.captured, graph.region(name)):
+    if rule.wiring.reads_derivative and is_flat(graph.captured, graph.region(name)):
         raise RuleError(
             f'region "{name}" has a sign activation, whose derivative is zero; the rule '
-            f'"{rule.name}" multiplies by it and would learn nothing. Use reclra.'
+            f'"{rule.about.name}" multiplies by it and would learn nothing. Use reclra.'
         )
     refuse_silent_ways(graph, graph.region(name), rule)
     for c in graph.connections:
@@ -132,7 +133,7 @@ class _Deriver:
         local.noise = values.get(("noise", name))
         local.ending = self._ending()
         incoming = self._incoming(local, values)
-        if not incoming and not self.rule.learns_alone:
+        if not incoming and not self.rule.wiring.alone:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
         d = self.rule.signal(local, incoming)
         e = self.rule.error(local, d)
@@ -205,7 +206,7 @@ class _Deriver:
         seen = self.watch.of(c)
         if c.feedback.kind == BARE:
             forward = self.reads.stretches[c.name]
-            return BareIncoming(seen, values[key], target, forward, values, self.watch, from_output=source.is_output)
+            return TracedBare(seen, values[key], target, forward, values, self.watch, from_output=source.is_output)
         if is_direct(c):
             parts = {p.part: p.name for p in own}
             return DirectIncoming(seen, local, values[key], feedback, parts, target)
@@ -240,7 +241,7 @@ class _Deriver:
             gradients=tuple(value[2] for value in results if value[0] == "gradient"),
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
             finish=self._finish(fakes),
-            proportional=self.rule.is_proportional(),
+            proportional=is_proportional(self.rule),
             constants={str(n.target): getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"},
         )
 

@@ -8,6 +8,7 @@ from altprop.ir.errors import CompileError, PlanError, RuleError
 from altprop.ir.graph import ErrorGraph, ErrorNeurons
 from altprop.ir.plan import WiringPlan
 from altprop.passes.base import Pass
+from altprop.rules.about import equation_of
 from altprop.rules.base import Rule
 from altprop.rules.registry import get
 
@@ -47,6 +48,6 @@ class InsertErrorNeurons(Pass):
             return "", "{}"
         try:
             rule = self.rules.get(text) or get(text)
-            return rule.error_equation(), rule.sends
+            return equation_of(rule), rule.about.sends
         except RuleError as error:
             raise PlanError(f"regions[{index}].rule: {error}") from error

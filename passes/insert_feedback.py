@@ -63,7 +63,8 @@ class InsertFeedback(Pass):
         neurons = graph.neurons[connection.target]
         if neurons.rule == "frozen" or not connection.feedback.learning:
             return False
-        return (self.rules.get(neurons.rule) or get(neurons.rule)).follows_weights()
+        rule = self.rules.get(neurons.rule) or get(neurons.rule)
+        return rule.wiring.follows_weights(rule)
 
     def _auxiliary(self, graph: ErrorGraph) -> dict[str, FeedbackParameter]:
         """What the rules of the regions want beside the connections."""
@@ -74,7 +75,7 @@ class InsertFeedback(Pass):
             rule = self.rules.get(neurons.rule) or get(neurons.rule)
             bare = [c for c in graph.connections if c.target == neurons.region and c.feedback.kind == BARE]
             sources = [graph.region(c.source) for c in bare]
-            for name, wanted in rule.auxiliary(graph.region(neurons.region), sources).items():
+            for name, wanted in rule.wiring.auxiliary(rule, graph.region(neurons.region), sources).items():
                 parameter = _from_auxiliary(neurons.region, name, wanted)
                 found[parameter.name] = parameter
         return found

@@ -55,6 +55,6 @@ class LinearizeRegions(Pass):
             found.add(TAIL)
         if text != "frozen":
             found.add(PARAMETERS)
-            if (self.rules.get(text) or get(text)).needs_derivative:
+            if (self.rules.get(text) or get(text)).wiring.reads_derivative:
                 found.add(PHI)
         return frozenset(found)

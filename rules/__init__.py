@@ -1,7 +1,8 @@
 """Learning rules, one a file, and the kinds of feedback that connections carry."""
 
+from altprop.rules.about import About
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.base import BareIncoming, Incoming, Local, Rule, bare
 from altprop.rules.bp import Backprop
 from altprop.rules.brsf import BatchwiseRandomSign
 from altprop.rules.ddtp import DirectDifferenceTargetPropagation
@@ -24,11 +25,14 @@ from altprop.rules.registry import available, get
 from altprop.rules.sdfa import SignDirectFeedbackAlignment
 from altprop.rules.tp import TargetPropagation
 from altprop.rules.usf import UniformSign
+from altprop.rules.wiring import Wiring
 from altprop.rules.wm import WeightMirror
 
 __all__ = [
+    "About",
     "Auxiliary",
     "Backprop",
+    "BareIncoming",
     "BatchwiseRandomSign",
     "DifferenceTargetPropagation",
     "DirectDifferenceTargetPropagation",
@@ -53,6 +57,8 @@ __all__ = [
     "TargetPropagation",
     "UniformSign",
     "WeightMirror",
+    "Wiring",
     "available",
+    "bare",
     "get",
 ]

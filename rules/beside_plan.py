@@ -40,7 +40,7 @@ def _is_followed(rule: Rule, regions: Sequence[RegionPlan]) -> bool:
 
 def _texts(rule: Rule) -> set[str]:
     """The rules that plans give to regions of this rule: at the output, inside blocks, between modules."""
-    around = (rule, rule.output_rule(Backprop()), rule.inner_rule(), rule.outer_rule())
+    around = (rule, rule.wiring.output(rule, Backprop()), rule.wiring.inner(rule), rule.wiring.outer(rule))
     return {"frozen", *(str(one or Frozen()) for one in around)}
 
 

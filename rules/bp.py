@@ -6,12 +6,19 @@ It is the baseline, and the compiler's own oracle: with it every program must eq
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.decay import Decaying
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
+
+
+def _transpose(rule: Any, source: Region, target: Region, adjacent: bool) -> Feedback:
+    """The exact transpose; nothing is stored."""
+    return Feedback("transpose")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +29,12 @@ class Backprop(Decaying):
         weight_decay: of the weights; an optimizer's own decay comes on top.
     """
 
-    name: ClassVar[str] = "bp"
-    summary: ClassVar[str] = "backpropagation: exact transpose feedback along the forward graph"
-    source: ClassVar[str] = "Rumelhart, Hinton and Williams 1986"
-    plan: ClassVar[str] = "chain"
-    along_edges: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(lr=1.5e-3, lr_schedule="cosine")
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """The exact transpose; nothing is stored."""
-        return Feedback("transpose")
+    about: ClassVar[About] = About(
+        name="bp",
+        summary="backpropagation: exact transpose feedback along the forward graph",
+        source="Rumelhart, Hinton and Williams 1986",
+        recipe=Recipe(lr=1.5e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = Decaying.wiring.but(
+        plan="chain", along_edges=True, proportional=True, feedback=_transpose
+    )

@@ -7,6 +7,7 @@ e_i = phi_i'(h_i) * d_i
 import dataclasses
 from typing import ClassVar
 
+from altprop.rules.about import About
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.recipe import Recipe
 
@@ -20,12 +21,12 @@ class BatchwiseRandomSign(FeedbackAlignment):
         scale: multiplies the width.
     """
 
-    name: ClassVar[str] = "brsf"
-    summary: ClassVar[str] = (
-        "sign-symmetric: feedback by the sign of the weights, with magnitudes drawn for every batch"
+    about: ClassVar[About] = About(
+        name="brsf",
+        summary=("sign-symmetric: feedback by the sign of the weights, with magnitudes drawn for every batch"),
+        source="Sanfiz and Akrout 2021",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
     )
-    source: ClassVar[str] = "Sanfiz and Akrout 2021"
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
     kind: ClassVar[str] = "sign_batch"
 
     distribution: str = "xavier_normal"

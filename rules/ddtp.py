@@ -17,10 +17,17 @@ import torch
 
 from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.base import Incoming, Local
+from altprop.rules.base import Incoming, Local, bare
 from altprop.rules.dtp import DifferenceTargetPropagation, is_gradient, matrix
 from altprop.rules.inverse import inverse_of, rows
+from altprop.rules.wiring import Wiring
+
+
+def _inverse(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+    """The inverse, from the output's units to the region's; a bias would fall out of the difference."""
+    return inverse_of(rule.about.name, region, sources, bias=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +41,12 @@ class DirectDifferenceTargetPropagation(DifferenceTargetPropagation):
         inverse: "dense"; there is nothing else.
     """
 
-    name: ClassVar[str] = "ddtp"
-    summary: ClassVar[str] = "direct difference target propagation: targets straight from the output's"
-    source: ClassVar[str] = "Meulemans et al. 2020"
-    plan: ClassVar[str] = "direct"
+    about: ClassVar[About] = DifferenceTargetPropagation.about.but(
+        name="ddtp",
+        summary="direct difference target propagation: targets straight from the output's",
+        source="Meulemans et al. 2020",
+    )
+    wiring: ClassVar[Wiring] = DifferenceTargetPropagation.wiring.but(plan="direct", auxiliary=_inverse)
 
     top: str = "inverse"
     inverse: str = "dense"
@@ -51,10 +60,6 @@ class DirectDifferenceTargetPropagation(DifferenceTargetPropagation):
         if self.sigma == 0:
             raise RuleError("ddtp: sigma=0; the inverses learn from noise, so it is above 0.")
 
-    def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
-        """The inverse, from the output's units to the region's; a bias would fall out of the difference."""
-        return inverse_of(self.name, region, sources, bias=False)
-
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """How far the activity is from its target."""
         (connection,) = incoming
@@ -65,7 +70,7 @@ class DirectDifferenceTargetPropagation(DifferenceTargetPropagation):
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The difference reconstruction loss's gradient at the inverse."""
-        there: Any = incoming[0]
+        there = bare(incoming[0])
         moved = rows(there.forward(torch.add(local.z, local.noise, alpha=self.sigma))) - rows(there.activity)
         missed = torch.mm(moved, matrix(local)) - self.sigma * rows(local.noise)
         direction = torch.mm(moved.t(), missed) / self.sigma**2

@@ -10,6 +10,19 @@ from typing import ClassVar
 import torch
 
 from altprop.rules.base import Rule
+from altprop.rules.wiring import Wiring
+
+
+def _decays(rule: "Decaying") -> bool:
+    """A decay is the same whatever the loss."""
+    return bool(rule.weight_decay)
+
+
+def _decaying(rule: "Decaying", usual: Rule) -> Rule:
+    """The output's weights decay too, since feedback stands for them."""
+    if rule.weight_decay and isinstance(usual, Decaying):
+        return dataclasses.replace(usual, weight_decay=rule.weight_decay)
+    return usual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,22 +33,12 @@ class Decaying(Rule):
         weight_decay: lambda.
     """
 
+    wiring: ClassVar[Wiring] = Wiring(proportional=True, unscaled=_decays, output=_decaying)
+
     weight_decay: float = 0.0
-
-    proportional: ClassVar[bool] = True
-
-    def is_proportional(self) -> bool:
-        """Not with a decay, which is the same whatever the loss."""
-        return self.proportional and not self.weight_decay
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Adds the decay."""
         if self.weight_decay and parameter.dim() > 1:
             return direction + self.weight_decay * parameter
         return direction
-
-    def output_rule(self, usual: Rule) -> Rule:
-        """The output's weights decay too, since feedback stands for them."""
-        if self.weight_decay and isinstance(usual, Decaying):
-            return dataclasses.replace(usual, weight_decay=self.weight_decay)
-        return usual

@@ -12,9 +12,19 @@ from typing import Any, ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.recipe import Recipe
 from altprop.rules.starting import Starting
+from altprop.rules.wiring import Wiring
+
+
+def _matrix(rule: "DirectFeedbackAlignment", source: Region, target: Region, adjacent: bool) -> Feedback:
+    """A random matrix from the output's units to the target's."""
+    kind = kind_between(rule.kind, as_heard(source, rule.options or {}), target)
+    usual = {"distribution": rule.distribution, "scale": rule.scale}
+    own = rule.options if rule.kind in ("auto", kind) else None
+    return rule.started(feedback_of(kind, usual, own or {}, rule.learning))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +39,13 @@ class DirectFeedbackAlignment(Starting):
         scale: multiplies the distribution's own width.
     """
 
-    name: ClassVar[str] = "dfa"
-    summary: ClassVar[str] = "direct feedback alignment: the output error straight to every region"
-    source: ClassVar[str] = "Nokland 2016"
-    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="dfa",
+        summary="direct feedback alignment: the output error straight to every region",
+        source="Nokland 2016",
+        recipe=Recipe(lr=3e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = Starting.wiring.but(feedback=_matrix)
 
     kind: str = "auto"
     distribution: str = "normal"
@@ -40,10 +53,3 @@ class DirectFeedbackAlignment(Starting):
     options: Mapping[str, Any] | None = None
 
     learning: ClassVar[bool] = False
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """A random matrix from the output's units to the target's."""
-        kind = kind_between(self.kind, as_heard(source, self.options or {}), target)
-        usual = {"distribution": self.distribution, "scale": self.scale}
-        own = self.options if self.kind in ("auto", kind) else None
-        return self.started(feedback_of(kind, usual, own or {}, self.learning))

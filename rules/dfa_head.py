@@ -11,10 +11,17 @@ import dataclasses
 from typing import ClassVar
 
 from altprop.ir.errors import RuleError
+from altprop.rules.about import About
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
+
+
+def _outer(rule: "HeadFeedbackAlignment") -> Rule | None:
+    """The rule of the regions before the head; None freezes them."""
+    return Backprop() if rule.features == "bp" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +32,13 @@ class HeadFeedbackAlignment(DirectFeedbackAlignment):
         features: what the part before the head does, "bp" or "frozen".
     """
 
-    name: ClassVar[str] = "dfa_head"
-    summary: ClassVar[str] = "direct feedback alignment on the fully connected regions, exact gradient before them"
-    source: ClassVar[str] = "Han and Yoo 2019; Crafton et al. 2019"
-    plan: ClassVar[str] = "head"
-    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="dfa_head",
+        summary="direct feedback alignment on the fully connected regions, exact gradient before them",
+        source="Han and Yoo 2019; Crafton et al. 2019",
+        recipe=Recipe(lr=3e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = DirectFeedbackAlignment.wiring.but(plan="head", outer=_outer)
 
     features: str = "bp"
 
@@ -37,7 +46,3 @@ class HeadFeedbackAlignment(DirectFeedbackAlignment):
         super().__post_init__()
         if self.features not in ("bp", "frozen"):
             raise RuleError(f'dfa_head: features="{self.features}"; choose "bp" or "frozen".')
-
-    def outer_rule(self) -> Rule | None:
-        """The rule of the regions before the head; None freezes them."""
-        return Backprop() if self.features == "bp" else None

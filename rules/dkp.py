@@ -12,10 +12,12 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local
 from altprop.rules.decay import Decaying
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,14 @@ class DirectKolenPollack(DirectFeedbackAlignment, Decaying):
         weight_decay: lambda, on weights and feedback; an optimizer's own decay comes on top.
     """
 
-    name: ClassVar[str] = "dkp"
-    summary: ClassVar[str] = "direct Kolen-Pollack: direct feedback that learns the way to the output"
-    source: ClassVar[str] = "Learning the connections in direct feedback alignment, Eq. 3, 7, 8"
+    about: ClassVar[About] = About(
+        name="dkp",
+        summary="direct Kolen-Pollack: direct feedback that learns the way to the output",
+        source="Learning the connections in direct feedback alignment, Eq. 3, 7, 8",
+        recipe=Recipe(lr=3e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = join([DirectFeedbackAlignment.wiring, Decaying.wiring]).but(proportional=True)
     learning: ClassVar[bool] = True
-    proportional: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, lr_schedule="cosine")
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local, add_up
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
@@ -21,11 +22,13 @@ from altprop.rules.recipe import Recipe
 class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """Direct random target projection; options as in direct feedback alignment."""
 
-    name: ClassVar[str] = "drtp"
-    summary: ClassVar[str] = "direct random target projection: the one-hot target in the error's place"
-    source: ClassVar[str] = "Frenkel, Lefebvre and Bol 2019"
-    sends: ClassVar[str] = "the target, not {}"
-    recipe: ClassVar[Recipe] = Recipe(lr=5e-3, weight_decay=0.0, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="drtp",
+        summary="direct random target projection: the one-hot target in the error's place",
+        source="Frenkel, Lefebvre and Bol 2019",
+        sends="the target, not {}",
+        recipe=Recipe(lr=5e-3, weight_decay=0.0, lr_schedule="cosine"),
+    )
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The target, over each connection."""

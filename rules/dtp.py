@@ -20,11 +20,28 @@ import torch
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.base import Incoming, Local, Rule, bare
 from altprop.rules.feedback import BARE
 from altprop.rules.inverse import KINDS, apply_inverse, inverse_of
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
+
+
+def _feedback(rule: Any, source: Region, target: Region, adjacent: bool) -> Feedback:
+    """The source's target is handed over, and the inverse is the region's own; or the exact gradient is."""
+    exact = rule.top == "gradient" and source.is_output and adjacent
+    return Feedback("transpose" if exact else BARE)
+
+
+def _inverse(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+    """The inverse, from the source's units to the region's.
+
+    Raises:
+        RuleError: there is not one source, or the inverse would be too large.
+    """
+    return inverse_of(rule.about.name, region, sources, rule.inverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +56,15 @@ class DifferenceTargetPropagation(Rule):
         inverse: "dense", "convolution", or "auto": dense where it fits.
     """
 
-    name: ClassVar[str] = "dtp"
-    summary: ClassVar[str] = "difference target propagation: targets by learned inverses, corrected for their mistakes"
-    source: ClassVar[str] = "Lee, Zhang, Fischer and Bengio 2015"
-    plan: ClassVar[str] = "chain"
-    draws_noise: ClassVar[bool] = True
-    equation: ClassVar[str] = "e = d"
-    sends: ClassVar[str] = "the target of {}"
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=1e-3, feedback_lr=2e-3)
+    about: ClassVar[About] = About(
+        name="dtp",
+        summary="difference target propagation: targets by learned inverses, corrected for their mistakes",
+        source="Lee, Zhang, Fischer and Bengio 2015",
+        equation="e = d",
+        sends="the target of {}",
+        recipe=Recipe(optimizer="adam", lr=1e-3, feedback_lr=2e-3),
+    )
+    wiring: ClassVar[Wiring] = Wiring(plan="chain", draws_noise=True, bare=True, feedback=_feedback, auxiliary=_inverse)
 
     step: float = 1.0
     sigma: float = 0.1
@@ -55,38 +73,25 @@ class DifferenceTargetPropagation(Rule):
 
     def __post_init__(self) -> None:
         if self.top not in ("gradient", "inverse"):
-            raise RuleError(f'{self.name}: top="{self.top}"; choose "gradient" or "inverse".')
+            raise RuleError(f'{self.about.name}: top="{self.top}"; choose "gradient" or "inverse".')
         if self.inverse not in KINDS:
-            raise RuleError(f'{self.name}: inverse="{self.inverse}"; choose {", ".join(KINDS)}.')
+            raise RuleError(f'{self.about.name}: inverse="{self.inverse}"; choose {", ".join(KINDS)}.')
         if self.step <= 0 or self.sigma < 0:
-            raise RuleError(f"{self.name}: step={self.step}, sigma={self.sigma}; a step is above 0, sigma 0 or more.")
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """The source's target is handed over, and the inverse is the region's own; or the exact gradient is."""
-        exact = self.top == "gradient" and source.is_output and adjacent
-        return Feedback("transpose" if exact else BARE)
-
-    def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
-        """The inverse, from the source's units to the region's.
-
-        Raises:
-            RuleError: there is not one source, or the inverse would be too large.
-        """
-        return inverse_of(self.name, region, sources, self.inverse)
+            raise RuleError(
+                f"{self.about.name}: step={self.step}, sigma={self.sigma}; a step is above 0, sigma 0 or more."
+            )
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """How far the activity is from its target."""
         (connection,) = incoming
         if connection.connection.feedback.kind != BARE:
             return connection.project(connection.error) * self.step
-        there: Any = connection
-        return self.infer(local, there.activity) - self.infer(local, self._target(connection))
+        return self.infer(local, bare(connection).activity) - self.infer(local, self._target(connection))
 
     def _target(self, connection: Incoming) -> torch.Tensor:
         """The target of the connection's source."""
-        there: Any = connection
         distance = connection.error * self.step if is_gradient(connection) else connection.error
-        return there.activity - distance
+        return bare(connection).activity - distance
 
     def infer(self, local: Local, activity: torch.Tensor) -> torch.Tensor:
         """What the region's inverse makes of an activity of its source."""
@@ -104,9 +109,8 @@ class DifferenceTargetPropagation(Rule):
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The reconstruction loss's gradient at the inverse, where there is one."""
-        there: Any = incoming[0]
         wanted = torch.add(local.z, local.noise, alpha=self.sigma)
-        code = there.forward(wanted)
+        code = bare(incoming[0]).forward(wanted)
 
         def reconstruct(auxiliary: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return apply_inverse(local, auxiliary, code)
@@ -124,5 +128,4 @@ def matrix(local: Local) -> torch.Tensor:
 
 def is_gradient(connection: Incoming) -> bool:
     """Whether the connection comes from an output, where the error is the loss's gradient and no distance."""
-    there: Any = connection
-    return bool(there.from_output)
+    return bare(connection).from_output

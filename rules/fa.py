@@ -12,8 +12,16 @@ from typing import ClassVar
 
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.recipe import Recipe
 from altprop.rules.starting import Starting
+from altprop.rules.wiring import Wiring
+
+
+def _copies(rule: "FeedbackAlignment", source: Region, target: Region, adjacent: bool) -> Feedback:
+    """An own tensor in the place of each of the source's weights."""
+    usual = {"distribution": rule.distribution, "scale": rule.scale}
+    return rule.started(Feedback(rule.kind, usual, rule.learning))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,20 +33,16 @@ class FeedbackAlignment(Starting):
         scale: multiplies the distribution's own width.
     """
 
-    name: ClassVar[str] = "fa"
-    summary: ClassVar[str] = "feedback alignment: backward through fixed random copies of the weights"
-    source: ClassVar[str] = "Lillicrap et al. 2016"
-    plan: ClassVar[str] = "chain"
-    along_edges: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(lr=1.5e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="fa",
+        summary="feedback alignment: backward through fixed random copies of the weights",
+        source="Lillicrap et al. 2016",
+        recipe=Recipe(lr=1.5e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = Starting.wiring.but(plan="chain", along_edges=True, feedback=_copies)
 
     distribution: str = "kaiming_uniform"
     scale: float = 1.0
 
     kind: ClassVar[str] = "forward"
     learning: ClassVar[bool] = False
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """An own tensor in the place of each of the source's weights."""
-        usual = {"distribution": self.distribution, "scale": self.scale}
-        return self.started(Feedback(self.kind, usual, self.learning))

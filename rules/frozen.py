@@ -4,17 +4,17 @@ Plans write it as "frozen". The regions still compute; parameters with `requires
 """
 
 import dataclasses
+from typing import ClassVar
 
 from altprop.rules.base import Rule
+from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Rule):
     """Stands for no rule; it is not among the rules, and prints as plans write it."""
 
-    def output_rule(self, usual: Rule) -> Rule:
-        """An output region may be frozen too."""
-        return self
+    wiring: ClassVar[Wiring] = Wiring(output=lambda rule, usual: rule)
 
     def __str__(self) -> str:
         return "frozen"

@@ -7,6 +7,7 @@ e_i = phi_i'(h_i) * d_i
 import dataclasses
 from typing import ClassVar
 
+from altprop.rules.about import About
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.recipe import Recipe
 
@@ -20,10 +21,12 @@ class FixedRandomSign(FeedbackAlignment):
         scale: multiplies the width.
     """
 
-    name: ClassVar[str] = "frsf"
-    summary: ClassVar[str] = "sign-symmetric: feedback by the signs of weights, magnitudes drawn once"
-    source: ClassVar[str] = "Sanfiz and Akrout 2021"
-    recipe: ClassVar[Recipe] = Recipe(lr=2.5e-3, weight_decay=0.4, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="frsf",
+        summary="sign-symmetric: feedback by the signs of weights, magnitudes drawn once",
+        source="Sanfiz and Akrout 2021",
+        recipe=Recipe(lr=2.5e-3, weight_decay=0.4, lr_schedule="cosine"),
+    )
     kind: ClassVar[str] = "sign_fixed"
 
     distribution: str = "xavier_uniform"

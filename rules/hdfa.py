@@ -17,10 +17,17 @@ from typing import ClassVar
 
 from altprop.ir.alternate import Alternation
 from altprop.ir.errors import RuleError
+from altprop.rules.about import About
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
+
+
+def _turns(rule: "HybridFeedbackAlignment") -> tuple[Rule, Alternation]:
+    """Backpropagation, in a share p of the steps."""
+    return Backprop(), Alternation(rule.p, rule.gamma)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +39,13 @@ class HybridFeedbackAlignment(DirectFeedbackAlignment):
         gamma: share of the momentum of DFA in a step of DFA.
     """
 
-    name: ClassVar[str] = "hdfa"
-    summary: ClassVar[str] = "hybrid: each step by backpropagation with probability p, else by DFA, with two momenta"
-    source: ClassVar[str] = "Han et al. 2020; direct feedback alignment survey, Algorithm 1"
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="hdfa",
+        summary="hybrid: each step by backpropagation with probability p, else by DFA, with two momenta",
+        source="Han et al. 2020; direct feedback alignment survey, Algorithm 1",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = DirectFeedbackAlignment.wiring.but(alternate=_turns)
 
     p: float = 0.1
     gamma: float = 0.5
@@ -44,7 +54,3 @@ class HybridFeedbackAlignment(DirectFeedbackAlignment):
         super().__post_init__()
         if not (0 <= self.p <= 1 and 0 <= self.gamma <= 1):
             raise RuleError(f"hdfa: p={self.p}, gamma={self.gamma}; both are shares, from 0 to 1.")
-
-    def alternate(self) -> tuple[Rule, Alternation] | None:
-        """Backpropagation, in a share p of the steps."""
-        return Backprop(), Alternation(self.p, self.gamma)

@@ -15,7 +15,9 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +28,14 @@ class Hebbian(Rule):
         rate: r.
     """
 
-    name: ClassVar[str] = "hebbian"
-    summary: ClassVar[str] = "Hebbian learning (Oja): activity alone, no error pathway"
-    source: ClassVar[str] = "Oja 1982"
-    needs_derivative: ClassVar[bool] = False
-    learns_alone: ClassVar[bool] = True
-    listed: ClassVar[bool] = False
-    equation: ClassVar[str] = "e = -{rate} z"
+    about: ClassVar[About] = About(
+        name="hebbian",
+        summary="Hebbian learning (Oja): activity alone, no error pathway",
+        source="Oja 1982",
+        equation="e = -{rate} z",
+        listed=False,
+    )
+    wiring: ClassVar[Wiring] = Wiring(alone=True, reads_derivative=False)
 
     rate: float = 1.0
 

@@ -13,10 +13,12 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local
 from altprop.rules.decay import Decaying
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +29,16 @@ class KolenPollack(FeedbackAlignment, Decaying):
         weight_decay: lambda, on weights and feedback; an optimizer's own decay comes on top.
     """
 
-    name: ClassVar[str] = "kp"
-    summary: ClassVar[str] = "Kolen-Pollack: feedback alignment whose copies get the weights' own updates"
-    source: ClassVar[str] = "Kolen and Pollack 1994; Akrout et al. 2019"
+    about: ClassVar[About] = About(
+        name="kp",
+        summary="Kolen-Pollack: feedback alignment whose copies get the weights' own updates",
+        source="Kolen and Pollack 1994; Akrout et al. 2019",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = join([FeedbackAlignment.wiring, Decaying.wiring]).but(
+        proportional=True, follows_weights=lambda rule: True
+    )
     learning: ClassVar[bool] = True
-    proportional: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
-
-    def follows_weights(self) -> bool:
-        """Both get the same updates."""
-        return True
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

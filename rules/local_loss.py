@@ -21,14 +21,33 @@ import torch
 from torch.nn import functional
 
 from altprop.ir.errors import RuleError
-from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.auxiliary import Auxiliary, need_fixed_units
 from altprop.rules.base import Incoming, Local, Rule
-from altprop.rules.feedback import BARE, shares_positions
+from altprop.rules.feedback import shares_positions
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
 
 _EPSILON = 1e-8
+
+
+def _auxiliary(rule: "LocalLoss", region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+    """The local classifier, and the projection whose similarities are matched.
+
+    Raises:
+        RuleError: the output is neither one vector a sample, nor one at every position of the activity.
+    """
+    output = _output_of(region, sources)
+    classes = int(output.error_shape[-1])
+    inputs = int(region.shape[-1]) if len(region.shape) < 4 else _pooled_units(region, rule.features)
+    found: dict[str, Auxiliary] = {}
+    if rule.beta < 1:
+        found["classifier.weight"] = Auxiliary((classes, inputs))
+        found["classifier.bias"] = Auxiliary((classes,), scale=0.0)
+    if rule.beta > 0:
+        found["similarity.weight"] = Auxiliary(_projection_shape(region))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +59,14 @@ class LocalLoss(Rule):
         features: images are pooled until the local classifier reads at most so many values.
     """
 
-    name: ClassVar[str] = "local_loss"
-    summary: ClassVar[str] = "local losses: auxiliary classifiers and matched similarities, greedy and decoupled"
-    source: ClassVar[str] = "Nokland and Eidnes 2019; Belilovsky, Eickenberg and Oyallon 2019"
-    sends: ClassVar[str] = "the target, not {}"
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=1e-3)
+    about: ClassVar[About] = About(
+        name="local_loss",
+        summary="local losses: auxiliary classifiers and matched similarities, greedy and decoupled",
+        source="Nokland and Eidnes 2019; Belilovsky, Eickenberg and Oyallon 2019",
+        sends="the target, not {}",
+        recipe=Recipe(optimizer="adam", lr=1e-3),
+    )
+    wiring: ClassVar[Wiring] = Wiring(bare=True, auxiliary=_auxiliary)
 
     beta: float = 0.99
     features: int = 2048
@@ -52,27 +74,6 @@ class LocalLoss(Rule):
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise RuleError(f"local_loss: beta={self.beta}; it is a share, from 0 to 1.")
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """The target alone is handed over."""
-        return Feedback(BARE)
-
-    def auxiliary(self, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
-        """The local classifier, and the projection whose similarities are matched.
-
-        Raises:
-            RuleError: the output is neither one vector a sample, nor one at every position of the activity.
-        """
-        output = _output_of(region, sources)
-        classes = int(output.error_shape[-1])
-        inputs = int(region.shape[-1]) if len(region.shape) < 4 else _pooled_units(region, self.features)
-        found: dict[str, Auxiliary] = {}
-        if self.beta < 1:
-            found["classifier.weight"] = Auxiliary((classes, inputs))
-            found["classifier.bias"] = Auxiliary((classes,), scale=0.0)
-        if self.beta > 0:
-            found["similarity.weight"] = Auxiliary(_projection_shape(region))
-        return found
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The local loss's gradient at the activity."""

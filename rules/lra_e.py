@@ -10,16 +10,20 @@ of the weights' own update; here E has the shape of the weights, so that nothing
 import dataclasses
 from typing import ClassVar
 
+from altprop.rules.about import About
 from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
+from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
 class ErrorDrivenLRA(RecursiveLRA):
     """Error-driven local representation alignment; options as in rec-LRA."""
 
-    name: ClassVar[str] = "lra_e"
-    summary: ClassVar[str] = "error-driven local representation alignment: targets from the next layer's error"
-    source: ClassVar[str] = "Ororbia and Mali 2019"
-    plan: ClassVar[str] = "chain"
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="lra_e",
+        summary="error-driven local representation alignment: targets from the next layer's error",
+        source="Ororbia and Mali 2019",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = RecursiveLRA.wiring.but(plan="chain")

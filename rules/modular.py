@@ -11,22 +11,21 @@ model, or `gap` regions each: `plan="modules(gap=3)"`.
 import dataclasses
 from typing import ClassVar
 
-from altprop.rules.base import Rule
+from altprop.rules.about import About
 from altprop.rules.bp import Backprop
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
 class Modular(DirectFeedbackAlignment):
     """Direct feedback alignment inside modules; options as there."""
 
-    name: ClassVar[str] = "modular"
-    summary: ClassVar[str] = "direct feedback alignment inside modules, exact gradient between them"
-    source: ClassVar[str] = "Han et al. 2020"
-    plan: ClassVar[str] = "modules"
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
-
-    def outer_rule(self) -> Rule:
-        """The last region of a module learns by the exact gradient of the next module."""
-        return Backprop()
+    about: ClassVar[About] = About(
+        name="modular",
+        summary="direct feedback alignment inside modules, exact gradient between them",
+        source="Han et al. 2020",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = DirectFeedbackAlignment.wiring.but(plan="modules", outer=lambda rule: Backprop())

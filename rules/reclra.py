@@ -20,7 +20,7 @@ All are directions to descend along. The default was chosen by measuring; see `d
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -28,11 +28,13 @@ import torch
 from altprop.ir.errors import RuleError
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
 from altprop.rules.starting import Starting
+from altprop.rules.wiring import Wiring, globs_in
 
 _UPDATES = ("transpose", "hebbian", "error", "discrepancy", "fixed")
 _INNER: Mapping[str, Callable[["RecursiveLRA"], Rule]] = {
@@ -41,6 +43,48 @@ _INNER: Mapping[str, Callable[["RecursiveLRA"], Rule]] = {
     "hebbian": lambda rule: Hebbian(),
 }
 _DENSE_LIMIT = 2**24
+
+
+def _synapses(rule: "RecursiveLRA", source: Region, target: Region, adjacent: bool) -> Feedback:
+    """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
+    large = adjacent and source.error_units * target.units > _DENSE_LIMIT
+    kind = (
+        "forward"
+        if large and rule.kind == "auto"
+        else kind_between(rule.kind, as_heard(source, rule.options or {}), target)
+    )
+    usual = {"distribution": rule.distribution, "scale": rule.scale}
+    own = rule.options if rule.kind in ("auto", kind) else None
+    return rule.started(feedback_of(kind, usual, own or {}, rule.feedback_learning != "fixed"))
+
+
+def _inner(rule: "RecursiveLRA") -> Rule:
+    """Inside a block: rec-LRA again, backpropagation of the block's error, or Hebbian learning."""
+    return _INNER[rule.inner](rule)
+
+
+def _follows(rule: "RecursiveLRA") -> bool:
+    """Along a forward edge the transpose of the source's update is that of its weights."""
+    return rule.feedback_learning == "transpose" and rule.gamma == 1 and not rule.largest
+
+
+def _equation(rule: "RecursiveLRA") -> str:
+    """The equation, with all options that change it."""
+    v = f"z - phi(h - {rule.beta} d)"
+    v = f"({v}) / {rule.beta}" if rule.units == "beta" else v
+    if rule.p == rule.q == 2 and rule.mixed == 1:
+        text = f"e = {v}"
+    else:
+        term = f"||v||_{rule.p:g}^{rule.q - rule.p:g} |v|^{rule.p - 1:g} sign(v)"
+        text = f"e = {_shared(rule.mixed, term)}, v = {v}"
+    return text if rule.kappa == 1 else f"{text}; times kappa = {rule.kappa}"
+
+
+def _shared(mixed: float | Mapping[str, float], term: str) -> str:
+    """The error as a text, mixed with the sign as far as `mixed` says so."""
+    if isinstance(mixed, Mapping):
+        return f"a {term} + (1 - a) sign(v), a = {dict(mixed)}"
+    return term if mixed == 1 else f"{mixed:g} {term} + {1 - mixed:g} sign(v)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +108,19 @@ class RecursiveLRA(Starting):
         largest: updates of a larger norm are projected to it (`c D / ||D||`); 0 for none.
     """
 
-    name: ClassVar[str] = "reclra"
-    summary: ClassVar[str] = "recursive local representation alignment: targets from skip-error connections"
-    source: ClassVar[str] = "Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6"
-    needs_derivative: ClassVar[bool] = False
-    equation: ClassVar[str] = "e = z - phi(h - {beta} d)"
+    about: ClassVar[About] = About(
+        name="reclra",
+        summary="recursive local representation alignment: targets from skip-error connections",
+        source="Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6",
+        equation=_equation,
+    )
+    wiring: ClassVar[Wiring] = Starting.wiring.but(
+        reads_derivative=False,
+        feedback=_synapses,
+        inner=_inner,
+        follows_weights=_follows,
+        globs=globs_in("kappa", "mixed"),
+    )
 
     beta: float = 0.1
     gamma: float = 1.0
@@ -101,27 +153,6 @@ class RecursiveLRA(Starting):
         if self.largest < 0:
             raise RuleError(f"reclra: largest={self.largest}; it is a norm, 0 for none.")
 
-    def region_globs(self) -> Mapping[str, Iterable[str]]:
-        """The regions that have a discrepancy of their own weight, or a share of their own."""
-        given = {"kappa": self.kappa, "mixed": self.mixed}
-        return {option: list(value) for option, value in given.items() if isinstance(value, Mapping)}
-
-    def feedback(self, source: Region, target: Region, adjacent: bool) -> Feedback:
-        """Error synapses E; between neighbours too large for a matrix, E has the shape of the weights."""
-        large = adjacent and source.error_units * target.units > _DENSE_LIMIT
-        kind = (
-            "forward"
-            if large and self.kind == "auto"
-            else kind_between(self.kind, as_heard(source, self.options or {}), target)
-        )
-        usual = {"distribution": self.distribution, "scale": self.scale}
-        own = self.options if self.kind in ("auto", kind) else None
-        return self.started(feedback_of(kind, usual, own or {}, self.feedback_learning != "fixed"))
-
-    def inner_rule(self) -> Rule:
-        """Inside a block: rec-LRA again, backpropagation of the block's error, or Hebbian learning."""
-        return _INNER[self.inner](self)
-
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
         v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
@@ -152,32 +183,11 @@ class RecursiveLRA(Starting):
         moved = incoming.outer(factor)
         return moved if self.gamma == 1 else {name: self.gamma * value for name, value in moved.items()}
 
-    def follows_weights(self) -> bool:
-        """Along a forward edge the transpose of the source's update is that of its weights."""
-        return self.feedback_learning == "transpose" and self.gamma == 1 and not self.largest
-
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Projects an update onto the ball of norm `largest`."""
         if not self.largest:
             return direction
         return direction * (self.largest / torch.linalg.vector_norm(direction)).clamp_max(1.0)
-
-    def error_equation(self) -> str:
-        """The equation, with all options that change it."""
-        v = f"z - phi(h - {self.beta} d)"
-        v = f"({v}) / {self.beta}" if self.units == "beta" else v
-        if self.p == self.q == 2 and self.mixed == 1:
-            text = f"e = {v}"
-        else:
-            term = f"||v||_{self.p:g}^{self.q - self.p:g} |v|^{self.p - 1:g} sign(v)"
-            text = f"e = {self._shared(term)}, v = {v}"
-        return text if self.kappa == 1 else f"{text}; times kappa = {self.kappa}"
-
-    def _shared(self, term: str) -> str:
-        """The error as a text, mixed with the sign as far as `mixed` says so."""
-        if isinstance(self.mixed, Mapping):
-            return f"a {term} + (1 - a) sign(v), a = {dict(self.mixed)}"
-        return term if self.mixed == 1 else f"{self.mixed:g} {term} + {1 - self.mixed:g} sign(v)"
 
 
 def _of_region(value: float | Mapping[str, float], region: Region) -> float:

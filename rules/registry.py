@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 
 from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.json_document import shown
 from altprop.ir.plan import WiringPlan
 from altprop.ir.recipe import Recipe
-from altprop.rules.base import RULES, Rule, parse_rule
+from altprop.rules.base import RULES, Rule
 from altprop.rules.frozen import Frozen
+from altprop.rules.literals import LiteralError, parse_call
 
 DEFAULT = "reclra"
 """The rule of who names none."""
@@ -21,7 +23,7 @@ def get(rule: str | Rule) -> Rule:
     """
     if rule == "frozen":
         return Frozen()
-    return rule if isinstance(rule, Rule) else parse_rule(rule)
+    return rule if isinstance(rule, Rule) else _parse(rule)
 
 
 def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Rule]:
@@ -54,9 +56,9 @@ def recipe_of(rules: Mapping[str, Rule], plan: str | WiringPlan | None = None) -
     if isinstance(plan, WiringPlan):
         own = {str(rule): rule for rule in rules.values()}
         found = [own.get(region.rule) or _known(region.rule) for region in plan.regions]
-    recipes = {type(rule): rule.recipe for rule in found if rule is not None and not isinstance(rule, Frozen)}
+    recipes = {type(rule): rule.about.recipe for rule in found if rule is not None and not isinstance(rule, Frozen)}
     if len(recipes) > 1:
-        recipes = {kind: recipe for kind, recipe in recipes.items() if kind.name != "bp"}
+        recipes = {kind: recipe for kind, recipe in recipes.items() if kind.about.name != "bp"}
     return next(iter(recipes.values())) if len(recipes) == 1 else Recipe()
 
 
@@ -73,8 +75,8 @@ def available() -> dict[str, str]:
 
     That is the optimizer, rates and schedule, and what its feedback is drawn from, with the scale.
     """
-    listed = [RULES[name] for name in sorted(RULES) if RULES[name].listed]
-    return {rule.name: f"{rule.summary} [{rule.recipe}{_drawn(rule)}]" for rule in listed}
+    listed = {name: RULES[name] for name in sorted(RULES) if RULES[name].about.listed}
+    return {name: f"{rule.about.summary} [{rule.about.recipe}{_drawn(rule)}]" for name, rule in listed.items()}
 
 
 def _drawn(rule: type[Rule]) -> str:
@@ -83,3 +85,31 @@ def _drawn(rule: type[Rule]) -> str:
     if not {"distribution", "scale"} <= usual.keys():
         return ""
     return f"; feedback {usual['distribution']}, scale={usual['scale']:g}"
+
+
+def _parse(text: str) -> Rule:
+    """Builds the rule that a text such as `"reclra(beta=0.1)"` describes.
+
+    Raises:
+        RuleError: unknown rule, unknown option, or not of the form `name(option=value, ...)`.
+    """
+    try:
+        name, options = parse_call(text)
+    except LiteralError as error:
+        raise RuleError(f"{shown(text)} does not read as a rule; write name(option=value, ...): {error}.") from error
+    return _build(name, options)
+
+
+def _build(name: str, options: dict[str, object]) -> Rule:
+    if name not in RULES:
+        raise RuleError(f'there is no rule "{name[:60]}"; there are {", ".join(sorted(RULES))}.')
+    known = {field.name for field in dataclasses.fields(RULES[name])}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        has = ", ".join(sorted(known)) or "none"
+        raise RuleError(f'the rule "{name}" has no option "{unknown[0]}"; its options are: {has}.')
+    try:
+        return RULES[name](**options)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
+        raise RuleError(f'the rule "{name}" does not take {given}: {error}.') from error

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local, add_up
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.recipe import Recipe
@@ -23,11 +24,13 @@ from altprop.rules.recipe import Recipe
 class SignDirectFeedbackAlignment(DirectFeedbackAlignment):
     """Direct feedback alignment with the sign of the error; options as there."""
 
-    name: ClassVar[str] = "sdfa"
-    summary: ClassVar[str] = "direct feedback alignment that sends only the sign of the output error"
-    source: ClassVar[str] = "Frenkel, Lefebvre and Bol 2019"
-    sends: ClassVar[str] = "sign of {}"
-    recipe: ClassVar[Recipe] = Recipe(lr=3e-3, weight_decay=0.0, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="sdfa",
+        summary="direct feedback alignment that sends only the sign of the output error",
+        source="Frenkel, Lefebvre and Bol 2019",
+        sends="sign of {}",
+        recipe=Recipe(lr=3e-3, weight_decay=0.0, lr_schedule="cosine"),
+    )
 
     distribution: str = "balanced"
 

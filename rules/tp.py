@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local
 from altprop.rules.dtp import DifferenceTargetPropagation
 from altprop.rules.feedback import BARE
@@ -25,10 +26,12 @@ class TargetPropagation(DifferenceTargetPropagation):
     The inverses' mistakes are of the size of the targets' distances unless `step` is large.
     """
 
-    name: ClassVar[str] = "tp"
-    summary: ClassVar[str] = "target propagation: targets by learned inverses"
-    source: ClassVar[str] = "Bengio 2014; Lee, Zhang, Fischer and Bengio 2015"
-    recipe: ClassVar[Recipe] = Recipe(optimizer="adam", lr=5e-4, feedback_lr=3e-3)
+    about: ClassVar[About] = DifferenceTargetPropagation.about.but(
+        name="tp",
+        summary="target propagation: targets by learned inverses",
+        source="Bengio 2014; Lee, Zhang, Fischer and Bengio 2015",
+        recipe=Recipe(optimizer="adam", lr=5e-4, feedback_lr=3e-3),
+    )
 
     step: float = 10.0
 

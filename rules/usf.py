@@ -7,6 +7,7 @@ e_i = phi_i'(h_i) * d_i
 import dataclasses
 from typing import ClassVar
 
+from altprop.rules.about import About
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.recipe import Recipe
 
@@ -20,10 +21,12 @@ class UniformSign(FeedbackAlignment):
         scale: multiplies the width.
     """
 
-    name: ClassVar[str] = "usf"
-    summary: ClassVar[str] = "sign-symmetric: feedback by the sign of the weights, times one number"
-    source: ClassVar[str] = "Xiao et al. 2018; Moskovitz et al. 2018"
-    recipe: ClassVar[Recipe] = Recipe(lr=2e-3, lr_schedule="cosine")
+    about: ClassVar[About] = About(
+        name="usf",
+        summary="sign-symmetric: feedback by the sign of the weights, times one number",
+        source="Xiao et al. 2018; Moskovitz et al. 2018",
+        recipe=Recipe(lr=2e-3, lr_schedule="cosine"),
+    )
     kind: ClassVar[str] = "sign"
 
     distribution: str = "xavier_normal"

@@ -18,9 +18,11 @@ from typing import ClassVar
 import torch
 
 from altprop.ir.errors import RuleError
+from altprop.rules.about import About
 from altprop.rules.base import Incoming, Local
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.recipe import Recipe
+from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,14 @@ class WeightMirror(FeedbackAlignment):
         decay: how fast B decays; `s^2` makes B the weights themselves.
     """
 
-    name: ClassVar[str] = "wm"
-    summary: ClassVar[str] = "weight mirror: feedback alignment whose copies learn the weights from noise"
-    source: ClassVar[str] = "Akrout et al. 2019"
+    about: ClassVar[About] = About(
+        name="wm",
+        summary="weight mirror: feedback alignment whose copies learn the weights from noise",
+        source="Akrout et al. 2019",
+        recipe=Recipe(lr=1e-3, lr_schedule="cosine"),
+    )
+    wiring: ClassVar[Wiring] = FeedbackAlignment.wiring.but(draws_noise=True)
     learning: ClassVar[bool] = True
-    draws_noise: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = Recipe(lr=1e-3, lr_schedule="cosine")
 
     noise: float = 1.0
     decay: float = 1.0

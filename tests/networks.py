@@ -2,7 +2,7 @@
 
 from altprop.ir.region import Region
 from altprop.rules import get
-from altprop.rules.wiring import Network, make_plan
+from altprop.rules.plans import Network, make_plan
 
 
 def region(name: str, reads: tuple[str, ...] = (), block: str = "", output: bool = False) -> Region:

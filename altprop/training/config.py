@@ -100,7 +100,7 @@ class RunConfig(BaseModel):
 def recipe_of(rule: Any) -> Recipe:
     """Return the recipe of a rule's text; the general one for several rules, or for none that is known."""
     try:
-        return get(rule).recipe if isinstance(rule, str) else Recipe()
+        return get(rule).about.recipe if isinstance(rule, str) else Recipe()
     except RuleError:  # compiling will say what is wrong with it
         return Recipe()
 

@@ -17,7 +17,7 @@ from altprop.passes.insert_feedback import InsertFeedback
 from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
-from altprop.rules.wiring import Network, make_plan
+from altprop.rules.plans import Network, make_plan
 
 
 def wire(

@@ -17,7 +17,7 @@ from altprop.ir.machine import Machine
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
-from altprop.rules.wiring import Network, make_plan
+from altprop.rules.plans import Network, make_plan
 
 _BYTES = 4
 _OPERATORS = 3

@@ -13,7 +13,7 @@ from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.rerun_forward import Stretch
 
 
-class BareIncoming(AnyIncoming):
+class TracedBare(AnyIncoming):
     """A connection without a parameter.
 
     Attributes:

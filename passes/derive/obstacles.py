@@ -46,8 +46,8 @@ def refuse_silent_ways(graph: ErrorGraph, region: Region, rule: Rule) -> None:
     if not connections:
         raise RuleError(f"{sentence}{STRAIGHT_THROUGH}, or return what stands in front of it too, for the loss.")
     raise RuleError(
-        f'{sentence}the rule "{rule.name}" cannot train it. Use one that sends errors straight to it, such as dfa or '
-        f"reclra; {STRAIGHT_THROUGH}; or give it a formula, torch.library.custom_op with register_autograd."
+        f'{sentence}the rule "{rule.about.name}" cannot train it. Use one that sends errors straight to it, such as '
+        f"dfa or reclra; {STRAIGHT_THROUGH}; or give it a formula, torch.library.custom_op with register_autograd."
     )
 
 

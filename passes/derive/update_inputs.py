@@ -61,7 +61,7 @@ class Reads:
             self._collect_source(c)
         for c in self.connections:
             self._collect_noise(c, rule)
-        if rule.draws_noise:
+        if rule.wiring.draws_noise:
             self._add(("noise", self.region.name), contiguous_fake(self.captured, self.region.activity))
         for parameter in self.parameters:
             self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter))
@@ -116,7 +116,7 @@ class Reads:
             return
         local = self.graph.locals[c.source]
         wanted: dict[str, str] = {}
-        if rule.draws_noise:
+        if rule.wiring.draws_noise:
             names = [p.stands_for for p in self.parameters if p.serves(c.name) and p.stands_for]
             found = mirrors_of(self.captured, self.graph.region(c.source), names)
             wanted |= {mirror.operand.name: mirror.operand.name for mirror in found.values()}

@@ -13,8 +13,8 @@ from torch import nn
 import altprop
 from altprop import CompileError, Machine, PlanError
 from altprop.compiler.schedule.wirings import search_wirings
+from altprop.rules.plans import Network
 from altprop.rules.registry import get
-from altprop.rules.wiring import Network
 
 WIDE, NARROW, CLASSES = 96, 8, 200
 

@@ -76,7 +76,9 @@ def test_a_loop_in_onnxruntime_trains_as_the_net_does(name: str, optimizer: str,
 
 
 # A net whose rules take turns has no single program; test_schedule_rules sees it refused.
-ONE_PROGRAM = [name for name in altprop.rules.available() if altprop.rules.get(name).alternate() is None]
+ONE_PROGRAM = [
+    name for name in altprop.rules.available() if (rule := altprop.rules.get(name)).wiring.alternate(rule) is None
+]
 
 
 @pytest.mark.parametrize("rule", sorted(set(ONE_PROGRAM) - {"reclra", "fa", "bp", "dfa"}))

@@ -9,7 +9,6 @@ from tiny import MODELS, compiled
 from torch import nn
 
 import altprop
-from altprop.rules import Rule, get
 
 Golden = Callable[[str, str], None]
 LEVELS = {
@@ -111,16 +110,3 @@ def test_text_does_not_depend_on_chance() -> None:
     first = compiled("mlp", "reclra", "direct")
     for name, graph in first.history.items():
         assert str(graph) == str(again.history[name])
-
-
-def test_a_rule_without_an_equation_does_not_print_that_of_its_base() -> None:
-    class Odd(Rule):
-        def error(self, local, d):  # type: ignore[no-untyped-def]
-            return d
-
-    class Plain(Rule):
-        pass
-
-    assert Odd().error_equation() == "e = error(h, d)"
-    assert Plain().error_equation() == "e = phi'(h) * d"
-    assert get("reclra(beta=0.5)").error_equation() == "e = z - phi(h - 0.5 d)"

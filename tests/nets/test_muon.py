@@ -195,7 +195,7 @@ def test_schedules_and_files_hold_it(tmp_path: Any) -> None:
 def test_defect_37_groups_have_the_rates_of_the_recipe() -> None:
     """Without a rate; with one, groups are what is asked for."""
     net = compiled("kp")
-    assert net.recipe == altprop.rules.get("kp").recipe
+    assert net.recipe == altprop.rules.get("kp").about.recipe
     assert [group["lr"] for group in net.param_groups()] == [2e-3, 2e-3]
     net.recipe = altprop.rules.Recipe(lr=0.01, output_rate=10.0, feedback_lr=0.03, weight_decay=0.1)
     groups = net.param_groups()
@@ -223,7 +223,7 @@ def test_defect_37_torch_muon_takes_groups() -> None:
 
 def test_recipes_of_several_rules() -> None:
     rules = altprop.rules
-    recipe = {name: rules.get(name).recipe for name in ("dfa", "drtp")}
+    recipe = {name: rules.get(name).about.recipe for name in ("dfa", "drtp")}
     plan = compiled("drtp").plan
     assert recipe_of({"*": rules.get("dfa")}) == recipe["dfa"]
     assert recipe_of({"a": rules.get("dfa"), "*": rules.get("drtp")}) == rules.Recipe()

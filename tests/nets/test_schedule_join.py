@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import altprop
 from altprop import ScheduleError
 from altprop.compiler.schedule import join as joining
-from altprop.rules.base import Local
+from altprop.rules import About, Local
 from altprop.rules.dfa import DirectFeedbackAlignment
 
 BATCH, MICROBATCHES = 16, 4
@@ -116,8 +116,7 @@ def test_only_updates_that_gain_are_joined() -> None:
 class MeanDFA(DirectFeedbackAlignment):
     """Updates that divide by the samples that they see: those of one micro-batch."""
 
-    name: ClassVar[str] = "test_mean_dfa"
-    listed: ClassVar[bool] = False
+    about: ClassVar[About] = About("test_mean_dfa", listed=False)
 
     def update(self, local: Local, e: Tensor) -> dict[str, Tensor]:
         return {name: moved / local.z.shape[0] for name, moved in local.parameter_vjp(e).items()}

@@ -17,7 +17,7 @@ from altprop import Connection, Feedback, PlanError, RegionPlan, WiringPlan
 from altprop.ir.region import Region, forward_edges
 from altprop.ir.verify import verify
 from altprop.rules import Rule, get
-from altprop.rules.wiring import Network, make_plan
+from altprop.rules.plans import Network, make_plan
 
 
 def test_chain() -> None:

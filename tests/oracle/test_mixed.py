@@ -26,6 +26,7 @@ from textbook import Array, Network
 from torch import nn
 
 import altprop
+from altprop.rules.about import equation_of
 
 
 class Classifier(nn.Module):
@@ -324,7 +325,7 @@ def test_shares_of_mixed_error_neurons_by_region() -> None:
     assert torch.equal(grads[0][1], grads[2][1])  # type: ignore[arg-type]
     assert not torch.equal(grads[0][1], grads[1][1])  # type: ignore[arg-type]
     assert not torch.equal(grads[0][0], grads[2][0])  # type: ignore[arg-type]
-    text = altprop.rules.get(rule % by_region).error_equation()
+    text = equation_of(altprop.rules.get(rule % by_region))
     assert "+ (1 - a) sign(v), a = {" in text
 
 
@@ -346,7 +347,7 @@ def test_wrong_options_are_refused(rule: str, message: str) -> None:
 
 def test_prints_of_the_discrepancy() -> None:
     rule = altprop.rules.get("reclra(p=1.0, q=1.0, mixed=0.2)")
-    assert rule.error_equation().endswith("+ 0.8 sign(v), v = z - phi(h - 0.1 d)")
+    assert equation_of(rule).endswith("+ 0.8 sign(v), v = z - phi(h - 0.1 d)")
     assert altprop.rules.get(str(rule)) == rule
     assert "frozen" not in altprop.rules.available()
     assert "hebbian" not in altprop.rules.available()

@@ -8,8 +8,7 @@ from networks import region, residual, row, wired
 from altprop import PlanError
 from altprop.ir.region import forward_edges
 from altprop.rules import get
-from altprop.rules.network import Network
-from altprop.rules.wiring import make_plan
+from altprop.rules.plans import Network, make_plan
 
 
 @pytest.mark.parametrize("rule", ["reclra", "lra_e", "dfa", "dkp", "kp", "bp"])

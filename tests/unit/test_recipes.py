@@ -11,7 +11,7 @@ from altprop.training.run import learning_rate
 
 @pytest.mark.parametrize("name", list(altprop.rules.available()))
 def test_a_run_takes_the_recipe_of_its_rule(name: str) -> None:
-    recipe = altprop.rules.get(name).recipe
+    recipe = altprop.rules.get(name).about.recipe
     config = make_config(flags={"rule": name})
     for key, value in recipe.settings().items():
         assert getattr(config, key) == value
@@ -29,7 +29,7 @@ def test_recipes_say_what_feedback_is_drawn_from() -> None:
 
 
 def test_what_the_user_sets_wins() -> None:
-    recipe = altprop.rules.get("dfa").recipe
+    recipe = altprop.rules.get("dfa").about.recipe
     assert recipe.lr_schedule == "cosine"
     config = make_config(flags={"rule": "dfa(scale=0.5)", "lr": 0.5})
     assert (config.lr, config.lr_schedule) == (0.5, "cosine")

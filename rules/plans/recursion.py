@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from altprop.ir.errors import PlanError
 from altprop.ir.region import Region
-from altprop.rules.network import Network
+from altprop.rules.plans.network import Network
 
 Groups = Mapping[str, Sequence[str]]
 """The members of each anchor's group, from the one below the anchor downwards; "" for the output's own."""
