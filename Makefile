@@ -9,6 +9,8 @@ TORCHVISION := torchvision==0.28.0
 # Test processes; each runs on one thread, so that they do not fight over the cores.
 JOBS ?= 2
 TESTS ?= tests
+# What is measured and tested here is compiled here, and leaves nothing in the user's cache.
+export ALTPROP_CACHE ?= off
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help

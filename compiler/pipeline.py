@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from altprop.compiler.cache.key import Asked
+from altprop.compiler.cache.through import DerivedGraph, through_cache
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.loss_reads import loss_reads
 from altprop.compiler.capture.quiet import quiet
@@ -49,6 +52,8 @@ from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.plans import Network, make_plan
 from altprop.rules.registry import get
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,23 +144,50 @@ def _compile(
     alternates = _alternates(plan, options)
     turns = next((turns for _, turns in alternates.values()), None)
     cut, target = graph, fake_target(captured, options.loss, target)
-    graph = _wire(runner, graph, options, plan)
-    for one in _programs(options, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
-        graph = runner.run(one, graph)
-    observer = Observer(graph, options.loss, target)
-    if turns is not None:
-        graph = _with_alternate(graph, _alternate(cut, options, plan, alternates, target, runner), turns)
-    graph = graph.replace(programs=OnDemand.of(graph.programs).within(runner.building()))
-    runner.history[next(reversed(runner.history))] = graph
+    wired = _wire(runner, graph, options, plan)
+
+    @functools.cache
+    def derive() -> DerivedGraph:
+        own = _derive(runner, wired, options, plan)
+        for one in _programs(options, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
+            own = runner.run(one, own)
+        if turns is None:
+            return DerivedGraph(own, own)
+        return DerivedGraph(
+            _with_alternate(own, _alternate(cut, options, plan, alternates, target, runner), turns), own
+        )
+
+    def asked() -> Asked:
+        return _asked(wired, options, plan, target, alternates)
+
+    made = through_cache(wired, asked, runner.history, runner.timings, derive, runner.later(derive))
+    graph = made.graph.replace(programs=OnDemand.of(made.graph.programs).within(runner.building()))
+    last = tuple(made.history)[-1]
+    history = OnDemand.of(made.history).changed(lambda stage, one: graph if stage == last else one)
     reads = (*captured.reads, *loss_reads(options.loss.function))
-    return Compiled(graph, runner.history, runner.timings, observer, target, reads)
+    return Compiled(graph, history, runner.timings, Observer(made.own, options.loss, target), target, reads)
+
+
+def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, alternates: "Alternates") -> Asked:
+    """What all that follows the wiring depends on, beside the captured graph."""
+    known = {str(rule): rule for rule in options.rules.values()}
+    rules = {text: known.get(text) or get(text) for text in dict.fromkeys(region.rule for region in plan.regions)}
+    rules |= {f"alternate of {region}": rule for region, (rule, _) in alternates.items()}
+    turns = "; ".join(f"{region}: {rule} {turns}" for region, (rule, turns) in alternates.items())
+    return Asked(wired.regions, plan, rules, options.loss, target, options.optimizer, options.backend, turns)
 
 
 def _wire(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:
-    """Runs the passes from error neurons to updates; again from the products on where a rule reads one more."""
+    """Runs the passes that a plan alone decides."""
     rules = {str(rule): rule for rule in options.rules.values()}
     for one in (InsertErrorNeurons(plan, rules), ConnectSkipErrors()):
         graph = runner.run(one, graph, suffix)
+    return graph
+
+
+def _derive(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:
+    """Runs the passes from products to updates; again where a rule reads one product more."""
+    rules = {str(rule): rule for rule in options.rules.values()}
     asked: dict[str, frozenset[str]] = {}
     while True:
         try:
@@ -204,7 +236,7 @@ def _alternate(
 
     other = make_plan(Network.of(cut.regions), rule_of, None)
     turns = next(turns for _, turns in alternates.values())
-    graph = _wire(runner, cut, options, other, SUFFIX)
+    graph = _derive(runner, _wire(runner, cut, options, other, SUFFIX), options, other, SUFFIX)
     for one in _programs(options, target, Momenta(own=OTHER, is_mixed_in=turns.share != 1)):
         graph = runner.run(one, graph, SUFFIX)
     return graph
@@ -217,6 +249,23 @@ def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) ->
         feedback={**other.feedback, **graph.feedback},
         alternation=dataclasses.replace(turns, exact=frozenset(exact_targets(other))),
     )
+
+
+def _ambient() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Returns what surrounds work on a compilation that comes later: the state of torch as it is now."""
+    wanted, dtype = casts(), torch.get_default_dtype()
+
+    @contextlib.contextmanager
+    def ambient() -> Iterator[None]:
+        with alone(), quiet(), uncollected(), without_code(), casting(wanted):
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(dtype)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(before)
+
+    return ambient
 
 
 class _Runner:
@@ -234,21 +283,24 @@ class _Runner:
 
     def building(self) -> Callable[[str], contextlib.AbstractContextManager[None]]:
         """Returns what surrounds the making of a program, which comes later: the state of torch as it is now."""
-        wanted = casts()
+        ambient = _ambient()
 
         @contextlib.contextmanager
         def making(name: str) -> Iterator[None]:
-            with (
-                alone(),
-                quiet(),
-                uncollected(),
-                without_code(),
-                casting(wanted),
-                self.timings.stage(f"program {name}"),
-            ):
+            with ambient(), self.timings.stage(f"program {name}"):
                 yield
 
         return making
+
+    def later(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Returns what does some work later, in the state of torch as it is now."""
+        ambient = _ambient()
+
+        def do() -> T:
+            with ambient():
+                return work()
+
+        return do
 
     def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
         result: PassResult = self.time(one.name + suffix, lambda: one(graph))

@@ -1,7 +1,8 @@
 """Local updates: what the rule's functions became for one region, as a graph of operators with named inputs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -36,3 +37,51 @@ class LocalUpdate:
     finish: Mapping[Value, fx.GraphModule] = dataclasses.field(default_factory=dict)
     constants: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     proportional: bool = True
+
+    @property
+    def noise(self) -> Mapping[str, torch.Tensor]:
+        """Fake values of the noise that it wants, by name."""
+        keys = ((node, self.inputs.get(node.name, ())) for node in self.graph.nodes)
+        return {key[1]: node.meta["val"] for node, key in keys if key[:1] == ("noise",)}
+
+
+class UpdateOnDemand(LocalUpdate):
+    """An update of which it is known what it moves, and all else is derived when it is asked for."""
+
+    @staticmethod
+    def of(
+        region: str,
+        gradients: tuple[str, ...],
+        feedback_gradients: tuple[str, ...],
+        noise: Mapping[str, torch.Tensor],
+        derive: Callable[[], LocalUpdate],
+    ) -> "UpdateOnDemand":
+        """Returns the update of a region.
+
+        Args:
+            region: its name.
+            gradients: names of the model's parameters that it moves.
+            feedback_gradients: names of the feedback parameters that it moves.
+            noise: fake values of the noise that it wants, by name.
+            derive: returns the update itself.
+        """
+        made = object.__new__(UpdateOnDemand)
+        known = {"region": region, "gradients": gradients, "feedback_gradients": feedback_gradients}
+        made.__dict__.update(known, _noise=noise, _derive=derive)
+        return made
+
+    @property
+    def noise(self) -> Mapping[str, torch.Tensor]:
+        """Fake values of the noise that it wants, by name."""
+        noise: Mapping[str, torch.Tensor] | None = self.__dict__.get("_noise")
+        return super().noise if noise is None else noise  # a changed copy has its graph
+
+    def __getattribute__(self, name: str) -> Any:
+        known = object.__getattribute__(self, "__dict__")
+        if name in _DERIVED and name not in known:
+            update = known["_derive"]()
+            known.update({field: getattr(update, field) for field in _DERIVED})
+        return object.__getattribute__(self, name)
+
+
+_DERIVED = frozenset(("graph", "inputs", "results", "finish", "constants", "proportional"))

@@ -72,10 +72,8 @@ def noise_forms(graph: ErrorGraph) -> list[Form]:
 
 def _noise(graph: ErrorGraph) -> Iterator[tuple[Slot, torch.Tensor]]:
     for update in graph.updates.values():
-        for node in update.graph.nodes:
-            kind, name = update.inputs.get(node.name, ("", ""))[:2]
-            if kind == "noise":
-                yield Slot("noise", name), node.meta["val"]
+        for name, value in update.noise.items():
+            yield Slot("noise", name), value
     for program in graph.programs.values() if graph.alternation is not None else ():  # other rules' updates too
         nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
         for slot, node in zip(program.inputs, nodes, strict=True):

@@ -21,6 +21,8 @@ import torch
 
 import altprop
 
+os.environ["ALTPROP_CACHE"] = "off"  # a test sees what is compiled, not what another one left
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 DATA_HOMES = {

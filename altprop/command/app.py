@@ -8,7 +8,17 @@ from collections.abc import Sequence
 
 import typer
 
-from altprop.command import bench, examine_command, export, inspect, plan_command, rules, schedule_command, train
+from altprop.command import (
+    bench,
+    cache_command,
+    examine_command,
+    export,
+    inspect,
+    plan_command,
+    rules,
+    schedule_command,
+    train,
+)
 from altprop.command.screen import CommandError, fail, notes
 from altprop.data import DataError
 from altprop.ir.errors import CompileError
@@ -41,6 +51,7 @@ app.command("schedule")(schedule_command.schedule)
 app.command("bench")(bench.bench)
 app.command("examine")(examine_command.examine)
 app.command("rules")(rules.rules)
+app.command("cache")(cache_command.cache)
 
 
 def show_version(wanted: bool) -> None:

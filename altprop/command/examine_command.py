@@ -10,6 +10,7 @@ from altprop.command import options
 from altprop.command.example import compile_example, make_example
 from altprop.command.screen import CommandError, results
 from altprop.command.timings_table import show
+from altprop.compiler.cache.folder import without_cache
 
 _WIDTH = 160
 
@@ -59,6 +60,7 @@ def examine(
     if not report.ok:
         raise CommandError(f"{model} does not compile; the report says why")
     if timings:
-        net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
+        with without_cache():
+            net = compile_example(example, rule=rule, plan=plan, regions=regions, seed=seed)
         results.print()
         results.print(show(net.timings), width=_WIDTH)

@@ -139,7 +139,7 @@ print(len(net.feedback), digest.hexdigest())
 def fingerprint(rule: str, noise: int) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FINGERPRINT.format(noise=noise, rule=rule)],
-        env={"PYTHONHASHSEED": str(noise), "PATH": "", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONHASHSEED": str(noise), "PATH": "", "OMP_NUM_THREADS": "1", "ALTPROP_CACHE": "off"},
         capture_output=True,
         text=True,
         check=True,
