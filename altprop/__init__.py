@@ -5,6 +5,7 @@ from altprop.api import compile
 from altprop.compiler.capture.captured import Captured, capture
 from altprop.compiler.examine.examine import examine
 from altprop.compiler.schedule.cost_model import CostModel
+from altprop.hub import from_pretrained
 from altprop.ir.errors import (
     CaptureError,
     CompileError,
@@ -53,6 +54,7 @@ __all__ = [
     "capture",
     "compile",
     "examine",
+    "from_pretrained",
     "nn",
     "optim",
     "rules",

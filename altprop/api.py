@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop import hub
 from altprop.compiler.capture.captured import Captured
+from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.examine.feedback_size import refuse_too_large
 from altprop.compiler.export.door import export, make_session
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
@@ -64,6 +66,14 @@ class _Compiler:
         """Returns the step of one of the net's compilations for onnxruntime, compared with torch."""
         return make_session(subject_of(net, self.options, target, variant))
 
+    def save_pretrained(self, net: LocalNet, folder: str | Path, **options: Any) -> Path:
+        """Writes a net as a folder; see `LocalNet.save_pretrained`."""
+        return hub.save_pretrained(net, folder, **options)
+
+    def push_to_hub(self, net: LocalNet, name: str, **options: Any) -> str:
+        """Uploads a net; see `LocalNet.push_to_hub`."""
+        return hub.push_to_hub(net, name, **options)
+
     def __getstate__(self) -> dict[str, Any]:
         """A compiler in a file captures anew."""
         return {"options": self.options, "devices": self.devices, "captured": None}
@@ -95,7 +105,8 @@ def compile(
 
     Args:
         model: any module that `torch.export` can capture. It is neither copied nor altered: parameters are shared. Or
-            what `altprop.capture` returned, which needs no example inputs.
+            what `altprop.capture` returned, which needs no example inputs. Of what `torch.compile` or this function
+            returned, the model inside is taken.
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
             None: "reclra", or what the regions of a plan follow. Beside a plan it must be one that the plan follows.
         example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
@@ -122,7 +133,7 @@ def compile(
         CompileError: names what cannot be compiled, where, and what to do.
     """
     captured, example_inputs, example_kwargs = _captured(model, example_inputs, example_kwargs)
-    model = model.model if isinstance(model, Captured) else model
+    model = model.model if isinstance(model, Captured) else unwrap(model)
     if not isinstance(model, nn.Module):
         raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
     if optimizer is not None and not isinstance(optimizer, Optimizer):

@@ -34,3 +34,9 @@ class Compiler(Protocol):
 
     def session(self, net: Any, variant: Any, target: Any) -> SessionProgram:
         """Returns the step of one of a net's compilations for onnxruntime."""
+
+    def save_pretrained(self, net: Any, folder: str | Path, **options: Any) -> Path:
+        """Writes a net as a folder; see `LocalNet.save_pretrained`."""
+
+    def push_to_hub(self, net: Any, name: str, **options: Any) -> str:
+        """Uploads a net; see `LocalNet.push_to_hub`."""

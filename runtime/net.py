@@ -38,6 +38,9 @@ from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.prepared_step import Ready
 from altprop.runtime.reductions import Reductions, trial_step
 from altprop.runtime.reductions import check as check_reductions
+from altprop.runtime.replicas import Replicas
+from altprop.runtime.signature import SignatureOfModel
+from altprop.runtime.tied import leave_out, other_names, put_back
 from altprop.runtime.told_scale import Given, LossScale
 from altprop.runtime.true_gradients import true_gradients, untouched
 from altprop.runtime.variant import ONE_TUPLE, Call, Variant
@@ -53,6 +56,10 @@ class LocalNet(nn.Module):
         feedback: mapping from connection name, `"fc3->fc1"`, to feedback parameter.
         optimizer: the optimizer inside the program, or None; its `lr` may be changed between steps.
     """
+
+    is_local_net = True
+    # What transformers' Trainer asks: whether the model itself divides its loss. The loss of a net is its user's.
+    accepts_loss_kwargs = False
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class LocalNet(nn.Module):
         self.recipe = recipe or Recipe()
         self._loss_scale = LossScale(loss_scale)
         self.compilations = Compilations(self, compiler)
+        self.replicas = Replicas()
         self._ready: Ready | None = None
 
     def capture(self, *args: Any, **kwargs: Any) -> None:
@@ -82,6 +90,7 @@ class LocalNet(nn.Module):
         with training(self.model):
             self._variant(Call.of(args, kwargs))
 
+    @SignatureOfModel
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model's forward.
 
@@ -119,6 +128,7 @@ class LocalNet(nn.Module):
         """
         if more:
             raise CompileError(ONE_TUPLE)
+        self.replicas.warn_once("net.backward")
         call = Call.from_inputs(inputs, self.compilations.example)
         variant = self._variant(call, target)
         variant.need_target(target)
@@ -178,6 +188,20 @@ class LocalNet(nn.Module):
             (loss,) = variant.executor(name).run(given)
         result: torch.Tensor = loss
         return result
+
+    def average_gradients(self, group: Any = None) -> None:
+        """Averages `.grad` of all parameters, feedback too, over the processes of a group.
+
+        For loops with `net.backward` in several processes, between it and the optimizer's step. `loss.backward()` needs
+        it not: there DistributedDataParallel averages.
+
+        Args:
+            group: a process group of torch.distributed; None means all processes.
+
+        Raises:
+            CompileError: torch.distributed has not been started.
+        """
+        self.replicas.average([*self.model.parameters(), *self.feedback.values()], group)
 
     def memory(self, inputs: Any, target: Any) -> Held:
         """Counts the activations that a step on this batch holds at its peaks; nothing of the net is altered.
@@ -382,6 +406,32 @@ class LocalNet(nn.Module):
             return path
         return self.graph.draw(path)
 
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Writes the net as a folder that `altprop.from_pretrained` reads; needs the extra `hub`.
+
+        Args:
+            folder: where; `model.safetensors` in it holds the model's own weights, for torch alone.
+            options: for `huggingface_hub.ModelHubMixin.save_pretrained`.
+
+        Returns:
+            The folder.
+        """
+        self._compiled()
+        return self.compilations.compiler.save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Uploads the net to the Hugging Face Hub, with a model card that holds the table of `explain()`.
+
+        Args:
+            name: the repository, `"me/my-net"`.
+            options: for `huggingface_hub.ModelHubMixin.push_to_hub`, such as `private=True`.
+
+        Returns:
+            The address of the commit.
+        """
+        self._compiled()
+        return self.compilations.compiler.push_to_hub(self, name, **options)
+
     def feedback_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the feedback parameters, learned and fixed."""
         yield from self.feedback.values()
@@ -427,6 +477,19 @@ class LocalNet(nn.Module):
                 "made now will not move them; pass example_inputs= to altprop.compile.",
                 stacklevel=3,
             )
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns everything, feedback included; tensors that stand in several places of the model once.
+
+        So any format can hold it, safetensors too, which refuses two names for one tensor.
+        """
+        state = super().state_dict(*args, **kwargs)
+        leave_out(other_names(self.model), state, f"{kwargs.get('prefix', '')}model.")
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        put_back(other_names(self.model), state_dict, f"{prefix}model.")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads what `state_dict` returned; the next step is bit-identical.

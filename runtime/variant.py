@@ -54,8 +54,8 @@ class Call:
             inputs = tuple(inputs)
         if isinstance(inputs, tuple):
             return Call(inputs, {})
-        if isinstance(inputs, dict):
-            return Call((), inputs)
+        if isinstance(inputs, Mapping):  # such as a `BatchEncoding`, which is no dict
+            return Call((), dict(inputs))
         return Call((inputs,), {})
 
     @property

@@ -31,6 +31,7 @@ from altprop.compiler.capture.recurrent import recurrent_operators, whole_recurr
 from altprop.compiler.capture.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
 from altprop.compiler.capture.resampling import resize_operators
 from altprop.compiler.capture.shared_fakes import move_home
+from altprop.compiler.capture.wrappers import arguments_named
 from altprop.compiler.collector import collect_young
 from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.distributions import unchecked_distributions
@@ -120,9 +121,16 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
             unchecked_distributions(),
             graphs_unprinted(),
         ):
-            dynamic = _by_name(model, *as_lists(shapes))
-            kept = attributes_kept(model)
-            with known_masks(model, args, kwargs), RefuseInnerGradients(), kept, reads.listening(), spent("export"):
+            kept, named = attributes_kept(model), arguments_named(model, args, kwargs)
+            with (
+                named,
+                known_masks(model, args, kwargs),
+                RefuseInnerGradients(),
+                kept,
+                reads.listening(),
+                spent("export"),
+            ):
+                dynamic = _by_name(model, *as_lists(shapes))
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()
             mark_no_grad(program.graph_module)
@@ -143,12 +151,7 @@ def _by_name(model: nn.Module, args: Any, kwargs: Any) -> Any:
     if not kwargs:
         return tuple(args)
     signature = inspect.signature(model.forward)
-    bound = signature.bind_partial(*args, **kwargs).arguments
-    named: dict[str, Any] = {}
-    for name, value in bound.items():
-        variadic = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
-        named.update(value if variadic else {name: value})
-    return named
+    return dict(signature.bind_partial(*args, **kwargs).arguments)
 
 
 def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture.capture import capture as capture_graph
 from altprop.compiler.capture.quiet import quiet
+from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.collector import uncollected
 from altprop.ir.alone import alone
 from altprop.ir.autocast import casts
@@ -108,6 +109,7 @@ def capture(model: nn.Module, *inputs: Any, **kwargs: Any) -> Captured:
     Raises:
         CaptureError: the model cannot be captured; the message names the module, the line and the remedy.
     """
+    model = unwrap(model)
     if not isinstance(model, nn.Module):
         raise CaptureError(f"altprop.capture takes an nn.Module, not {type(model).__name__}.")
     timings = Timings()

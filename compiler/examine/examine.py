@@ -11,6 +11,7 @@ from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.captured import Captured
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.capture.unrolled import unrolled_modules
+from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.collector import uncollected
 from altprop.compiler.examine.examine_wiring import start_notes, wire
 from altprop.compiler.examine.feedback_size import advice, default_bytes, smaller_kinds
@@ -99,7 +100,11 @@ def examine(
     known = model if isinstance(model, Captured) else None
     if known is not None:
         known.check()
-    examiner = _Examiner(known.model if known else model, tuple(example_inputs), dict(example_kwargs or {}), known)
+    try:
+        model = known.model if known else unwrap(model)
+    except CompileError as error:
+        return Report((Finding("error", "", str(error)),), None, {})
+    examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}), known)
     rules = None if rule is None else rules_of(rule)
     with alone(), quiet(), uncollected():
         return examiner.run(regions if isinstance(regions, str) else tuple(regions), rules, plan)
