@@ -74,16 +74,28 @@ def _made(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _without_write(target: Any) -> torch._ops.OpOverload:
+    found = without_write(target)
+    if found is None:
+        raise NotFunctionalError(f"{target} has no form that makes a new value of the same arguments")
+    return found
+
+
+def without_write(target: Any) -> torch._ops.OpOverload | None:
+    """The form of an operator that makes a new value in the place of writing one: `add` for `add_`.
+
+    Overloads are told by what they take: that of `pow_.Scalar` is `pow.Tensor_Scalar`, while `pow.Scalar` is another.
+    """
     name = target._schema.name.split("::")[-1]
     packet = getattr(aten, name[:-1], None) if name.endswith("_") and target.namespace == "aten" else None
-    found = getattr(packet, target._overloadname, None)
-    if found is None:
-        raise NotFunctionalError(f"{target} has no form that makes a new value")
-    arguments = [argument.name for argument in found._schema.arguments]
-    if arguments != [argument.name for argument in target._schema.arguments]:
-        raise NotFunctionalError(f"{target} takes other arguments than {found}")
-    value: torch._ops.OpOverload = found
-    return value
+    if packet is None:
+        return None
+    names = sorted(packet.overloads(), key=lambda overload: overload != target._overloadname)
+    candidates = (getattr(packet, overload) for overload in names)
+    return next((one for one in candidates if _takes(one) == _takes(target)), None)
+
+
+def _takes(target: Any) -> list[tuple[str, str]]:
+    return [(argument.name, str(argument.type)) for argument in target._schema.arguments]
 
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -13,6 +13,7 @@ from torch import fx
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from altprop.compiler.capture.functional import without_write
 from altprop.compiler.export.decompose import table
 from altprop.compiler.export.threefry import Random
 from altprop.ir.errors import ExportError
@@ -97,9 +98,7 @@ def plain(node: fx.Node) -> Any:
     target: Any = node.target
     if target in _PLAIN:
         return _PLAIN[target]
-    name, overload = target._schema.name.removeprefix("aten::"), target._overloadname
-    packet = getattr(aten, name.removesuffix("_"), None)
-    found = getattr(packet, overload, None)
+    found = without_write(target) if target._schema.name.endswith("_") else target
     if found is None:
         raise ExportError(f"{region_of(node)}: the operator {target} writes and has no form that does not.")
     return found

@@ -139,6 +139,24 @@ def test_defect_35_tied_weights_are_saved_once(tmp_path: Path) -> None:
     assert "read.weight" in first.model.state_dict()  # the model keeps its own keys
 
 
+class Powers(nn.Module):
+    """Raises what it counted to a power in place, as graph layers do with degrees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        counted = (x > 0).float().sum(1, keepdim=True) + 1
+        return self.a(x) * counted.pow_(-0.5)
+
+
+def test_powers_in_place_are_powers() -> None:
+    net = altprop.compile(Powers(), "bp", example_inputs=(X,), optimizer=altprop.optim.SGD(lr=0.1))
+    wanted = nn.functional.cross_entropy(net.model(X), Y)
+    torch.testing.assert_close(net.step(X, Y), wanted.detach())
+
+
 def test_a_net_becomes_a_folder_with_a_card(tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub", reason="the Hub's mixin is in huggingface_hub: the extra `hub`")
     tokens = torch.randint(7, (4, 3))
