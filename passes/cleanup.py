@@ -16,6 +16,7 @@ from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
+from altprop.passes.tune.affine import spare_input_gradients
 from altprop.passes.tune.channels_last import choose_layout, store_feedback
 from altprop.passes.tune.fuse import fuse_updates
 from altprop.passes.tune.kernels import choose_kernels, onednn_pays
@@ -70,6 +71,8 @@ class Cleanup(Pass):
     def _clean(self, program: Program, name: str) -> int:
         graph = program.graph.graph
         count = simplify(graph) + merge_twins(graph) + narrow_masks(graph)
+        if spared := spare_input_gradients(graph):
+            count += spared + merge_twins(graph)
         if not self.laid_out:
             may_move = self.channels_last and (self.opaque or name not in _CALLERS)
             seen = [node for slot, node in program.results.items() if slot.kind != "residual"]
