@@ -1,6 +1,7 @@
 """Derives the local update of every region by tracing the rule's four functions on it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -142,7 +143,9 @@ class _Deriver:
             results.append((("output_error", name), self._output_error(local, incoming, e)))
         results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
         results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
-        results += [(("gradient", name, p), g) for p, g in self.rule.update(local, e).items()]
+        count = self._count()
+        moved = {p: g if count is None else g * count for p, g in self.rule.update(local, e).items()}
+        results += [(("gradient", name, p), g) for p, g in moved.items()]
         for connection in incoming:
             if connection.connection.feedback.learning:
                 moved = self.rule.feedback_update(local, connection, d, e)
@@ -151,6 +154,18 @@ class _Deriver:
             moved = self.rule.auxiliary_update(local, incoming, d, e)
             results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
+
+    def _count(self) -> Any:
+        """Over how many positions the loss's mean runs, for rules whose steps are no sums over them; else None.
+
+        The mean divides by it again. Of several micro-batches a step is the mean of theirs.
+        """
+        if self.rule.wiring.averaged or self.loss is None or not self.loss.mean:
+            return None
+        names = [name for name in self.captured.outputs if name]
+        output = self.captured.value(first_floating(self.captured, names))
+        feature = self.loss.feature_dim(output.dim())
+        return math.prod(size for dim, size in enumerate(output.shape) if dim == 0 or dim != feature)
 
     def _ending(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What the model makes of the pre-activation of the output that the region hears from."""

@@ -48,6 +48,36 @@ class Local(Protocol):
         """Returns, by parameter name, the local vector-Jacobian product of `h` with cotangent `e`."""
 
     @property
+    def sources(self) -> dict[str, torch.Tensor]:
+        """What the pre-activation is computed from beside parameters and buffers, by name."""
+
+    @property
+    def unit_dim(self) -> int | None:
+        """The dimension of `h` along which units lie, where row o of each parameter moves unit o alone, else None.
+
+        So it is where the region is one dense layer, -1, or one convolution, 1, and what is added to it. Then `h` is
+        linear in the parameters too.
+        """
+
+    def run(
+        self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Runs the region's own operators at other weights or inputs; returns the pre-activation that they make.
+
+        Args:
+            parameters: some of `parameters`, with other values.
+            sources: some of `sources`, with other values.
+
+        Raises:
+            RuleError: the region draws random numbers in front of its activation.
+        """
+
+    def moved(
+        self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
+    ) -> "Local":
+        """Returns the region at other weights or inputs, with its own `h`, `z` and products; arguments as for `run`."""
+
+    @property
     def noise(self) -> torch.Tensor:
         """Standard normal numbers of the activity's shape, drawn anew at every step; see `Wiring.draws_noise`.
 

@@ -7,10 +7,14 @@ import torch
 from torch import fx
 
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.errors import RuleError
 from altprop.ir.local import LocalGraph, Role
 from altprop.ir.loss import Loss
+from altprop.ir.operators import is_random, short_name
 from altprop.ir.region import Region
 from altprop.ir.walks import closure
+from altprop.passes.cut.operators import is_tensor
+from altprop.passes.derive.by_unit import unit_dim
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate
 from altprop.passes.derive.mirror import Mirror, mirrors_of
@@ -95,6 +99,45 @@ class TracedLocal:
                 if self._reads(node, name):
                     found[node] = value
         return found
+
+    @property
+    def sources(self) -> dict[str, torch.Tensor]:
+        """What the pre-activation is computed from beside parameters and buffers, by name."""
+        start = self.local.results[("value", self._region.preactivation)]
+        read = closure([start]) if start is not None else []
+        names = [self.local.inputs[n.name][1] for n in read if n.op == "placeholder"]
+        own = {*self._captured.parameters, *self._captured.buffers, *self._captured.constants}
+        tensors = [name for name in dict.fromkeys(names) if name not in own and is_tensor(self._captured.node(name))]
+        return {name: self.value(name) for name in tensors}
+
+    @property
+    def unit_dim(self) -> int | None:
+        """The dimension of units, where the region is one dense layer or convolution."""
+        return unit_dim(self._captured, self._region)
+
+    def moved(
+        self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
+    ) -> "TracedLocal":
+        """The region at other parameters, or other inputs; what is not named is as it was."""
+        places = zip(self.local.theta, self.local.theta_values, strict=True)
+        instead = {place: parameters[name] for name, place in places if name in (parameters or {})}
+        forward = [node for node in self.local.graph.nodes if node.name in self.local.forward]
+        drawn = next((node for node in forward if is_random(node)), None)
+        if drawn is not None:
+            raise RuleError(
+                f'region "{self._region.name}": {short_name(drawn)} draws random numbers in the forward, so that it '
+                "cannot be run at other values: put dropout behind the activation, or use another rule."
+            )
+        known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
+        made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
+        made.noise, made.ending = self.noise, self.ending
+        return made
+
+    def run(
+        self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The pre-activation at other parameters, or other inputs."""
+        return self.moved(parameters, sources).h
 
     def outputs_at(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         """The region's outputs, had its activity been `z`."""

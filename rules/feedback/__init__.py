@@ -14,7 +14,7 @@ from altprop.rules.feedback.binary import Binary
 from altprop.rules.feedback.channel import Channel
 from altprop.rules.feedback.convolution import Convolution
 from altprop.rules.feedback.dense import Dense
-from altprop.rules.feedback.edge import EdgeKind, Forward, Identity, Sign, SignBatch, SignFixed
+from altprop.rules.feedback.edge import EdgeKind, Forward, Identity, PseudoInverse, Sign, SignBatch, SignFixed
 from altprop.rules.feedback.kind import DISTRIBUTIONS, DirectKind, Part, Place, width
 from altprop.rules.feedback.low_rank import LowRank
 from altprop.rules.feedback.position import Position, shares_positions
@@ -47,7 +47,7 @@ DIRECT: Mapping[str, DirectKind] = {
 }
 
 EDGE: Mapping[str, EdgeKind] = {
-    kind.name: kind for kind in (Forward(), EdgeKind(), Identity(), Sign(), SignBatch(), SignFixed())
+    kind.name: kind for kind in (Forward(), EdgeKind(), Identity(), Sign(), SignBatch(), SignFixed(), PseudoInverse())
 }
 
 FORWARD_SHAPED = tuple(EDGE)

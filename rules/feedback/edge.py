@@ -8,12 +8,14 @@
 | sign | `sign(W)`, times the width | Xiao 2018 (usf) |
 | sign_batch | `sign(W) |M|`, with M drawn anew for every batch | Sanfiz and Akrout 2021 (brsf) |
 | sign_fixed | `sign(W) |M|`, with M drawn once | Sanfiz and Akrout 2021 (frsf) |
+| pinv | `W (W'W + lambda I)^-1`, so that `W d` is nearest to the error | Zenkai, arXiv 2311.09663 |
 
 Only matrices and filters are replaced.
 """
 
 import torch
 
+from altprop.ir.errors import PlanError
 from altprop.ir.starts import RANDOM, WEIGHTS
 from altprop.rules.feedback.kind import Options, width
 
@@ -119,3 +121,36 @@ class SignFixed(EdgeKind):
         """`sign(W) |M|`."""
         assert own is not None
         return torch.sign(weight) * own.abs()
+
+
+class PseudoInverse(EdgeKind):
+    """The least-squares inverse of a dense layer's weight: the message is the shortest change that makes the error.
+
+    `d = e W (W'W + lambda I)^-1` for W of (outputs, inputs); the option `lam`, 0 if not given, keeps it short.
+    """
+
+    name = "pinv"
+    options = ("lam",)
+
+    def substitute(
+        self, weight: torch.Tensor, own: torch.Tensor | None, noise: torch.Tensor | None, options: Options
+    ) -> torch.Tensor | None:
+        """`W (W'W + lambda I)^-1`, by the smaller of `W'W` and `WW'`.
+
+        Raises:
+            PlanError: the weight is a filter.
+        """
+        if weight.dim() != 2:
+            raise PlanError(
+                f'"pinv" feedback stands for matrices, and here is a weight of the shape {tuple(weight.shape)}: use '
+                '"transpose", or "forward".'
+            )
+        lam = float(options.get("lam", 0.0))
+        outputs, inputs = weight.shape
+        if outputs < inputs:
+            return torch.linalg.solve(weight @ weight.t() + lam * _identity(weight, outputs), weight)
+        return torch.linalg.solve(weight.t() @ weight + lam * _identity(weight, inputs), weight.t()).t()
+
+
+def _identity(like: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
