@@ -19,6 +19,38 @@ class Sign(nn.Module):
         return torch.sign(h)
 
 
+class Heaviside(nn.Module):
+    """The threshold unit, `z = 1` where `h > 0`, else 0; trained by rules without `phi'`, as `Sign` is."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Returns 0 or 1, by element."""
+        return (h > 0).to(h.dtype)
+
+
+class Round(nn.Module):
+    """Rounds to the nearest whole number; trained by rules without `phi'`, as `Sign` is."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Returns a whole number, by element; the even one of two that are as near."""
+        return torch.round(h)
+
+
+class Argmax(nn.Module):
+    """The largest unit wins: 1 for it, 0 for all others along one dimension; trained by rules without `phi'`.
+
+    Units that are equally large all win.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        """Takes the dimension of the units that compete."""
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Returns 0 or 1, by element."""
+        return (h >= h.amax(self.dim, keepdim=True)).to(h.dtype)
+
+
 class InputNoise(nn.Module):
     """Adds Gaussian noise to its input in training, as rec-LRA's authors do before the first layer."""
 

@@ -15,9 +15,11 @@ from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
 from altprop.rules.hdfa import HybridFeedbackAlignment
 from altprop.rules.hebbian import Hebbian
+from altprop.rules.inner import Inner
 from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
 from altprop.rules.lra_e import ErrorDrivenLRA
+from altprop.rules.ls import LeastSquares
 from altprop.rules.modular import Modular
 from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
@@ -46,7 +48,9 @@ __all__ = [
     "Hebbian",
     "HybridFeedbackAlignment",
     "Incoming",
+    "Inner",
     "KolenPollack",
+    "LeastSquares",
     "Local",
     "LocalLoss",
     "Modular",

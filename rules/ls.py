@@ -1,4 +1,4 @@
-"""Least squares: every layer takes the step that fits its target best (Zenkai, arXiv 2311.09663, least-squares learners).
+"""Least squares: every layer takes the step that fits its target best (Zenkai, arXiv 2311.09663).
 
     d_i = sum over connections of the messages          as in direct feedback alignment, or by another plan
     e_i = rate d_i                                      the target's pre-activation is h_i - e_i
@@ -74,7 +74,7 @@ class LeastSquares(Rule):
     )
 
     lam: float = 10.0
-    rate: float = 0.1
+    rate: float = 0.3
     kind: str = "auto"
     distribution: str = "normal"
     scale: float = 1.0

@@ -16,9 +16,11 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.region import Region
 from altprop.ir.walks import comes_from, leads_to, positions
 from altprop.passes.cut.operator_kinds import (
+    is_comparison,
     is_concatenation,
     is_elementwise,
     is_floating,
+    is_largest,
     is_moving,
     is_nonlinear,
 )
@@ -48,7 +50,7 @@ def find_activation(
     """
     gates = find_gates(nodes, set(parametric), set(outputs))
     for node in reversed(gates):
-        if is_nonlinear(node) or _multiplies(node):
+        if is_nonlinear(node) or _multiplies(node) or _casts(node):
             phi = _single_source(node, set(nodes))
             taken = phi is not None and phi[0] in gates and _tells_samples_apart(node, gates, batch)
             if phi is not None and taken and _is_finite(*phi):
@@ -62,7 +64,11 @@ def is_flat(captured: CapturedGraph, region: Region) -> bool:
     reached = {region.preactivation}
     for name in region.phi:
         node = captured.node(name)
-        if not has_no_derivative(node) and any(source.name in reached for source in node.all_input_nodes):
+        if (
+            is_floating(node)
+            and not has_no_derivative(node)
+            and any(source.name in reached for source in node.all_input_nodes)
+        ):
             reached.add(name)
     return bool(region.phi) and region.activity not in reached
 
@@ -78,6 +84,11 @@ def _is_finite(source: fx.Node, phi: Sequence[fx.Node]) -> bool:
         return bool(run_nodes(phi, {source: probes})[phi[-1]].isfinite().all())
     except (RuntimeError, TypeError):
         return True  # it holds the sizes of the example
+
+
+def _casts(node: fx.Node) -> bool:
+    """Whether truth values become numbers."""
+    return is_elementwise(node) and any(is_comparison(source) for source in node.all_input_nodes)
 
 
 def _multiplies(node: fx.Node) -> bool:
@@ -108,14 +119,14 @@ def _single_source(node: fx.Node, inside: set[fx.Node]) -> tuple[fx.Node, tuple[
     order = positions(node.graph.nodes)
     taken = {node}
     frontier = set(node.all_input_nodes)
-    while len(frontier) > 1:
+    while len(frontier) > 1 or any(is_comparison(one) for one in frontier):
         latest = max(frontier, key=order.__getitem__)
-        if latest not in inside or not is_elementwise(latest):
+        if latest not in inside or not (is_elementwise(latest) or is_largest(latest)):
             return None
         frontier.remove(latest)
         taken.add(latest)
         frontier |= set(latest.all_input_nodes) - taken
-    if not frontier or not any(is_nonlinear(n) for n in taken):
+    if len(frontier) != 1 or not any(is_nonlinear(n) or is_comparison(n) for n in taken):
         return None
     (source,) = frontier
     if source not in inside or source.meta["val"].shape != node.meta["val"].shape:

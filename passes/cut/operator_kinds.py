@@ -156,6 +156,16 @@ def is_nonlinear(node: fx.Node) -> bool:
     return is_elementwise(node) and short_name(node) not in _LINEAR and "dropout" not in short_name(node)
 
 
+def is_comparison(node: fx.Node) -> bool:
+    """Whether the operator makes truth values of numbers, element by element."""
+    return short_name(node) in ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def is_largest(node: fx.Node) -> bool:
+    """Whether the operator takes the largest or the smallest of some units, and keeps its place among them."""
+    return short_name(node) in ("amax", "amin") and True in (*node.args[2:], node.kwargs.get("keepdim", False))
+
+
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node's value is a tensor."""
     return isinstance(node.meta.get("val"), torch.Tensor)

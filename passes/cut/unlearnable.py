@@ -10,7 +10,7 @@ from altprop.ir.errors import CompileError
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.walks import ancestors
-from altprop.passes.cut.operator_kinds import is_complex
+from altprop.passes.cut.operator_kinds import is_comparison, is_complex, is_largest
 from altprop.passes.cut.roles import Roles
 from altprop.passes.cut.without_derivative import obstacle
 
@@ -53,9 +53,12 @@ def _refuse_returned_parameters(captured: CapturedGraph, roles: Roles) -> None:
 
 
 def _refuse_unfelt(captured: CapturedGraph) -> None:
-    """Refuses parameters that reach the results through whole numbers or truth values alone."""
+    """Refuses parameters that reach the results through whole numbers or truth values alone.
+
+    What compares one value with a number, or with its largest unit, may turn out to be an activation.
+    """
     returned = [node for node in captured.graph.nodes if node.name in captured.outputs]
-    felt = ancestors(returned, lambda node: _carries_errors(node.meta.get("val")))
+    felt = ancestors(returned, lambda node: _carries_errors(node.meta.get("val")) or _may_activate(node))
     placeholders = [node for node in captured.graph.nodes if captured.is_trainable(node)]
     unfelt = [captured.parameters[n.name] for n in placeholders if n.name in captured.live and n not in felt]
     if unfelt:
@@ -87,6 +90,12 @@ def refuse_unmoved(captured: CapturedGraph, regions: Sequence[Region]) -> None:
 
 
 STRAIGHT_THROUGH = "write it as a straight-through estimate, x + (f(x) - x).detach()"
+
+
+def _may_activate(node: fx.Node) -> bool:
+    """Whether a comparison reads one value that is computed, and nothing else but its largest unit."""
+    read = [source for source in node.all_input_nodes if not is_largest(source)]
+    return is_comparison(node) and len(read) == 1 and read[0].op == "call_function"
 
 
 def _carries_errors(value: object) -> bool:

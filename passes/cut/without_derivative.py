@@ -14,7 +14,7 @@ from torch._library.custom_ops import OPDEFS
 
 from altprop.ir.operators import facts, short_name
 from altprop.ir.walks import descendants
-from altprop.passes.cut.operator_kinds import is_floating
+from altprop.passes.cut.operator_kinds import is_comparison, is_floating
 
 _FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside", "floor_divide")
 # Random operators through which errors pass: by the mask that was drawn.
@@ -77,7 +77,7 @@ def obstacle(nodes: Sequence[fx.Node], starts: Iterable[fx.Node], ends: Iterable
         sources = set(node.all_input_nodes)
         if sources & behind:
             behind.add(node)
-        if sources & felt and has_no_derivative(node):
+        if sources & felt and (has_no_derivative(node) or is_comparison(node)):
             found.append(node)
         elif sources & felt and is_floating_or_tuple(node) and short_name(node) not in _FILLING:
             felt.add(node)

@@ -9,7 +9,7 @@ from torch import fx
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
-from altprop.passes.cut.operators import is_moving, is_tensor
+from altprop.passes.cut.operator_kinds import is_moving, is_tensor
 
 _LAST = ("mm", "addmm", "linear")
 _TRANSPOSING = ("permute", "transpose", "t")

@@ -13,7 +13,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.operators import is_random, short_name
 from altprop.ir.region import Region
 from altprop.ir.walks import closure
-from altprop.passes.cut.operators import is_tensor
+from altprop.passes.cut.operator_kinds import is_tensor
 from altprop.passes.derive.by_unit import unit_dim
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate

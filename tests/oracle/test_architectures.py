@@ -12,7 +12,10 @@ from grid import CASES, FAILS, RULES, check_plain, load, run_cell, save, tidy, w
 
 # Together: convolutions and long skips, products of two paths, attention by edges, norms and mixing of positions.
 FEW = ("unet", "nerf", "gat", "mixer")
-ELSEWHERE = {"local_loss": "mixer"}  # it needs one target a sample, or one at every position
+ELSEWHERE = {
+    "local_loss": "mixer",  # it needs one target a sample, or one at every position
+    "ls": "mlp_tanh",  # it needs regions of one layer alone
+}
 SOME = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
 SOME += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]
 CHOSEN = [pytest.param(*cell, marks=() if not part("".join(cell), 3) else pytest.mark.full) for cell in SOME]
