@@ -97,8 +97,8 @@ class Wiring:
             Where they are not, a program behind a loss of the user's own divides that loss's scale out of the errors,
             and multiplies the updates by it. None: as the rule's base, unless the rule overrides one of the functions;
             then it is taken not to be so.
-        averaged: whether the loss's mean is taken of what `update` returns; not where that is a step as it stands, and no
-            sum over samples.
+        averaged: whether the loss's mean is taken of what `update` returns; not where that is a step as it stands, and
+            no sum over samples.
         unscaled: whether the rule's options add what is the same whatever the loss, such as a weight decay, of (rule).
         follows_weights: whether learned feedback in the shape of weights moves by these weights' own updates, of
             (rule).
