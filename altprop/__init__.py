@@ -2,6 +2,7 @@
 
 from altprop import nn, optim, rules
 from altprop.api import compile
+from altprop.auditing import Audit, audit
 from altprop.compiler.capture.captured import Captured, capture
 from altprop.compiler.examine.examine import examine
 from altprop.compiler.schedule.cost_model import CostModel
@@ -33,6 +34,7 @@ watchers.add(TerminalWatcher(console))
 show_logs_of_environment()
 
 __all__ = [
+    "Audit",
     "CaptureError",
     "Captured",
     "CompileError",
@@ -51,6 +53,7 @@ __all__ = [
     "ScheduleError",
     "VerifyError",
     "WiringPlan",
+    "audit",
     "capture",
     "compile",
     "examine",

@@ -14,7 +14,7 @@ import torch
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
-from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure
+from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure, RegionSpectrum
 from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
 from altprop.passes.derive.local_products import replaced_parameters
@@ -75,7 +75,9 @@ class Observer:
                 value = builder.value(("captured", getattr(region, kind)))
                 builder.result(Slot("observed", f"{kind}:{region.name}"), value)
 
-    def measure(self, values: Values, gradients: Tensors, parameters: Tensors, feedback: Tensors) -> Measurement:
+    def measure(
+        self, values: Values, gradients: Tensors, parameters: Tensors, feedback: Tensors, *, spectra: bool = False
+    ) -> Measurement:
         """Reads the results.
 
         Args:
@@ -83,11 +85,13 @@ class Observer:
             gradients: true gradients of the loss, by parameter.
             parameters: by name.
             feedback: feedback parameters by name.
+            spectra: whether to tell the ranks of errors and updates.
         """
         reader = _Reader(self.graph, values, parameters, feedback)
         regions = {name: reader.region(name, gradients) for name in self._forward_order()}
         connections = {c.name: reader.connection(c) for c in self.graph.connections}
-        return Measurement(float(values[Slot("loss", "loss")]), regions, connections)
+        ranks = {name: reader.spectrum(name, gradients) for name in regions} if spectra else {}
+        return Measurement(float(values[Slot("loss", "loss")]), regions, connections, spectra=ranks)
 
     def _forward_order(self) -> list[str]:
         return [region.name for region in self.graph.regions if region.name in self.graph.updates]
@@ -118,6 +122,16 @@ class _Reader:
             gradient=float(gradient.norm()),
             weights=float(_joined([self.parameters[p] for p in names]).norm()),
         )
+
+    def spectrum(self, name: str, gradients: Tensors) -> RegionSpectrum:
+        matrices = [p for p in self.graph.updates[name].gradients if p in gradients and gradients[p].dim() > 1]
+        largest = max(matrices, key=lambda p: gradients[p].numel(), default=None)
+        update, gradient = math.nan, math.nan
+        if largest is not None:
+            update = _effective_rank(self.values[Slot("gradient", largest)])
+            gradient = _effective_rank(gradients[largest])
+        z, e = (self.values[Slot("observed", f"{what}:{name}")].detach() for what in ("activity", "error"))
+        return RegionSpectrum(name, float(z.double().square().mean().sqrt()), _effective_rank(e), update, gradient)
 
     def connection(self, c: Connection) -> ConnectionMeasure:
         own = {p.name: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}
@@ -156,6 +170,16 @@ class _Reader:
 def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
     flat = [tensor.detach().flatten().to(torch.float64) for tensor in tensors]
     return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
+
+
+def _effective_rank(matrix: torch.Tensor) -> float:
+    """Returns `(sum s^2)^2 / sum s^4` over the singular values of the rows; NaN of zeros."""
+    rows = matrix.detach().flatten(1).double()
+    if not rows.numel() or not float(size := rows.abs().max()) > 0:
+        return math.nan
+    rows = rows / size
+    gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+    return float(gram.trace().square() / gram.square().sum())
 
 
 def _ratio(one: float, other: float) -> float:

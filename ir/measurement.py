@@ -82,8 +82,31 @@ class ConnectionMeasure:
 
 
 @dataclasses.dataclass(frozen=True)
+class RegionSpectrum:
+    """How large a region's activity is, and in how many directions it learns.
+
+    The effective rank of a matrix with singular values `s` is `(sum s^2)^2 / sum s^4`: 1 if all rows point one way, n
+    for n directions of equal strength.
+
+    Attributes:
+        region: its name.
+        activity: root mean square of the activity.
+        error_rank: effective rank of the errors, a row a sample.
+        update_rank: effective rank of the update of the region's largest matrix, or filters with a row a channel; NaN
+            where it has none.
+        gradient_rank: that of the true gradient.
+    """
+
+    region: str
+    activity: float
+    error_rank: float
+    update_rank: float
+    gradient_rank: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What `net.measure` returns; prints as two tables.
+    """What `net.measure` returns; prints as tables.
 
     Attributes:
         loss: of the batch.
@@ -92,6 +115,7 @@ class Measurement:
         reduction: by which share a step lowers the loss of this batch; NaN unless reductions were asked for.
         interaction: that less the sum of what each region's part would do alone. Far below zero, the regions overshoot
             together: the learning rate is too high.
+        spectra: by name, in forward order; empty unless asked for.
     """
 
     loss: float
@@ -99,6 +123,7 @@ class Measurement:
     connections: Mapping[str, ConnectionMeasure]
     reduction: float = math.nan
     interaction: float = math.nan
+    spectra: Mapping[str, RegionSpectrum] = dataclasses.field(default_factory=dict)
 
     @property
     def discrepancy(self) -> float:
@@ -117,7 +142,7 @@ class Measurement:
         head = f"loss {self.loss:.4f}, total discrepancy {self.discrepancy:.4g}"
         if not math.isnan(self.interaction):
             head += f", reduction {self.reduction:.4g}, interaction {self.interaction:.4g}"
-        tables = [_table(list(rows.values())) for rows in (self.regions, self.connections) if rows]
+        tables = [_table(list(rows.values())) for rows in (self.regions, self.connections, self.spectra) if rows]
         return "\n\n".join([head, *tables])
 
 

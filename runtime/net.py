@@ -228,6 +228,7 @@ class LocalNet(nn.Module):
         inputs: Any,
         target: Any,
         *,
+        spectra: bool = False,
         reductions: bool = False,
         mode: str = "isolated",
         optimizer: torch.optim.Optimizer | None = None,
@@ -239,6 +240,7 @@ class LocalNet(nn.Module):
         Args:
             inputs: as for `step`.
             target: the loss's target.
+            spectra: whether to tell the sizes of activities and the ranks of errors and updates too.
             reductions: whether to make a step, and undo it, to see by how much each region's part of it lowers the
                 loss, and the region's own error; see `altprop.runtime.reductions`.
             mode: of the rows' `ger`: each region's part alone, "isolated", or one after the other, "cumulative".
@@ -262,7 +264,7 @@ class LocalNet(nn.Module):
             gradients = true_gradients(self.model, call.args, call.kwargs, observer.loss, target)
         parameters, feedback = dict(self.model.named_parameters()), dict(self.feedback.items())
         with untouched(self.model), torch.no_grad():
-            measurement: Measurement = observer.measure(values, gradients, parameters, feedback)
+            measurement: Measurement = observer.measure(values, gradients, parameters, feedback, spectra=spectra)
         if not reductions:
             return measurement
 

@@ -33,12 +33,12 @@ def true_gradients(
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with torch.enable_grad():
         output = model(*args, **kwargs)
-        value = loss.function(output if loss.structured else _first(output), target)
+        value = loss.function(output if loss.structured else first(output), target)
         found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
 
-def _first(output: Any) -> torch.Tensor:
+def first(output: Any) -> torch.Tensor:
     """The first floating tensor among what a model returns."""
     leaves = torch.utils._pytree.tree_leaves(output)
     return next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point())

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from altprop.command import (
+    audit_command,
     bench,
     cache_command,
     examine_command,
@@ -48,6 +49,7 @@ app.command("inspect")(inspect.inspect)
 app.command("plan")(plan_command.plan)
 app.command("export")(export.export)
 app.command("schedule")(schedule_command.schedule)
+app.command("audit")(audit_command.audit)
 app.command("bench")(bench.bench)
 app.command("examine")(examine_command.examine)
 app.command("rules")(rules.rules)

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from altprop.command import options
+from altprop.command.audit_command import run_audit
 from altprop.command.options import parse_pairs, parse_regions, parse_widths
 from altprop.command.progress import ProgressReporter
 from altprop.command.screen import CommandError, note, results
 from altprop.data import available as data_sets
+from altprop.data import load
 from altprop.training import Result, RunConfig, make_config
 from altprop.training import train as train_run
 from altprop.training.folder import RunFolder, resume_config
@@ -90,6 +92,9 @@ def train(
             show_default="never",
         ),
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Audit the trained net beside two controls; see 'altprop audit'.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Train a model by a learning rule.
@@ -111,6 +116,8 @@ def train(
     with ProgressReporter() as reporter:
         result = train_run(saved or wanted, folder.path, resume=resume, overwrite=overwrite, reporter=reporter)
     _report(result, folder)
+    if audit:
+        _audit(result, saved or wanted, folder)
 
 
 def _flags(given: dict[str, Any]) -> dict[str, Any]:
@@ -139,3 +146,11 @@ def _report(result: Result, folder: RunFolder) -> None:
         f"loss {numbers['test_loss']:.4f}; {numbers['epochs']} epochs in {numbers['seconds']:.1f} s; "
         f"everything is in {folder.path}"
     )
+
+
+def _audit(result: Result, config: RunConfig, folder: RunFolder) -> None:
+    """Audit the run and write it into its folder; the run is done and keeps its status."""
+    data = load(config.data, config.data_dir, validation=config.validation, subset=config.subset)
+    made = run_audit(config, data, result.net)
+    results.print(str(made))
+    note(f"written to {made.to_json(folder.path / 'audit.json')}")
