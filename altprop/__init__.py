@@ -1,6 +1,6 @@
 """altprop: a compiler that rewrites PyTorch models into local-learning programs."""
 
-from altprop import nn, optim, rules
+from altprop import backends, nn, optim, rules
 from altprop.api import compile
 from altprop.auditing import Audit, audit
 from altprop.compiler.capture.captured import Captured, capture
@@ -54,6 +54,7 @@ __all__ = [
     "VerifyError",
     "WiringPlan",
     "audit",
+    "backends",
     "capture",
     "compile",
     "examine",

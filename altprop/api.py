@@ -26,12 +26,11 @@ from altprop.passes.flattening.traced_loss import tell_parameters
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.registry import recipe_of, rules_of
+from altprop.runtime.backends import table as backends
+from altprop.runtime.backends.base import Backend
 from altprop.runtime.net import LocalNet
-from altprop.runtime.session_net import SessionNet
 from altprop.runtime.variant import Call, Variant
 from altprop.schedules import Schedule, make_schedule
-
-BACKENDS = ("eager", "inductor", "cudagraphs", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,7 @@ def compile(
     loss: str | LossFunction = "cross_entropy",
     optimizer: Optimizer | None = None,
     devices: Any = None,
-    backend: str = "eager",
+    backend: str | Backend = "eager",
     seed: int = 0,
     loss_scale: float | Callable[[], float] | None = None,
 ) -> LocalNet:
@@ -123,7 +122,8 @@ def compile(
             or `("region",)`. It is what plan="auto" plans for, and what `net.schedule()` places the net on unless it is
             told otherwise.
         backend: "eager", "inductor", "cudagraphs", which records `net.step` on an NVIDIA GPU and replays it, or
-            "onnxruntime", which runs `net.step` alone, on the CPU or a CUDA device.
+            "onnxruntime", which runs `net.step` alone, on the CPU or a CUDA device; or one of your own, an
+            `altprop.backends.Backend` or the name that it is registered under.
         seed: feedback is a function of the seed and the connection's name.
         loss_scale: what a loop of your own multiplies the loss with before `backward`, or a function that returns it,
             such as `scaler.get_scale`. None: it is told from the gradient where the loss is a cross-entropy or an
@@ -142,8 +142,7 @@ def compile(
             f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...) or "
             "AdamW(...); one of torch.optim takes net.param_groups(...)."
         )
-    if backend not in BACKENDS:
-        raise CompileError(f'backend="{backend}": there are {", ".join(BACKENDS)}.')
+    runs = backends.get(backend)
     _check_device(model, devices)
     wanted = read_devices(devices)
     named = read_plan(plan)
@@ -153,15 +152,14 @@ def compile(
         plan=named,
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
-        backend=backend,
+        wants=runs.wants,
         devices=wanted.count,
     )
-    kind = SessionNet if backend == "onnxruntime" else LocalNet
-    net = kind(
+    net = LocalNet(
         model,
         _Compiler(options, wanted, captured),
         optimizer=optimizer,
-        backend=backend,
+        backend=runs,
         seed=seed,
         loss_scale=loss_scale,
         recipe=recipe_of(options.rules, options.plan),

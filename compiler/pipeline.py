@@ -25,6 +25,7 @@ from altprop.compiler.schedule.wirings import search_wirings
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
+from altprop.ir.backend import Wants
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.explain import exact_targets
@@ -65,7 +66,7 @@ class Options:
     plan: str | WiringPlan | None = None
     regions: str | tuple[str, ...] = "layer"
     optimizer: Optimizer | None = None
-    backend: str = "eager"
+    wants: Wants = dataclasses.field(default_factory=Wants)
     devices: int = 1
     machine: Machine | None = None
 
@@ -332,14 +333,14 @@ def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]
     """The passes that make flat programs of a derived graph."""
     passes: list[Pass] = [Flatten(options.loss, target)]
     if options.optimizer is not None:
-        passes.append(AddOptimizer(options.optimizer, options.backend in ("inductor", "cudagraphs"), momenta))
-    compiled = options.backend == "inductor"
+        passes.append(AddOptimizer(options.optimizer, options.wants.tensor_scalars, momenta))
+    wants = options.wants
     cleanup = Cleanup(
-        fuse=options.optimizer is None or options.optimizer.fused,
-        reuse=not compiled,
-        kernels=options.backend != "onnxruntime",
-        opaque=compiled,
-        channels_last=options.backend != "onnxruntime",
+        fuse=wants.fused_updates and (options.optimizer is None or options.optimizer.fused),
+        reuse=wants.reused_memory,
+        kernels=wants.own_kernels,
+        opaque=wants.compiled,
+        channels_last=wants.channels_last,
     )
     return [*passes, cleanup]
 

@@ -65,6 +65,11 @@ class Program:
         return dataclasses.replace(self, **changes)
 
     @property
+    def is_step(self) -> bool:
+        """Whether it is a training step with the optimizer in it, which moves what it is given."""
+        return self.name == "step"
+
+    @property
     def placeholders(self) -> Mapping[Slot, fx.Node]:
         """The nodes that take the inputs, by slot."""
         nodes = (node for node in self.graph.graph.nodes if node.op == "placeholder")

@@ -6,12 +6,11 @@ and counts a negative index from the end: there they are looked at before.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from altprop.ir.errors import CompileError
-from altprop.ir.program import Slot
-from altprop.runtime.ranges import Range, ranges
+from altprop.runtime.ranges import misfit, ranges
 from altprop.runtime.variant import Call, Variant
 
 
@@ -38,19 +37,4 @@ def blame(variant: Variant, name: str, call: Call, target: Any, error: IndexErro
     """Returns torch's complaint about an index out of range as a sentence; for the arguments see `blame_the_batch`."""
     given = variant.given(call, target)
     found = ranges(variant.compiled.graph.programs[name])
-    return _misfit(next(filter(None, (one.wrong(given) for one in found)), str(error)))
-
-
-def refuse_wrong_integers(wanted: list[Range], given: Mapping[Slot, Any]) -> None:
-    """Refuses integers out of range before a program runs.
-
-    Raises:
-        CompileError: says which value is wrong, and what would be right.
-    """
-    for one in wanted:
-        if reason := one.wrong(given):
-            raise _misfit(reason)
-
-
-def _misfit(reason: str) -> CompileError:
-    return CompileError(f"the batch does not fit the model: {reason}")
+    return misfit(next(filter(None, (one.wrong(given) for one in found)), str(error)))

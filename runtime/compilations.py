@@ -16,7 +16,9 @@ from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Slot
+from altprop.ir.session import SessionProgram
 from altprop.ir.structures import structure_of
+from altprop.runtime.backends.base import Backend
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.guards import Guards
 from altprop.runtime.hooks import Told
@@ -35,7 +37,7 @@ class Net(Protocol):
     state: OptimizerState
     noise: Noise
     optimizer: Optimizer | None
-    backend: str
+    backend: Backend
 
 
 class Compilations:
@@ -129,15 +131,17 @@ class Compilations:
         self._forget_replaced()
         graph: ErrorGraph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
-            # Operators of torch take any strides; a session wants them without gaps.
-            images = net.backend == "eager" and any(len(one.shape) in FORMATS for one in graph.feedback.values())
+            stored = net.backend.wants.stored_channels_last
+            images = stored and any(len(one.shape) in FORMATS for one in graph.feedback.values())
             step = graph.programs.get("step") if images else None
             drawn = net.feedback.add(
                 graph.feedback, net.model, feedback_channels_last(step) if step is not None else ()
             )
         if drawn:  # programs of the model as it was want feedback of another size
             self.variants.drop(lambda kept: kept.mode.form == mode.form)
-        variant = Variant(compiled, net.model, net.feedback, net.state, net.backend, structure_of(target))
+        variant = Variant(
+            compiled, net.model, net.feedback, net.state, net.backend, self._session, structure_of(target)
+        )
         if variant.noise:
             net.noise.use()
         if net.optimizer is not None:
@@ -150,6 +154,9 @@ class Compilations:
         if first is None:
             self.first = kept
         return kept
+
+    def _session(self, variant: Variant, target: Any) -> SessionProgram:
+        return self.compiler.session(self._net, variant, target)
 
     def _add_state(self, graph: ErrorGraph, optimizer: Optimizer) -> None:
         net = self._net
@@ -189,6 +196,6 @@ class Compilations:
 
     def _bind(self, kept: Kept, guards: Callable[[Guards, nn.Module], Guards]) -> Kept:
         net = self._net
-        variant = kept.variant.bind(net.model, net.feedback, net.state)
+        variant = kept.variant.bind(net.model, net.feedback, net.state, self._session)
         watch, bound = self.watch, guards(kept.guards, net.model)
         return dataclasses.replace(kept, variant=variant, guards=bound, turn=watch.turns, looks=watch.looks)

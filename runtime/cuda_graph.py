@@ -49,11 +49,10 @@ class Recorded:
         """Runs the program once.
 
         Raises:
-            CompileError: the net is not on a GPU, or the program waits for the GPU, which cannot be recorded.
+            CompileError: the program waits for the GPU, which cannot be recorded.
         """
         form = tuple((tuple(args[i].shape), args[i].dtype) for i in self._given)
         if form not in self._recordings:
-            self._check_device(args)
             self._recordings[form] = None
             return self._function(*args)
         found = self._recordings[form]
@@ -62,14 +61,6 @@ class Recorded:
         _put(found, args)
         found.graph.replay()
         return [result.clone() for result in found.results]
-
-    def _check_device(self, args: Sequence[Any]) -> None:
-        device = next(arg.device for i, arg in enumerate(args) if i not in self._given)
-        if device.type != "cuda":
-            raise CompileError(
-                f'backend="cudagraphs" records steps on an NVIDIA GPU, and this net is on {device}: '
-                'move model and inputs to "cuda" first, or take backend="eager".'
-            )
 
     def _places(self, args: Sequence[Any]) -> tuple[int, ...]:
         """Where the tensors of the net lie."""

@@ -26,9 +26,10 @@ from altprop.ir.program import Slot
 from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
 from altprop.runtime.autograd_bridge import LocalFunction
+from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
+from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
-from altprop.runtime.executor import Bindings
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.groups import groups_of
 from altprop.runtime.memory import Held, count_held
@@ -55,6 +56,7 @@ class LocalNet(nn.Module):
         model: the caller's module.
         feedback: mapping from connection name, `"fc3->fc1"`, to feedback parameter.
         optimizer: the optimizer inside the program, or None; its `lr` may be changed between steps.
+        backend: what runs its programs.
     """
 
     is_local_net = True
@@ -67,7 +69,7 @@ class LocalNet(nn.Module):
         compiler: Compiler,
         *,
         optimizer: Optimizer | None = None,
-        backend: str = "eager",
+        backend: Backend,
         seed: int = 0,
         loss_scale: Given = None,
         recipe: Recipe | None = None,
@@ -177,15 +179,13 @@ class LocalNet(nn.Module):
         variant.need_target(target)
         if Ready.can_be(variant, inputs, target):
             self._ready = Ready(kept, self.compilations.watch, self.state, inputs, target)
-        given = self._given(variant, call, target)
-        number_of_step = self.state.advance()
-        for name, number in variant.numbers(self.optimizer, self.feedback.seed, number_of_step).items():
-            given[Slot("scalar", name)] = (
-                number if self.backend == "eager" else torch.tensor(number, dtype=torch.float64)
-            )
-        name = f"step{variant.turn(self.feedback.seed, number_of_step)}"
+        name = f"step{variant.turn(self.feedback.seed, self.state.count + 1)}"
+        executor = variant.executor(name)
+        given = self._given(variant, call, target, draws=not self.backend.wants.whole_step)
+        executor.refuse(given)
+        given |= variant.numbers(self.optimizer, self.feedback.seed, self.state.advance())
         with _uncast(call.device_type), blame_the_batch(variant, name, call, target):
-            (loss,) = variant.executor(name).run(given)
+            (loss,) = executor.run(given)
         result: torch.Tensor = loss
         return result
 
@@ -278,10 +278,12 @@ class LocalNet(nn.Module):
         after = trial_step(self, inputs, target, optimizer)
         return Reductions(self.model, moved, after, probe).added(measurement, errors, mode)
 
-    def _given(self, variant: Variant, call: Call, target: Any = None, *, counts: bool = True) -> dict[Slot, Any]:
+    def _given(
+        self, variant: Variant, call: Call, target: Any = None, *, counts: bool = True, draws: bool = True
+    ) -> dict[Slot, Any]:
         """Values of the slots that change from call to call; unless it counts, the next call draws the same noise."""
         given = variant.given(call, target)
-        if variant.noise:
+        if draws and variant.noise:
             given |= self.noise.draw(variant.noise, call.batch, call.first.device)
             self.noise.count -= not counts
         return given

@@ -1,74 +1,41 @@
 """Runs a step in onnxruntime, whose states stay in memory that the session reads and writes itself.
 
-Each state has two buffers: a step reads one and writes the other, then they change places. The first is the net's own
-tensor, so that nothing is copied unless somebody looks at the net after an odd number of steps.
+The net's tensors change places with others of their form at every step, so that the net always holds what is present.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Slot
-from altprop.ir.session import SessionProgram
+from altprop.ir.session import STEP, SessionProgram
+from altprop.runtime.bindings import Bindings
 from altprop.runtime.ranges import Range
 
-Lookup = Callable[[Slot], torch.Tensor]
+_STATES = ("parameter", "buffer", "feedback", "state")
+# Places that bindings are kept for: two take turns, and as many more where another session moves the same tensors.
+_MOST_BOUND = 8
 CPU = torch.device("cpu")
 CUDA = "CUDAExecutionProvider"
 
 
-@dataclasses.dataclass
-class Held:
-    """The two buffers of one state, and which of them is the present one."""
-
-    own: torch.Tensor
-    buffers: tuple[torch.Tensor, torch.Tensor]
-    turn: int = 0
-
-    @staticmethod
-    def of(own: torch.Tensor, moves: bool) -> "Held":
-        """Makes the buffers of a net's tensor; one that never moves needs no second."""
-        own = own.detach()
-        first = own if own.is_contiguous() else own.contiguous()
-        return Held(own, (first, torch.empty_like(first) if moves else first))
-
-    def home(self) -> None:
-        """Brings the present value into the net's own tensor."""
-        present = self.buffers[self.turn]
-        if present.data_ptr() != self.own.data_ptr():
-            self.own.copy_(present)
-
-
-class StateStore:
-    """The states of a net between steps, shared by all its sessions."""
-
-    def __init__(self) -> None:
-        self.held: dict[Slot, Held] = {}
-        self.version = 0
-
-    def add(self, slots: Iterable[Slot], moving: Iterable[Slot], lookup: Lookup) -> None:
-        """Takes over the tensors that are not here yet."""
-        moves = set(moving)
-        for slot in slots:
-            if slot not in self.held:
-                self.held[slot] = Held.of(lookup(slot), slot in moves)
-
-    def release(self) -> None:
-        """Brings everything home, and forgets it: the net may be changed before the next step."""
-        for held in self.held.values():
-            held.home()
-        self.held.clear()
-        self.version += 1
-
-
 class Binding:
-    """What a session reads and writes; a number that is given again, such as a rate, is not bound again."""
+    """What a session reads and writes, for one set of places of the net's tensors.
 
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
+    A number that is given again, such as a rate, is not bound again.
+
+    Attributes:
+        engine: onnxruntime's binding.
+        keeps: every tensor that is bound, so that nobody else gets its memory.
+        moves: what the step moves, each with the memory of its new value.
+    """
+
+    def __init__(self, engine: Any, keeps: list[torch.Tensor], moves: "list[Moved]") -> None:
+        self.engine, self.keeps, self.moves = engine, keeps, moves
         self._numbers: dict[str, tuple[torch.Tensor, int]] = {}
 
     def give(self, name: str, value: torch.Tensor) -> None:
@@ -82,60 +49,73 @@ class Binding:
             self._numbers[name] = value, value.data_ptr()
 
 
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A state that a step moves.
+
+    Attributes:
+        index: which of the session's states it is.
+        new: the memory that its new value is written to.
+        swaps: whether the net's tensor may change places with it; where it shares its memory with another, or lies in
+            it with gaps, the new value is copied into it.
+    """
+
+    index: int
+    new: torch.Tensor
+    swaps: bool
+
+
 class Session:
-    """One step in onnxruntime.
+    """One step in onnxruntime, which reads and writes the net's own memory.
+
+    Each tensor that moves has memory twice: a step reads one and writes the other, then they change places, so that
+    nothing is copied and the net always holds what the last step made.
 
     Args:
         program: the step.
         asked: the integers that it may be given; onnxruntime counts negative ones from the end.
-        device: where the net's tensors are; a number such as the learning rate may stay on the CPU.
+        bindings: finds the net's tensors; a number such as the learning rate may stay on the CPU.
     """
 
-    def __init__(self, program: SessionProgram, asked: list[Range], device: torch.device = CPU) -> None:
-        self.program, self.ranges = program, asked
-        self.device = device
-        self.engine = open_engine(program.model, device)
-        self.states = [
-            s for s in program.inputs if s.kind in ("parameter", "buffer", "feedback", "state") and s.name != "step"
-        ]
-        self._moving = [slot for slot in self.states if slot in program.outputs]
-        self._version = -1
-        self._held: list[Held] = []
-        self._loss_type = torch.float32
-        self._bindings: dict[Any, Binding] = {}
+    def __init__(self, program: SessionProgram, asked: list[Range], bindings: Bindings) -> None:
+        self.program, self.ranges, self.bindings = program, asked, bindings
+        self.device = bindings.device
+        self.engine = open_engine(program.model, self.device)
+        self.states = [slot for slot in program.inputs if slot.kind in _STATES and slot != STEP]
+        self._getters = [get for get in map(bindings.getter, self.states) if get is not None]
+        self._spare: dict[int, torch.Tensor] = {}
+        self._bound: dict[tuple[int, ...], Binding] = {}
 
-    def run(self, given: Mapping[Slot, torch.Tensor], store: StateStore, lookup: Lookup) -> torch.Tensor:
+    @torch.no_grad()
+    def run(self, given: Mapping[Slot, torch.Tensor]) -> torch.Tensor:
         """Runs one step.
 
         Args:
             given: inputs, targets and scalars, contiguous.
-            store: the states; they move.
-            lookup: finds the net's tensor of a state.
 
         Returns:
             The loss.
         """
-        if self._version != store.version:
-            self._take_over(store, lookup)
-        binding = self._binding(store)
+        states = [get() for get in self._getters]
+        binding = self._binding(states)
         for slot, value in given.items():
             if slot in self.program.inputs:
                 binding.give(self.program.inputs[slot], value)
-        loss = torch.empty((), dtype=self._loss_type, device=self.device)
+        loss = torch.empty((), dtype=self._loss_type(states), device=self.device)
         _bind_output(binding.engine, self.program.outputs[Slot("loss", "loss")], loss)
         self._run(binding.engine)
-        for held in self._held:
-            held.turn ^= 1
+        for moved in binding.moves:
+            state = states[moved.index]
+            if moved.swaps:
+                self._spare[moved.index] = state.data
+                state.data = moved.new
+            else:
+                state.copy_(moved.new)
         return loss
 
-    def _take_over(self, store: StateStore, lookup: Lookup) -> None:
-        """Takes over the states, which stay the store's until it releases them."""
-        store.add(self.states, self._moving, lookup)
-        self._held = [store.held[slot] for slot in self._moving]
-        self._bindings = {}
-        types = (held.own.dtype for slot, held in store.held.items() if slot.kind == "parameter")
-        self._loss_type = next(types, torch.float32)
-        self._version = store.version
+    def _loss_type(self, states: Sequence[torch.Tensor]) -> torch.dtype:
+        types = (one.dtype for slot, one in zip(self.states, states, strict=True) if slot.kind == "parameter")
+        return next(types, torch.float32)
 
     def _run(self, binding: Any) -> None:
         """The session has a stream of its own: it begins when torch's is done, and torch's goes on when it is."""
@@ -145,25 +125,47 @@ class Session:
         if self.device.type == "cuda":
             binding.synchronize_outputs()
 
-    def _binding(self, store: StateStore) -> "Binding":
-        """The binding for the present turns: two in all, as long as nobody touches the net between steps."""
-        turns = tuple([held.turn for held in self._held])
-        if turns not in self._bindings:
-            self._bindings[turns] = Binding(self._bind(store))
-        return self._bindings[turns]
+    def _binding(self, states: Sequence[torch.Tensor]) -> Binding:
+        """The binding for the places of the net's tensors: two in all, as long as nobody replaces one."""
+        places = tuple([one.data_ptr() if one.is_contiguous() else 0 for one in states])
+        if 0 in places:  # what lies with gaps is read from a copy
+            self._bound.clear()
+        if places not in self._bound:
+            if len(self._bound) == _MOST_BOUND:
+                self._bound.clear()
+            self._bound[places] = self._bind(states)
+        return self._bound[places]
 
-    def _bind(self, store: StateStore) -> Any:
+    def _bind(self, states: Sequence[torch.Tensor]) -> Binding:
         binding = self.engine.io_binding()
-        for slot in self.states:
-            held = store.held[slot]
-            _bind_input(binding, self.program.inputs[slot], held.buffers[held.turn])
+        shared = Counter(one.untyped_storage().data_ptr() for one in self.bindings.tensors())
+        keeps, moves = [], []
+        for index, (slot, state) in enumerate(zip(self.states, states, strict=True)):
+            read = state.detach().contiguous()
+            keeps.append(read)
+            _bind_input(binding, self.program.inputs[slot], read)
+            if slot in self.program.outputs:
+                swaps = _is_alone(state) and shared[state.untyped_storage().data_ptr()] == 1
+                new = self._free(index, read)
+                keeps.append(new)
+                moves.append(Moved(index, new, swaps))
+                _bind_output(binding, self.program.outputs[slot], new)
         for slot, name in self.program.outputs.items():
-            if slot in store.held:
-                held = store.held[slot]
-                _bind_output(binding, name, held.buffers[1 - held.turn])
-            elif slot.kind != "loss":
+            if slot not in self.states and slot.kind != "loss":
                 binding.bind_output(name, "cpu")
-        return binding
+        return Binding(binding, keeps, moves)
+
+    def _free(self, index: int, like: torch.Tensor) -> torch.Tensor:
+        """Memory for the new value of a state: what it left at its last move, if that has its form."""
+        spare = self._spare.get(index)
+        if spare is None or spare.shape != like.shape or spare.dtype != like.dtype or spare.device != like.device:
+            spare = self._spare[index] = torch.empty_like(like)
+        return spare
+
+
+def _is_alone(state: torch.Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps, all of it."""
+    return state.is_contiguous() and state.untyped_storage().nbytes() == state.numel() * state.element_size()
 
 
 def open_engine(model: bytes, device: torch.device = CPU) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
 
 aten = torch.ops.aten
@@ -78,6 +79,22 @@ def ranges(program: Program) -> list[Range]:
             if slot is not None and slot.kind == "target":
                 found[Range(slot, int(shape[1] if len(shape) > 1 else shape[0]), ignored=ignored)] = None
     return list(found)
+
+
+def refuse_wrong_integers(wanted: list[Range], given: Mapping[Slot, Any]) -> None:
+    """Refuses integers out of range before a program runs.
+
+    Raises:
+        CompileError: says which value is wrong, and what would be right.
+    """
+    for one in wanted:
+        if reason := one.wrong(given):
+            raise misfit(reason)
+
+
+def misfit(reason: str) -> CompileError:
+    """Returns a sentence on a value that is out of range as an error."""
+    return CompileError(f"the batch does not fit the model: {reason}")
 
 
 def _source(node: fx.Node) -> fx.Node:

@@ -14,9 +14,13 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.optim import Optimizer
 from altprop.ir.program import Program, Slot
+from altprop.ir.session import SessionProgram, numbers_outside
 from altprop.ir.sizes import line_in_batch
 from altprop.ir.structures import open_dataclasses, structure_of
-from altprop.runtime.executor import Bindings, Executor
+from altprop.runtime.backends.base import Backend
+from altprop.runtime.backends.fast_call import straight
+from altprop.runtime.bindings import Bindings
+from altprop.runtime.executor import Executor
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
@@ -29,6 +33,9 @@ ONE_TUPLE = (
     "several inputs are given as one tuple, net.step((a, b), target) and net.backward((a, b), target); net(a, b) takes "
     "them as the model does."
 )
+MakeSession = Callable[["Variant", Any], SessionProgram]
+"""Makes the step of a variant for an engine outside torch, given an example of the target."""
+
 _MISSING = {"forward": _WITHOUT_TARGET, "update": _WITHOUT_TARGET}
 
 
@@ -141,19 +148,21 @@ class Variant:
         model: nn.Module,
         feedback: FeedbackStore,
         state: OptimizerState,
-        backend: str,
+        backend: Backend,
+        session: MakeSession,
         target: Any = None,
     ) -> None:
         self.compiled = compiled
         self._target_structure = target
         self.backend = backend
+        self._make_session = session
         self.example: Call = compiled.example
         graph: ErrorGraph = compiled.graph
         self._captured = graph.captured
         self._programs = graph.programs
         self._turns = graph.alternation
         self._counted: Turns | None = None
-        self._bindings = Bindings(model, feedback, state, graph.captured.constants)
+        self._bindings = Bindings(model, feedback, state, graph.captured.constants, self._session)
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(graph)
@@ -163,9 +172,11 @@ class Variant:
         self._target_key = None if targets is None else self._key_of(targets)
         self.least_batch = least_batch(graph.captured.graph)
 
-    def bind(self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState) -> "Variant":
+    def bind(
+        self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState, session: "MakeSession"
+    ) -> "Variant":
         """Returns the same programs, bound to another net's tensors."""
-        return Variant(self.compiled, model, feedback, state, self.backend, self._target_structure)
+        return Variant(self.compiled, model, feedback, state, self.backend, session, self._target_structure)
 
     def tensor(self, slot: Slot) -> torch.Tensor:
         """Returns the present tensor behind a slot of the model, its feedback, the optimizer or the constants."""
@@ -186,7 +197,9 @@ class Variant:
     @property
     def is_simple(self) -> bool:
         """Whether a step asks for nothing but one input, the target and the optimizer's numbers."""
-        return self.backend == "eager" and len(self._inputs) == 1 and not (self.noise or self._turns or self.is_static)
+        wants = self.backend.wants
+        plain = not (wants.tensor_scalars or wants.whole_step)
+        return plain and len(self._inputs) == 1 and not (self.noise or self._turns or self.is_static)
 
     @property
     def takes_dense(self) -> bool:
@@ -222,8 +235,18 @@ class Variant:
         turns = self._turns
         return SUFFIX if turns is not None and turns.is_alternate(seed, step) else ""
 
-    def numbers(self, optimizer: Optimizer, seed: int, step: int) -> dict[str, float]:
-        """Returns the optimizer's numbers of a step; each of two programs that take turns counts its own steps."""
+    def numbers(self, optimizer: Optimizer, seed: int, step: int) -> dict[Slot, Any]:
+        """Returns the numbers of a step, counted from 1, as the backend wants them."""
+        wants = self.backend.wants
+        if wants.whole_step:
+            return numbers_outside(optimizer, seed, step - 1)
+        named = self._scalars(optimizer, seed, step).items()
+        if wants.tensor_scalars:
+            return {Slot("scalar", name): torch.tensor(number, dtype=torch.float64) for name, number in named}
+        return {Slot("scalar", name): number for name, number in named}
+
+    def _scalars(self, optimizer: Optimizer, seed: int, step: int) -> dict[str, float]:
+        """The optimizer's numbers; each of two programs that take turns counts its own steps."""
         turns = self._turns
         if turns is None:
             return optimizer.scalars(step)
@@ -243,8 +266,17 @@ class Variant:
         if name not in self._programs:
             raise CompileError(_MISSING[name.removesuffix(SUFFIX)])
         if name not in self._executors:
-            self._executors[name] = Executor(self._programs[name], self._bindings, self.backend)
+            program = self._programs[name]
+            if program.is_step:
+                self.backend.check(self._bindings.device, self.compiled.observer.loss)
+            self._executors[name] = self.backend.prepare(program, self._bindings)
         return self._executors[name]
+
+    def _session(self, given: Mapping[Slot, Any]) -> SessionProgram:
+        """Has the step made for an engine outside torch, by the example of a batch."""
+        tensors = (value for slot, value in given.items() if slot.kind == "target")
+        target = pytree.tree_map_only(torch.Tensor, lambda _: next(tensors), self.compiled.target)
+        return self._make_session(self, target)
 
     def observe(self, given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
         """Runs the program that a measurement reads on what `given` says; returns its results by slot."""
@@ -256,7 +288,8 @@ class Variant:
 
     def _results(self, name: str, make: Callable[[], Program], given: Mapping[Slot, Any]) -> dict[Slot, torch.Tensor]:
         if name not in self._executors:
-            self._executors[name] = Executor(make(), self._bindings)
+            program = make()
+            self._executors[name] = Executor(program, self._bindings, straight(program.graph))
         executor = self._executors[name]
         return dict(zip(executor.outputs, executor.run(given), strict=True))
 

@@ -1,1 +1,1 @@
-"""What runs a program: one backend a file."""
+"""What runs programs: one backend a file, and the table of them."""

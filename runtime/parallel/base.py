@@ -13,7 +13,7 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.optim import Optimizer
 from altprop.ir.schedule import Lowered, Schedule, residents
 from altprop.ir.structures import structure_of
-from altprop.runtime.executor import Bindings
+from altprop.runtime.bindings import Bindings
 from altprop.runtime.noise import Form, Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call
@@ -32,7 +32,6 @@ class NetTensors:
         noise_forms: what a step of the whole net wants.
         structure: how the inputs of the capture were built.
         settings: what else makes nets train differently, as texts; ranks compare it.
-        refresh: brings the tensors to where `bindings` finds them; every use of the net begins with it.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class NetTensors:
         self.noise, self.noise_forms = noise, noise_forms
         self.structure: Any = None
         self.settings: Mapping[str, str] = {}
-        self.refresh: Callable[[], None] = lambda: None
 
 
 class Runtime:
@@ -84,7 +82,6 @@ class Runtime:
         Raises:
             ScheduleError: the batch is not that of the schedule.
         """
-        self.net.refresh()
         given = self._given(inputs, target)
         scalars = self.net.optimizer.scalars(self.net.state.advance())
         with torch.no_grad(), self._uncast():
@@ -115,7 +112,6 @@ class Runtime:
         """
         from altprop.runtime.parallel.sharded_checkpoint import save
 
-        self.net.refresh()
         return save(folder, self.net, self.held)
 
     def resume(self, folder: str | Path) -> int:
@@ -131,7 +127,6 @@ class Runtime:
         """
         from altprop.runtime.parallel.sharded_checkpoint import load
 
-        self.net.refresh()
         return load(folder, self.net, self.held)
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from altprop.ir.program import Slot
 from altprop.ir.schedule import Schedule, is_resident, residents
-from altprop.runtime.executor import Bindings, Getter
+from altprop.runtime.bindings import Bindings, Getter
 
 
 def slot_of(name: str) -> Slot:

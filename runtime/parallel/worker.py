@@ -12,7 +12,7 @@ import torch
 from altprop.ir.program import Slot
 from altprop.ir.schedule import GIVEN, Lowered, Schedule, Task, is_resident
 from altprop.runtime.backends.fast_call import straight
-from altprop.runtime.executor import Getter
+from altprop.runtime.bindings import Getter
 
 Action = Callable[[], None]
 

@@ -14,7 +14,7 @@ import altprop
 from altprop.ir.aliases import has_gaps
 from altprop.ir.program import Program
 from altprop.passes.tune import channels_last
-from altprop.runtime.executor import Bindings
+from altprop.runtime.bindings import Bindings
 
 aten = torch.ops.aten
 CASES = ("conv_bn_dropout", "conv_variety", "conv_transposed", "conv1d", "conv3d", "dense_prediction")

@@ -106,6 +106,45 @@ def test_memory_in_another_order() -> None:
     assert_close(*nets)
 
 
+class Packed(nn.Module):
+    """Two layers whose weights lie in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(7, 7), nn.Linear(7, 7), nn.Linear(7, 3)
+        self.packed = torch.randn(98, generator=torch.Generator().manual_seed(0)) / 3
+        self.a.weight.data, self.b.weight.data = self.packed[:49].view(7, 7), self.packed[49:].view(7, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+def test_a_parameter_in_a_variable_and_memory_that_is_shared() -> None:
+    nets = []
+    for backend in ("eager", "onnxruntime"):
+        torch.manual_seed(0)
+        example = (torch.zeros(4, 7),)
+        nets.append(altprop.compile(Packed(), "dfa", example_inputs=example, optimizer=SGD, backend=backend))
+    kept = [(net.model.a.weight, net.model.c.weight) for net in nets]
+    for count in (1, 2):
+        for net in nets:
+            steps(net, "mlp", count)
+            assert torch.equal(net.model.packed[:49].view(7, 7), net.model.a.weight)
+        for one, other in zip(*kept, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+def test_two_nets_step_one_model_in_turns() -> None:
+    made = []
+    for backend in ("eager", "onnxruntime"):
+        first = compiled("mlp", backend=backend)
+        second = altprop.compile(
+            first.model, "fa", example_inputs=batch_of((7,), 4)[:1], optimizer=SGD, backend=backend
+        )
+        made.append([steps(net, "mlp", 1, first=turn) for turn, net in enumerate([first, second] * 5)])
+    torch.testing.assert_close(*map(torch.tensor, made), atol=1e-5, rtol=1e-5)
+
+
 def test_a_rule_that_draws_noise_trains() -> None:
     net = compiled("mlp", altprop.optim.SGD(lr=0.02), "dtp", backend="onnxruntime")
     before = net.model[0].weight.detach().clone()

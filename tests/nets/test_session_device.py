@@ -5,14 +5,15 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from onnx_nets import compiled, steps
+from onnx_nets import batch_of, compiled, steps
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.compiler.export.subject import on_cpu
 from altprop.ir.errors import CompileError
 from altprop.ir.program import Program, Slot
-from altprop.runtime import onnx_session, session_net
+from altprop.runtime import onnx_session
+from altprop.runtime.backends import onnxruntime as onnxruntime_backend
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -71,20 +72,22 @@ def test_a_net_is_refused_before_its_step_is_made(monkeypatch: pytest.MonkeyPatc
         asked.append(device)
         raise CompileError("not here")
 
-    monkeypatch.setattr(session_net, "installed", refuse)
+    monkeypatch.setattr(onnxruntime_backend, "installed", refuse)
     monkeypatch.setattr(type(net.compilations.compiler), "session", lambda *_: pytest.fail("made"))
     with pytest.raises(CompileError, match="not here"):
         steps(net, "mlp", 1)
     assert asked == [torch.device("cpu")]
 
 
-def test_a_net_that_moves_opens_its_sessions_anew() -> None:
+def test_a_net_of_other_numbers_has_a_session_of_its_own() -> None:
     net = compiled("mlp", backend="onnxruntime")
     steps(net, "mlp", 1)
-    assert net._sessions
+    first = net.compilations.present().executor("step")
     net.cpu()
-    assert not net._sessions
-    steps(net, "mlp", 1)
+    assert net.compilations.present().executor("step") is first
+    x, y = batch_of((7,), 4)
+    assert net.double().step(x.double(), y).dtype == torch.float64
+    assert {id(kept.variant.executor("step")) for kept in net.compilations.variants} > {id(first)}
 
 
 def test_a_program_of_another_device_is_compared_on_the_cpu() -> None:

@@ -8,7 +8,7 @@ import torch
 from session_grid import BAD, RULES, fill, load, run_cell, table
 from zoo import ZOO
 
-from altprop.runtime.session_net import SessionNet
+from altprop.runtime.backends.onnxruntime import SessionStep
 
 # A rule each, on models that compile in seconds: products, convolutions, norms, several outputs, draws.
 FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
@@ -27,8 +27,8 @@ def test_some_cells(name: str, rule: str) -> None:
 
 @pytest.mark.parametrize("name", ["mlp_tanh", "conv_bn_dropout"])
 def test_a_wrong_session_differs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = SessionNet.step
-    monkeypatch.setattr(SessionNet, "step", lambda *args, **kwargs: step(*args, **kwargs) + 1e-3)
+    run = SessionStep.run
+    monkeypatch.setattr(SessionStep, "run", lambda *args: [run(*args)[0] + 1e-3])
     assert run_cell(name, "dfa").startswith(f"{BAD} by ")
 
 
