@@ -175,7 +175,7 @@ def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, a
     rules = {text: known.get(text) or get(text) for text in dict.fromkeys(region.rule for region in plan.regions)}
     rules |= {f"alternate of {region}": rule for region, (rule, _) in alternates.items()}
     turns = "; ".join(f"{region}: {rule} {turns}" for region, (rule, turns) in alternates.items())
-    return Asked(wired.regions, plan, rules, options.loss, target, options.optimizer, options.backend, turns)
+    return Asked(wired.regions, plan, rules, options.loss, target, options.optimizer, options.wants, turns)
 
 
 def _wire(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:

@@ -2,7 +2,7 @@
 
 A key is a text of several parts, each a heading and what it says; its digest is the name of an entry. The parts are
 the versions of torch, of Python and of this package's own source; the machine and the state of torch; the captured
-graph; the plan; the rules, the loss, the optimizer, the target and the backend. The numbers that change from step to
+graph; the plan; the rules, the loss, the optimizer, the target and what the backend wants. The numbers that change from step to
 step, such as the learning rate, are no part of it, and neither are the tensors of the model.
 """
 
@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.compiler.cache.fingerprint import NotToldError, fingerprint
 from altprop.ir.argument_text import format_arguments
+from altprop.ir.backend import Wants
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.fakes import format_fake
 from altprop.ir.forms import ambient
@@ -52,7 +53,7 @@ class Asked:
         loss: the loss.
         target: tree of fake tensors of the target's form, or None.
         optimizer: inside the program, or None.
-        backend: what will run it.
+        wants: how programs are made for the backend.
         turns: how programs take turns, in words.
     """
 
@@ -62,7 +63,7 @@ class Asked:
     loss: Loss
     target: Any
     optimizer: Optimizer | None
-    backend: str
+    wants: Wants
     turns: str = ""
 
 
@@ -103,7 +104,7 @@ def _changing(fixed: str, captured: CapturedGraph, asked: Asked) -> Iterator[str
     for text, rule in sorted(asked.rules.items()):
         yield f"rule {text} {_rule(rule)}"
     yield f"loss {_told('the loss', asked.loss)}"
-    yield f"optimizer {_optimizer(asked.optimizer)}, backend {asked.backend}, turns {asked.turns}"
+    yield f"optimizer {_optimizer(asked.optimizer)}, {asked.wants}, turns {asked.turns}"
     leaves, spec = pytree.tree_flatten(asked.target)
     yield f"target {spec} {[_form(leaf) for leaf in leaves]}"
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.runtime import executor
+from altprop.runtime.backends import inductor
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def broken(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(executor.torch, "compile", compile_wrongly)
+    monkeypatch.setattr(inductor.torch, "compile", compile_wrongly)
     return wrong
 
 
