@@ -2,8 +2,8 @@
 
 A key is a text of several parts, each a heading and what it says; its digest is the name of an entry. The parts are
 the versions of torch, of Python and of this package's own source; the machine and the state of torch; the captured
-graph; the plan; the rules, the loss, the optimizer, the target and what the backend wants. The numbers that change from step to
-step, such as the learning rate, are no part of it, and neither are the tensors of the model.
+graph; the plan; the rules, the loss, the optimizer, the target and what the backend wants. The numbers that change
+from step to step, such as the learning rate, are no part of it, and neither are the tensors of the model.
 """
 
 import dataclasses
