@@ -15,7 +15,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full bench tables coverage lint format types directions unit clean distclean
+.PHONY: help demo test test-full bench tables coverage reliability lint format types directions unit clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,11 @@ tables: $(READY)  ## measure the tables of the documentation
 coverage: $(READY)  ## run every rule on every model and write docs/coverage.md; an hour or more, and it can be resumed
 	$(BIN)/python tests/run_grid.py --jobs $(JOBS)
 	$(BIN)/python docs/write_coverage.py
+
+reliability: $(READY)  ## damage files and kill runs by the thousand, and write docs/reliability.md; it can be resumed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/run_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/run_kills.py
+	$(BIN)/python docs/write_reliability.py
 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .

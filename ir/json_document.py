@@ -145,3 +145,8 @@ def shown(value: Any, limit: int = 60) -> str:
     except (TypeError, ValueError, RecursionError):
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def cut_short(problem: str, limit: int = 400) -> str:
+    """Returns what is wrong with a text, without most of what it quotes where that is long."""
+    return problem if len(problem) <= limit else f"{problem[: limit - 3]}..."

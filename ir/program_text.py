@@ -33,11 +33,13 @@ from torch import fx
 from altprop.ir.argument_text import format_arguments, read_arguments
 from altprop.ir.errors import ProgramError
 from altprop.ir.fakes import Fakes, format_fake
+from altprop.ir.json_document import cut_short, shown
 from altprop.ir.operators import operator_called, operator_text
 from altprop.ir.program import SLOT_KINDS, Program, Slot
 from altprop.ir.size_text import BATCH, TextError
 
 VERSION = 1
+LONGEST = 300  # characters of a name
 _BEGINS = f'a program begins with the line "altprop program {VERSION}"'
 
 # What follows from the arguments, and what nothing asks of a value.
@@ -181,17 +183,15 @@ class _Parser:
         for (number, line), written in zip(self.lines, format_program(program).split("\n"), strict=False):
             self.number = number
             if line != written:
-                raise self._error(f"{json.dumps(line)} has another form: it is written {json.dumps(written)}")
+                raise self._error(f"{shown(line, 120)} has another form: it is written {shown(written, 120)}")
 
     def _error(self, problem: str) -> ProgramError:
-        return ProgramError(f"{self.where}, line {self.number}: {problem}.")
+        return ProgramError(f"{self.where}, line {self.number}: {cut_short(problem)}.")
 
     def _version(self, line: str) -> None:
         match = re.fullmatch(r"altprop program (\S+)", line)
         if match is None:
-            raise self._error(
-                f'a program begins with the line "altprop program {VERSION}", not with {json.dumps(line)}'
-            )
+            raise self._error(f'a program begins with the line "altprop program {VERSION}", not with {shown(line)}')
         if match[1] != str(VERSION):
             raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of programs")
 
@@ -269,6 +269,8 @@ class _Parser:
             raise self._error(f"{name} is made behind an output: outputs stand at the end")
         if name in self.nodes:
             raise self._error(f'"{name}" stands twice')
+        if len(name) > LONGEST:
+            raise self._error(f"a name of {len(name)} characters; {LONGEST} are enough")
         node = self.nodes[name] = make()
         if node.name != name:
             raise self._error(f"{name} has a meaning in Python: give the value another name, such as {node.name}")

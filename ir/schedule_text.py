@@ -28,10 +28,11 @@ from typing import Any
 import torch
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.json_document import is_unicode, shown
+from altprop.ir.json_document import cut_short, is_unicode, shown
 from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
 
 VERSION = 1
+LONGEST = 300  # characters of a name
 
 _NAME = r'"(?:[^"\\]|\\.)*"|[^\s",()]+'
 _NUMBER = r"(?:0|[1-9][0-9]{0,17})"
@@ -46,7 +47,7 @@ def _write_name(name: str) -> str:
 
 def _read_name(text: str) -> str:
     name = json.loads(text) if text.startswith('"') else text
-    if not name or not is_unicode(name):
+    if not 0 < len(name) <= LONGEST or not is_unicode(name):
         raise ValueError(name)
     return str(name)
 
@@ -196,7 +197,7 @@ class _Parser:
         return self._finish()
 
     def _error(self, problem: str) -> ScheduleError:
-        return ScheduleError(f"{self.where}, line {self.number}: {problem}.")
+        return ScheduleError(f"{self.where}, line {self.number}: {cut_short(problem)}.")
 
     def _version(self, line: str) -> None:
         match = re.fullmatch(r"altprop schedule (\S+)", line)

@@ -107,7 +107,7 @@ def _build(name: str, options: dict[str, object]) -> Rule:
     unknown = sorted(set(options) - known)
     if unknown:
         has = ", ".join(sorted(known)) or "none"
-        raise RuleError(f'the rule "{name}" has no option "{unknown[0]}"; its options are: {has}.')
+        raise RuleError(f'the rule "{name}" has no option {shown(unknown[0])}; its options are: {has}.')
     try:
         return RULES[name](**options)
     except (TypeError, ValueError) as error:

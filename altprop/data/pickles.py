@@ -135,6 +135,8 @@ def read_pickle(content: bytes) -> Any:
         return _plain(_Reader(content).run())
     except PickleError:
         raise
+    except UnicodeError as error:
+        raise PickleError(f"it is damaged: a text in it is not {error.encoding}") from error
     except Exception as error:  # a damaged pickle may fail in any step
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise PickleError(f"it is damaged: {reason}") from error

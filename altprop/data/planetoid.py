@@ -122,6 +122,8 @@ def _read(path: Path) -> Any:
         if path.name.endswith("index"):
             return [int(line) for line in content.decode("ascii").split()]
         return read_pickle(content)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a list of numbers: byte {error.start} is not ASCII; {_AGAIN}") from error
     except ValueError as error:
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"{path} is not a file of a citation graph ({reason}); {_AGAIN}") from error

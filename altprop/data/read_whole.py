@@ -29,12 +29,18 @@ def read_file(path: Path) -> bytes:
     try:
         unpacked = _unpack(content, path.suffix, limit)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+        raise DataError(f"{path} is damaged ({_reason(error)}); fetch it again") from error
     if len(unpacked) > limit:
         raise DataError(
             f"{path} has {len(content)} bytes and unpacks to more than {limit}, as no data set does; fetch it again"
         )
     return unpacked
+
+
+def _reason(error: Exception) -> str:
+    """What an unpacker says, without its numbers of bytes."""
+    said = str(error)
+    return "its checksum is another" if "CRC" in said else said.split(" b'")[0].removeprefix("Error -3 while ")
 
 
 def _unpack(content: bytes, suffix: str, limit: int) -> bytes:

@@ -135,6 +135,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"there is no configuration file {file}") from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text: byte {error.start} is not UTF-8") from error
     except ValueError as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
