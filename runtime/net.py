@@ -387,10 +387,11 @@ class LocalNet(nn.Module):
         """Writes a program that runs, the graph, or the plan; the suffix chooses.
 
         Args:
-            path: `.onnx` or `.pt2`: a program; `.json`: the plan; `.graphml`, `.dot`, `.svg`, `.png`, `.pdf`, `.html`:
-                the graph.
+            path: `.onnx`, `.pte` or `.pt2`: a program; `.json`: the plan; `.graphml`, `.dot`, `.svg`, `.png`, `.pdf`,
+                `.html`: the graph.
             options: for programs: `what` ("step", "backward", "forward", "update"), `initial` (".npz",
-                ".safetensors" or ""), `errors`, `external_data`, and `target`, an example of the loss's target.
+                ".safetensors" or ""), `errors`, `target`, an example of the loss's target; of `.onnx` also
+                `external_data`, of `.pte` also `batch` and `delegate` ("xnnpack").
 
         Returns:
             The path; for `what="update"`, the folder.
@@ -399,12 +400,12 @@ class LocalNet(nn.Module):
             ExportError: says what cannot be exported, where, and the way out.
         """
         path = Path(path)
-        if path.suffix in (".onnx", ".pt2"):
+        if path.suffix in (".onnx", ".pte", ".pt2"):
             self._compiled()
             made: Path = self.compilations.compiler.export(self, path, **options)
             return made
         if options:
-            raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx and .pt2 alone.")
+            raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx, .pte and .pt2 alone.")
         if path.suffix == ".json":
             self.plan.save(path)
             return path

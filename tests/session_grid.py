@@ -17,8 +17,8 @@ from onnx_nets import zoo_net
 from zoo import ZOO, Case, single
 
 import altprop
-from altprop.compiler.export.check import reference
 from altprop.compiler.export.contract import HELD
+from altprop.compiler.export.reference import reference
 from altprop.compiler.export.retrace import SEED, STEP
 from altprop.compiler.export.subject import flat_program
 from altprop.exporting import subject_of

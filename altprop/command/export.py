@@ -10,7 +10,7 @@ from altprop.command import options
 from altprop.command.choice import Choice, with_choice
 from altprop.command.screen import CommandError, note
 
-FORMS = (".onnx", ".pt2")
+FORMS = (".onnx", ".pte", ".pt2")
 OPTIMIZERS = {"sgd": altprop.optim.SGD, "adam": altprop.optim.Adam, "adamw": altprop.optim.AdamW}
 
 

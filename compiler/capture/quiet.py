@@ -3,9 +3,11 @@
 import contextlib
 import io
 import logging
+import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from altprop.ir.alone import compiles_here
@@ -54,3 +56,32 @@ def graphs_unprinted() -> Iterator[None]:
         yield
     for text in held.kept:
         held.stream.write(text)
+
+
+@contextlib.contextmanager
+def held_output() -> Iterator[Callable[[], str]]:
+    """Holds back what a library prints on the standard error past Python, such as one in C++, and loggers' lines.
+
+    Only libraries that know no other way need it: what other threads print meanwhile is held back too.
+
+    Yields:
+        What returns the text so far.
+    """
+    disabled = logging.root.manager.disable
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        logging.disable(logging.CRITICAL)
+
+        def printed() -> str:
+            file.seek(0)
+            return file.read().decode("utf-8", "replace")
+
+        try:
+            yield printed
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
+            logging.disable(disabled)

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 
-from altprop.compiler.export.emitter import OPSET, numpy_type
+from altprop.compiler.export.numbers import numpy_type
 from altprop.compiler.export.retrace import SEED, STEP, placeholders
 from altprop.compiler.export.subject import Subject
 from altprop.ir.errors import ExportError
@@ -72,8 +71,8 @@ def _output_name(slot: Slot, outputs: Sequence[Slot]) -> str:
     return f"error.{slot.name}" if slot.kind == "error" else slot.name
 
 
-def describe(subject: Subject, program: Program, what: str) -> dict[str, Any]:
-    """Returns the contract of a pure program, ready for JSON."""
+def describe(subject: Subject, program: Program, what: str, made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the contract of a pure program, ready for JSON; `made_by` are the versions of what wrote it."""
     names, results = input_names(program), output_names(program)
     values = dict(zip(program.inputs, placeholders(program), strict=True))
     states = [
@@ -89,10 +88,10 @@ def describe(subject: Subject, program: Program, what: str) -> dict[str, Any]:
     ]
     tails = [_head(results[s], s.kind, n.meta["val"]) for s, n in program.results.items() if s.kind not in HELD]
     numbers = [_scalar(subject, slot) for slot in program.inputs if slot.kind == "scalar"]
-    return _header(subject, what) | {"inputs": heads, "scalars": numbers, "states": states, "outputs": tails}
+    return _header(subject, what, made_by) | {"inputs": heads, "scalars": numbers, "states": states, "outputs": tails}
 
 
-def _header(subject: Subject, what: str) -> dict[str, Any]:
+def _header(subject: Subject, what: str, made_by: Mapping[str, Any]) -> dict[str, Any]:
     optimizer = subject.optimizer
     return {
         "format": f"altprop {what}",
@@ -104,8 +103,7 @@ def _header(subject: Subject, what: str) -> dict[str, Any]:
         "made_by": {
             "altprop": importlib.metadata.version("altprop"),
             "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "opset": OPSET,
+            **made_by,
         },
     }
 

@@ -1,5 +1,6 @@
 """`net.export` for files that run: checks what is asked for, and calls the writer."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,12 @@ def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> 
 
     Args:
         subject: what is exported.
-        path: a file that ends in `.onnx` or `.pt2`.
+        path: a file that ends in `.onnx`, `.pte` or `.pt2`.
         what: "step": forward, errors, updates and the optimizer, state in and state out; "backward": the same without
             the optimizer, updates out; "forward": the model in evaluation mode, its weights in the file; "update":
             one file for each region, named `path` with the region's name before the suffix.
-        options: `initial` and `external_data`, as in `write_program`; `errors`, whether a step also gives the size of
-            each region's error.
+        options: `initial`, and `external_data` of an ONNX file or `batch` and `delegate` of one for ExecuTorch, as in
+            `write_program`; `errors`, whether a step also gives the size of each region's error.
 
     Raises:
         ExportError: says what cannot be exported, where, and the way out.
@@ -42,8 +43,7 @@ def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> 
         from altprop.compiler.export.pt2_file import write_pt2
 
         return write_pt2(subject, path, what, **options)
-    _check_installed()
-    return _writers()[what](subject, path, **options)
+    return _writer(path.suffix, what)(subject, path, **options)
 
 
 def make_session(subject: Subject) -> SessionProgram:
@@ -99,17 +99,30 @@ def _check_installed() -> None:
             raise ExportError(f'".onnx" needs the package {package}: pip install "altprop[onnx]".')
 
 
-def _writers() -> dict[str, Callable[..., Path]]:
+def _writer(suffix: str, what: str) -> Callable[..., Path]:
+    """Returns what writes a program of a kind in a format."""
     from altprop.compiler.export.forward import write_forward
-    from altprop.compiler.export.onnx_file import write_program
     from altprop.compiler.export.regions import write_updates
 
-    def trained(name: str) -> Callable[..., Path]:
-        def write(subject: Subject, path: Path, errors: bool = False, **options: Any) -> Path:
-            if not subject.derived.updates:
-                raise ExportError(f'what="{name}": nothing of the model is trained; what="forward" exports it.')
-            return write_program(subject, flat_program(subject, name, errors), path, name, **options)
+    write = _format(suffix)
+    if what in ("forward", "update"):
+        return functools.partial(write_forward if what == "forward" else write_updates, write)
 
-        return write
+    def trained(subject: Subject, path: Path, errors: bool = False, **options: Any) -> Path:
+        if not subject.derived.updates:
+            raise ExportError(f'what="{what}": nothing of the model is trained; what="forward" exports it.')
+        return write(subject, flat_program(subject, what, errors), path, what, **options)
 
-    return {"step": trained("step"), "backward": trained("backward"), "forward": write_forward, "update": write_updates}
+    return trained
+
+
+def _format(suffix: str) -> Callable[..., Path]:
+    """Returns what writes a flat program in a format."""
+    if suffix == ".pte":
+        from altprop.compiler.export.pte_file import write_program as write_pte
+
+        return write_pte
+    _check_installed()
+    from altprop.compiler.export.onnx_file import write_program as write_onnx
+
+    return write_onnx

@@ -15,33 +15,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
 
-from altprop.ir.errors import ExportError
+from altprop.compiler.export.numbers import is_symbolic, numpy_type
 
 OPSET = 20
 IR_VERSION = 10
-
-NUMPY = {
-    torch.float32: np.float32,
-    torch.float64: np.float64,
-    torch.float16: np.float16,
-    torch.int64: np.int64,
-    torch.int32: np.int32,
-    torch.int16: np.int16,
-    torch.int8: np.int8,
-    torch.uint8: np.uint8,
-    torch.bool: np.bool_,
-}
-
-
-def numpy_type(dtype: torch.dtype) -> Any:
-    """Returns the NumPy type of a torch type.
-
-    Raises:
-        ExportError: NumPy has none.
-    """
-    if dtype not in NUMPY:
-        raise ExportError(f"{dtype} cannot be exported: convert the model, such as model.float().")
-    return NUMPY[dtype]
 
 
 def onnx_type(dtype: torch.dtype) -> int:
@@ -58,11 +35,6 @@ def type_of(value: Any) -> torch.dtype:
     if isinstance(value, (bool, torch.SymBool)):
         return torch.bool
     return torch.int64 if isinstance(value, (int, torch.SymInt)) else torch.float64
-
-
-def is_symbolic(size: Any) -> bool:
-    """Whether a size is known at run time alone."""
-    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 @dataclasses.dataclass

@@ -1,5 +1,6 @@
 """The model's forward alone, as it runs after training: evaluation mode, weights in the file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,14 @@ import torch
 
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.quiet import quiet
-from altprop.compiler.export.onnx_file import write_program
 from altprop.compiler.export.subject import Subject
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
 from altprop.passes.flattening.builder import FlatBuilder
 
 
-def write_forward(subject: Subject, path: Path, **options: Any) -> Path:
-    """Writes the model's forward."""
+def write_forward(write: Callable[..., Path], subject: Subject, path: Path, **options: Any) -> Path:
+    """Writes the model's forward; `write` writes a program in a format."""
     training = [module.training for module in subject.model.modules()]
     subject.model.eval()
     try:
@@ -30,7 +30,7 @@ def write_forward(subject: Subject, path: Path, **options: Any) -> Path:
     program = _program(graph)
     fixed = {slot: here.lookup(slot) for slot in program.inputs if slot.kind != "input"}
     options.pop("initial", None)
-    return write_program(here, program, path, "forward", initial="", fixed=fixed, **options)
+    return write(here, program, path, "forward", initial="", fixed=fixed, **options)
 
 
 def _operators(graph: Any) -> list[str]:

@@ -6,15 +6,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 
 from altprop.compiler.export.check import verify
 from altprop.compiler.export.contract import describe, initial_state, input_names, metadata, output_names
+from altprop.compiler.export.emitter import OPSET
 from altprop.compiler.export.operators.blocked import block_size
 from altprop.compiler.export.retrace import purify
-from altprop.compiler.export.subject import Subject, cleaned
+from altprop.compiler.export.state_file import save_state
+from altprop.compiler.export.subject import Subject, cleaned, constants_of
 from altprop.compiler.export.translate import Translated, translate
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
@@ -22,7 +23,7 @@ from altprop.ir.program import Program, Slot
 # What one protobuf message may hold, less some room for the graph itself.
 MESSAGE_LIMIT = 2**31 - 2**24
 PAGE = 4096  # a reader may map tensors into memory that begin at a page
-INITIAL = (".npz", ".safetensors")
+MADE_BY = {"onnx": onnx.__version__, "opset": OPSET}
 
 
 def write_program(
@@ -54,7 +55,7 @@ def write_program(
     if external_data is None:
         external_data = sum(value.nbytes for value in constants.values()) > MESSAGE_LIMIT
     made = translate(pure, input_names(pure), output_names(pure), constants, apart=external_data)
-    contract = describe(subject, pure, what)
+    contract = describe(subject, pure, what, MADE_BY)
     state = initial_state(subject, pure) if initial else {}
     if initial:
         contract["initial"] = path.with_suffix(initial).name
@@ -71,14 +72,6 @@ def write_program(
         for made_file in sorted(Path(folder).iterdir()):
             os.replace(made_file, path.parent / made_file.name)
     return path
-
-
-def constants_of(
-    subject: Subject, program: Program, fixed: Mapping[Slot, torch.Tensor] | None
-) -> dict[Slot, torch.Tensor]:
-    """What goes into the file: tensors that the forward makes out of nothing, and what the caller fixes."""
-    made = {slot: subject.lookup(slot) for slot in program.inputs if slot.kind == "constant"}
-    return {**made, **{slot: value for slot, value in (fixed or {}).items() if slot in program.inputs}}
 
 
 def annotate(model: onnx.ModelProto, texts: Mapping[str, str]) -> None:
@@ -114,24 +107,6 @@ def _write_apart(made: Translated, path: Path) -> None:
             value.numpy().tofile(file)
             for key, text in entries.items():
                 places[name].external_data.add(key=key, value=text)
-
-
-def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes tensors by name.
-
-    Raises:
-        ExportError: the suffix is unknown, or safetensors is not installed.
-    """
-    if path.suffix == ".npz":
-        np.savez(path, **{name: value.numpy() for name, value in state.items()})  # type: ignore[arg-type]
-        return
-    if path.suffix != ".safetensors":
-        raise ExportError(f'initial="{path.suffix}": there are {", ".join(INITIAL)}, and "" for none.')
-    try:
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise ExportError('".safetensors" needs the package safetensors: pip install "altprop[onnx]".') from error
-    save_file(dict(state), str(path))
 
 
 def as_model(subject: Subject, original: Program) -> Translated:

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from altprop.compiler.export.check import TOLERANCE, difference, load, random_inputs, verify
+from altprop.compiler.export.check import load, verify
 from altprop.compiler.export.contract import HELD, VERSION, describe, initial_state, input_names, metadata, output_names
-from altprop.compiler.export.onnx_file import annotate, constants_of, save, save_state
+from altprop.compiler.export.drawn import random_inputs
+from altprop.compiler.export.onnx_file import MADE_BY, annotate, save
+from altprop.compiler.export.reference import TOLERANCE, difference
 from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, purify
 from altprop.compiler.export.segments import Segment, SegmentBuilder, needed_later, segments
-from altprop.compiler.export.subject import Subject, flat_program
+from altprop.compiler.export.state_file import save_state
+from altprop.compiler.export.subject import Subject, constants_of, flat_program
 from altprop.compiler.export.translate import translate
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
@@ -79,7 +82,7 @@ def _write(
             "probabilities of dropout to 0, or export the step of one device."
         )
     made = translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None))
-    contract = describe(subject, pure, "program")
+    contract = describe(subject, pure, "program", MADE_BY)
     annotate(made.model, metadata(subject, contract))
     save(made, path)
     check = verify(subject, program, made, path, batches=(1,))

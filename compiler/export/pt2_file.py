@@ -8,15 +8,14 @@ import torch
 from torch import nn
 
 from altprop.compiler.capture.quiet import quiet
-from altprop.compiler.export.check import difference, random_inputs, reference
 from altprop.compiler.export.contract import describe, initial_state, input_names, output_names
-from altprop.compiler.export.onnx_file import constants_of, save_state
+from altprop.compiler.export.drawn import random_inputs
+from altprop.compiler.export.reference import TOLERANCE, difference, reference
 from altprop.compiler.export.retrace import placeholders, purify
-from altprop.compiler.export.subject import Subject, cleaned, flat_program
+from altprop.compiler.export.state_file import save_state
+from altprop.compiler.export.subject import Subject, cleaned, constants_of, flat_program
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
-
-TOLERANCE = 1e-4
 
 
 class NamedProgram(nn.Module):
@@ -50,7 +49,7 @@ def write_pt2(subject: Subject, path: Path, what: str, initial: str = ".npz", er
     module = NamedProgram(pure, constants_of(subject, pure, None))
     exported = _export(subject, module, pure)
     _check(subject, original, pure, exported)
-    contract = describe(subject, pure, what)
+    contract = describe(subject, pure, what, {})
     if initial:
         contract["initial"] = path.with_suffix(initial).name
         save_state(initial_state(subject, pure), path.with_suffix(initial))

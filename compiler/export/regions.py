@@ -1,10 +1,10 @@
 """The update of each region as a file of its own: what reads its error and moves its parameters."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from altprop.compiler.export.onnx_file import write_program
 from altprop.compiler.export.subject import Subject
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
@@ -12,8 +12,8 @@ from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.flattening.builder import FlatBuilder
 
 
-def write_updates(subject: Subject, path: Path, **options: Any) -> Path:
-    """Writes one file for each region; returns the folder.
+def write_updates(write: Callable[..., Path], subject: Subject, path: Path, **options: Any) -> Path:
+    """Writes one file for each region with `write`, which writes a program in a format; returns the folder.
 
     Inputs are what the forward made of the batch (`forward.<region>.<value>`), errors of other regions
     (`error.<region>`), the gradient of the summed loss at the output, and feedback. Results are the region's error
@@ -23,7 +23,8 @@ def write_updates(subject: Subject, path: Path, **options: Any) -> Path:
     for update in subject.derived.updates.values():
         name = re.sub(r"[^\w.@-]", "_", update.region)
         program = region_program(subject.derived, update)
-        write_program(subject, program, path.with_name(f"{path.stem}.{name}.onnx"), "update", initial="", **options)
+        file = path.with_name(f"{path.stem}.{name}{path.suffix}")
+        write(subject, program, file, "update", initial="", **options)
     return path.parent
 
 

@@ -14,7 +14,7 @@ from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.compiler.capture.functional import without_write
-from altprop.compiler.export.decompose import table
+from altprop.compiler.export.decompose import Table, table
 from altprop.compiler.export.threefry import Random
 from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
@@ -144,13 +144,16 @@ def _views(node: fx.Node) -> Iterator[fx.Node]:
             yield from _views(user)
 
 
-def purify(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> Program:
+def purify(
+    program: Program, fake_mode: Any, optimizer: Optimizer | None, decompositions: Table | None = None
+) -> Program:
     """Retraces a program: pure, decomposed, simplified.
 
     Args:
         program: a flat program whose nodes carry fake values.
         fake_mode: the mode of these values.
         optimizer: whose scalars the program takes; they are computed from rates and the step inside.
+        decompositions: what stands in the place of operators that an engine lacks; None: those for ONNX.
 
     Raises:
         ExportError: an operator has no pure form.
@@ -166,7 +169,9 @@ def purify(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> Pro
         return list(made.values())
 
     with fake_mode, torch.no_grad(), traceback.preserve_node_meta():
-        module = make_fx(run, decomposition_table=table(), tracing_mode="real")(*fakes)
+        module = make_fx(
+            run, decomposition_table=table() if decompositions is None else decompositions, tracing_mode="real"
+        )(*fakes)
     graph = module.graph
     graph.eliminate_dead_code()
     simplify(graph)

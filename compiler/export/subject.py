@@ -1,7 +1,7 @@
 """What is exported: a compiled model with the tensors that it holds now."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -122,3 +122,19 @@ def _value_to_cpu(value: Any) -> Any:
         return value
     with value.fake_mode:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=CPU)
+
+
+def constants_of(
+    subject: Subject, program: Program, fixed: Mapping[Slot, torch.Tensor] | None
+) -> dict[Slot, torch.Tensor]:
+    """What goes into the file: tensors that the forward makes out of nothing, and what the caller fixes."""
+    made = {slot: subject.lookup(slot) for slot in program.inputs if slot.kind == "constant"}
+    return {**made, **{slot: value for slot, value in (fixed or {}).items() if slot in program.inputs}}
+
+
+def region_of_slot(subject: Subject, slot: Slot) -> str:
+    """The region that a result belongs to."""
+    name = slot.name.partition(":")[2] if slot.kind == "state" else slot.name
+    locals_: Sequence[Any] = list(subject.derived.locals.values())
+    found = [local.region.name for local in locals_ if name in local.theta]
+    return f'region "{found[0]}"' if found else f'"{slot.name}"'

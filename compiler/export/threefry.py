@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -35,11 +34,23 @@ def threefry(key: Sequence[Any], counter: Sequence[Any], rounds: int = ROUNDS) -
     for number in range(rounds):
         shift = ROTATIONS[number % 8]
         x = (x + y) & _WORD
-        y = (((y << shift) | (y >> (32 - shift))) & _WORD) ^ x
+        y = (_left(y, shift) | _right(y, 32 - shift)) ^ x
         if number % 4 == 3:
             turn = number // 4 + 1
             x, y = (x + keys[turn % 3]) & _WORD, (y + keys[(turn + 1) % 3] + turn) & _WORD
     return x, y
+
+
+def _left(word: Any, bits: int) -> Any:
+    """Shifts 32 bits to the left, in operators that every engine has; what leaves them is lost."""
+    return (word * 2**bits) & _WORD
+
+
+def _right(word: Any, bits: int) -> Any:
+    """Shifts 32 bits to the right, likewise."""
+    if isinstance(word, torch.Tensor):
+        return torch.div(word, 2**bits, rounding_mode="floor")
+    return word // 2**bits
 
 
 @torch.library.custom_op("altprop::uniform", mutates_args=())
@@ -52,11 +63,16 @@ def uniform(seed: torch.Tensor, step: torch.Tensor, site: int, size: Sequence[in
         site: which draw of the program this is.
         size: the shape.
     """
-    count = int(np.prod(size, dtype=np.int64))
+    return draw(seed, step, site, size)
+
+
+def draw(seed: torch.Tensor, step: torch.Tensor, site: int, size: Sequence[int]) -> torch.Tensor:
+    """Draws as `uniform` does, operator by operator."""
+    count = math.prod(size)
     position = torch.arange((count + 1) // 2)
     words = threefry((seed & _WORD, step & _WORD), (position, torch.full_like(position, site)))
     bits = torch.stack(words).flatten()[:count]
-    return ((bits >> 8).to(torch.float32) * 2.0**-24).reshape(tuple(size))
+    return (_right(bits, 8).to(torch.float32) * 2.0**-24).reshape(tuple(size))
 
 
 @uniform.register_fake

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import altprop
-from altprop.compiler.export import check, onnx_file
+from altprop.compiler.export import onnx_file, reference
 from altprop.compiler.export.decompose import OWN
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.ir.errors import CompileError, ExportError
@@ -295,8 +295,8 @@ def test_weights_over_the_limit_of_a_message_go_beside_the_file(
 def test_differences_are_found_block_by_block(
     expected: list[float], actual: list[float], gap: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "BLOCK", 2)
-    assert check.difference(torch.tensor(expected), np.array(actual, np.float32)) == gap
+    monkeypatch.setattr(reference, "BLOCK", 2)
+    assert reference.difference(torch.tensor(expected), np.array(actual, np.float32)) == gap
 
 
 def test_a_wrong_decomposition_stops_the_export_and_names_its_region(
@@ -342,7 +342,7 @@ def test_refusals(tmp_path: Path) -> None:
         net.export(tmp_path / "backward.onnx", what="backward", initial=".csv")
     with pytest.raises(ExportError, match=r'".pt2" holds "step" or "backward"'):
         net.export(tmp_path / "forward.pt2", what="forward")
-    with pytest.raises(ExportError, match=r"net.svg: what fit .onnx and .pt2 alone"):
+    with pytest.raises(ExportError, match=r"net.svg: what fit .onnx, .pte and .pt2 alone"):
         net.export(tmp_path / "net.svg", what="step")
     with pytest.raises(CompileError, match="nothing is compiled yet"):
         altprop.compile(mlp()).export(tmp_path / "step.onnx")

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from altprop.compiler.export import threefry
 from altprop.compiler.export.decompose import OWN, attention
+from altprop.compiler.export.decompose.planar import planar_table
 
 aten = torch.ops.aten
 
@@ -61,6 +63,17 @@ def test_convolution_backward(form: tuple[Any, ...], transposed: bool) -> None:
     out = aten.convolution(x, weight, None, stride, padding, dilation, transposed, extra, groups)
     shared = (drawn(*out.shape), x, weight, [8], stride, padding, dilation, transposed, extra, groups)
     assert_same(aten.convolution_backward.default, *shared, [True, True, True])
+    made = planar_table()[aten.convolution_backward.default](*shared, [False, True, False])
+    torch.testing.assert_close(made[1], aten.convolution_backward(*shared, [False, True, False])[1])
+
+
+def test_filter_gradients_for_executorch_have_two_dimensions() -> None:
+    backward = planar_table()[aten.convolution_backward.default]
+    x, weight, grad = drawn(2, 8, 5, 5), drawn(4, 8, 3, 3), drawn(2, 4, 3, 3)
+    form = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
+    graph = make_fx(lambda *given: backward(*given, [4], *form)[1])(grad, x, weight).graph
+    found = [node for node in graph.nodes if node.target is aten.convolution.default]
+    assert [len(node.args[3]) for node in found] == [2]
 
 
 def test_convolution_backward_gives_what_is_asked_for() -> None:

@@ -4,7 +4,7 @@ Each function is plain torch with the arguments and results of the operator; a t
 are not here are decomposed as torch.export does, or have an operator in ONNX.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from altprop.compiler.export.decompose import (
 )
 
 aten = torch.ops.aten
+Table = Mapping[Any, Callable[..., Any]]
 
 OWN: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward.convolution_backward,
@@ -84,7 +85,7 @@ WHOLE = (
 )
 
 
-def table() -> dict[Any, Callable[..., Any]]:
+def table() -> Table:
     """Returns what to take apart, and by what."""
     made: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
     for operator in WHOLE:

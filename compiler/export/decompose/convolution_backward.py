@@ -32,8 +32,16 @@ def convolution_backward(
     output_padding: Ints,
     groups: int,
     output_mask: Sequence[bool],
+    *,
+    planar: bool = False,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """In the place of `aten.convolution_backward`."""
+    """In the place of `aten.convolution_backward`.
+
+    Args:
+        planar: whether every convolution has as many dimensions as the operator, for engines that have no more.
+        grad, x, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, output_mask: as the
+            operator has them.
+    """
     dims = x.dim() - 2
     stride, padding, dilation = (_spread(v, dims) for v in (stride, padding, dilation))
     form = (stride, padding, dilation)
@@ -42,7 +50,7 @@ def convolution_backward(
         to_input = _to_input(grad, x, weight, form, transposed, groups)
     if output_mask[1]:
         outer, inner = (x, grad) if transposed else (grad, x)
-        to_weight = _to_weight(outer, inner, weight.shape[2:], form, groups)
+        to_weight = _to_weight(outer, inner, weight.shape[2:], form, groups, planar)
     if output_mask[2]:
         to_bias = grad.sum([0, *range(2, grad.dim())])
     return to_input, to_weight, to_bias
@@ -76,10 +84,11 @@ def _to_weight(
     kernel: Ints,
     form: tuple[list[int], list[int], list[int]],
     groups: int,
+    planar: bool,
 ) -> torch.Tensor:
     """The gradient of a filter (out channels, in channels / groups, *kernel)."""
     inner = int(x.shape[1]) // groups
-    make = _channels_last if inner >= WIDE and x.dim() < 5 else _channels_first
+    make = _channels_last if inner >= WIDE and x.dim() < 5 and not planar else _channels_first
     made = make(grad, x, form, groups)
     for dim, size in enumerate(kernel):
         if made.shape[2 + dim] != size:

@@ -16,7 +16,8 @@ import torch
 from onnx import helper
 from torch import fx
 
-from altprop.compiler.export.emitter import IR_VERSION, OPSET, Emitter, is_symbolic, type_of, value_info
+from altprop.compiler.export.emitter import IR_VERSION, OPSET, Emitter, type_of, value_info
+from altprop.compiler.export.numbers import is_symbolic
 from altprop.compiler.export.operators.shapes import shape_of
 
 DOMAIN = "com.microsoft.nchwc"

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.compiler.export.emitter import Emitter, is_symbolic, type_of
+from altprop.compiler.export.emitter import Emitter, type_of
+from altprop.compiler.export.numbers import is_symbolic
 from altprop.compiler.export.operators.elementwise import Translator
 
 aten = torch.ops.aten

@@ -1,0 +1,26 @@
+"""What ExecuTorch's kernels want taken apart further: convolutions have two dimensions at most, no shifts of bits."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+
+from altprop.compiler.export import threefry
+from altprop.compiler.export.decompose import Table, table
+from altprop.compiler.export.decompose.convolution_backward import convolution_backward
+
+aten = torch.ops.aten
+
+
+def uniform(seed: torch.Tensor, step: torch.Tensor, site: int, size: Sequence[int]) -> torch.Tensor:
+    """In the place of `altprop::uniform`: the same numbers, in operators of ATen."""
+    return threefry.draw(seed, step, site, size)
+
+
+def planar_table() -> Table:
+    """Returns what to take apart for ExecuTorch, and by what."""
+    return {
+        **table(),
+        aten.convolution_backward.default: functools.partial(convolution_backward, planar=True),
+        torch.ops.altprop.uniform.default: uniform,
+    }
