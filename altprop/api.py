@@ -196,7 +196,9 @@ def _loss_of(loss: str | LossFunction, optimizer: Optimizer | None) -> Loss:
     return found
 
 
-def _rules_beside(rule: str | Rule | Mapping[str, str | Rule] | None, plan: str | WiringPlan | None) -> dict[str, Rule]:
+def _rules_beside(
+    rule: str | Rule | Mapping[str, str | Rule] | None, plan: str | WiringPlan | None
+) -> dict[str, Rule | None]:
     """The rules by globs; those that were given must be what a finished plan says."""
     rules = rules_of(rule)
     if rule is not None and isinstance(plan, WiringPlan):

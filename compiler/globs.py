@@ -10,7 +10,7 @@ from altprop.ir.region import Region
 from altprop.rules.base import Rule
 
 
-def check_globs(rules: Mapping[str, Rule], regions: Sequence[Region], captured: CapturedGraph) -> None:
+def check_globs(rules: Mapping[str, Rule | None], regions: Sequence[Region], captured: CapturedGraph) -> None:
     """Checks the globs that rules are given by, and those in the options of these rules.
 
     Args:
@@ -27,7 +27,7 @@ def check_globs(rules: Mapping[str, Rule], regions: Sequence[Region], captured: 
     dead = list(rules)[list(rules).index("*") + 1 :] if "*" in rules else []
     if dead:
         raise RuleError(f'rule: "{dead[0]}" stands behind "*", which takes every region: write "*" last.')
-    for rule in rules.values():
+    for rule in filter(None, rules.values()):
         for option, globs in rule.wiring.globs(rule).items():
             _check(globs, names, frozen, f"{rule.about.name}({option}=...)")
 

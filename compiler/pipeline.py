@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fnmatch
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
 from altprop.ir.backend import Wants
 from altprop.ir.captured_graph import CapturedGraph
-from altprop.ir.errors import CompileError, RuleError
+from altprop.ir.errors import CompileError
 from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.local import MissingProductError
@@ -52,7 +51,7 @@ from altprop.passes.insert_feedback import InsertFeedback
 from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.plans import Network, make_plan
-from altprop.rules.registry import get
+from altprop.rules.resolve import rule_by_glob
 
 T = TypeVar("T")
 
@@ -61,7 +60,7 @@ T = TypeVar("T")
 class Options:
     """What a compilation is asked for; see `altprop.compile`."""
 
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, Rule | None]
     loss: Loss
     plan: str | WiringPlan | None = None
     regions: str | tuple[str, ...] = "layer"
@@ -70,16 +69,13 @@ class Options:
     devices: int = 1
     machine: Machine | None = None
 
-    def rule_of(self, region: Region) -> Rule:
-        """Returns the rule of a region: that of the first glob that matches its name.
+    def rule_of(self, region: Region) -> Rule | None:
+        """Returns the rule of a region: that of the first glob that matches its name; None if it is frozen.
 
         Raises:
             CompileError: no glob matches.
         """
-        for glob, rule in self.rules.items():
-            if fnmatch.fnmatchcase(region.name, glob):
-                return rule
-        raise CompileError(f'no rule is given for region "{region.name}"; add a glob that matches it, such as "*".')
+        return rule_by_glob(self.rules, region)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,21 +138,22 @@ def _compile(
         check_globs(options.rules, graph.regions, captured)
         refuse_unasked(graph, plan, options.rule_of, options.regions)
         say_unasked(graph, plan, options.regions)
-    alternates = _alternates(plan, options)
+    cut = graph
+    graph = runner.run(InsertErrorNeurons(plan, tuple(options.rules.values())), graph)
+    alternates = _alternates(graph)
     turns = next((turns for _, turns in alternates.values()), None)
-    cut, target = graph, fake_target(captured, options.loss, target)
-    wired = _wire(runner, graph, options, plan)
+    target = fake_target(captured, options.loss, target)
+    wired = runner.run(ConnectSkipErrors(), graph)
 
     @functools.cache
     def derive() -> DerivedGraph:
-        own = _derive(runner, wired, options, plan)
+        own = _derive(runner, wired, options)
         for one in _programs(options, target, Momenta(other=OTHER, share=turns.share if turns else 1.0)):
             own = runner.run(one, own)
         if turns is None:
             return DerivedGraph(own, own)
-        return DerivedGraph(
-            _with_alternate(own, _alternate(cut, options, plan, alternates, target, runner), turns), own
-        )
+        other = _alternate(cut, wired.rules, options, alternates, target, runner)
+        return DerivedGraph(_with_alternate(own, other, turns), own)
 
     def asked() -> Asked:
         return _asked(wired, options, plan, target, alternates)
@@ -171,53 +168,37 @@ def _compile(
 
 def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, alternates: "Alternates") -> Asked:
     """What all that follows the wiring depends on, beside the captured graph."""
-    known = {str(rule): rule for rule in options.rules.values()}
-    rules = {text: known.get(text) or get(text) for text in dict.fromkeys(region.rule for region in plan.regions)}
+    rules = {str(rule): rule for rule in wired.rules.values() if rule is not None}
     rules |= {f"alternate of {region}": rule for region, (rule, _) in alternates.items()}
     turns = "; ".join(f"{region}: {rule} {turns}" for region, (rule, turns) in alternates.items())
     return Asked(wired.regions, plan, rules, options.loss, target, options.optimizer, options.wants, turns)
 
 
-def _wire(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:
-    """Runs the passes that a plan alone decides."""
-    rules = {str(rule): rule for rule in options.rules.values()}
-    for one in (InsertErrorNeurons(plan, rules), ConnectSkipErrors()):
-        graph = runner.run(one, graph, suffix)
-    return graph
-
-
-def _derive(runner: "_Runner", graph: ErrorGraph, options: Options, plan: WiringPlan, suffix: str = "") -> ErrorGraph:
+def _derive(runner: "_Runner", graph: ErrorGraph, options: Options, suffix: str = "") -> ErrorGraph:
     """Runs the passes from products to updates; again where a rule reads one product more."""
-    rules = {str(rule): rule for rule in options.rules.values()}
     asked: dict[str, frozenset[str]] = {}
     while True:
         try:
             made = graph
-            for one in (LinearizeRegions(rules, asked), InsertFeedback(rules), DeriveUpdates(rules, options.loss)):
+            for one in (LinearizeRegions(asked), InsertFeedback(), DeriveUpdates(options.loss)):
                 made = runner.run(one, made, suffix)
             return made
         except MissingProductError as missing:
-            rule = plan.region(missing.region).rule
+            rule = str(graph.rules[missing.region])
             asked = asked | {rule: asked.get(rule, frozenset()) | {missing.product}}
 
 
 Alternates = Mapping[str, tuple[Rule, Alternation]]
 
 
-def _alternates(plan: WiringPlan, options: Options) -> Alternates:
+def _alternates(graph: ErrorGraph) -> Alternates:
     """The rules that take turns with those of some regions, by region.
 
     Raises:
         CompileError: they take turns in different ways.
     """
-    rules = {str(rule): rule for rule in options.rules.values()}
-    texts = {region.name: region.rule for region in plan.regions if region.rule != "frozen"}
-    found: dict[str, tuple[Rule, Alternation]] = {}
-    for name, text in texts.items():
-        with contextlib.suppress(RuleError):  # inserting error neurons names the region of an unknown rule
-            rule = rules.get(text) or get(text)
-            turns = rule.wiring.alternate(rule)
-            found |= {} if turns is None else {name: turns}
+    asked = {name: rule.wiring.alternate(rule) for name, rule in graph.rules.items() if rule is not None}
+    found = {name: turns for name, turns in asked.items() if turns is not None}
     if len({turns for _, turns in found.values()}) > 1:
         raise CompileError(
             "the rules of a net that take turns with others must all do so alike: give one set of options."
@@ -226,18 +207,19 @@ def _alternates(plan: WiringPlan, options: Options) -> Alternates:
 
 
 def _alternate(
-    cut: ErrorGraph, options: Options, plan: WiringPlan, alternates: Alternates, target: Any, runner: "_Runner"
+    cut: ErrorGraph,
+    rules: Mapping[str, Rule | None],
+    options: Options,
+    alternates: Alternates,
+    target: Any,
+    runner: "_Runner",
 ) -> ErrorGraph:
     """Compiles the same regions by the rules that take turns with the net's own, each on its own plan."""
-    rules = {str(rule): rule for rule in options.rules.values()}
-
-    def rule_of(region: Region) -> Rule:
-        text = plan.region(region.name).rule
-        return alternates[region.name][0] if region.name in alternates else rules.get(text) or get(text)
-
-    other = make_plan(Network.of(cut.regions), rule_of, None)
+    own = {**rules, **{name: rule for name, (rule, _) in alternates.items()}}
+    other = make_plan(Network.of(cut.regions), lambda region: own[region.name], None)
     turns = next(turns for _, turns in alternates.values())
-    graph = _derive(runner, _wire(runner, cut, options, other, SUFFIX), options, other, SUFFIX)
+    graph = runner.run(InsertErrorNeurons(other, tuple(own.values())), cut, SUFFIX)
+    graph = _derive(runner, runner.run(ConnectSkipErrors(), graph, SUFFIX), options, SUFFIX)
     for one in _programs(options, target, Momenta(own=OTHER, is_mixed_in=turns.share != 1)):
         graph = runner.run(one, graph, SUFFIX)
     return graph

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.plan import Connection
+from altprop.ir.plan import FROZEN, Connection
 
 HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter: `how` is "local-vjp", "backprop" or "frozen", or says that the first two take turns."""
+    """One parameter: `how` is "local-vjp", "backprop" or `FROZEN`, or says that the first two take turns."""
 
     parameter: str
     region: str
@@ -70,7 +70,7 @@ def explain(graph: ErrorGraph, trainable: Mapping[str, bool]) -> Explanation:
             regions = [u.region for u in graph.updates.values() if name in u.gradients]
             rows.append(_moved(graph, name, regions))
         else:
-            rows.append(Row(name, region, "frozen", "", "", "frozen"))
+            rows.append(Row(name, region, FROZEN, "", "", FROZEN))
     return Explanation(tuple(rows))
 
 

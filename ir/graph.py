@@ -95,6 +95,7 @@ class ErrorGraph:
         regions: in the order of the forward pass.
         preamble: operators that no trainable parameter feeds; they run before all regions.
         plan: the wiring plan, from the level "neurons" on.
+        rules: the rule of each region, from the same level on; None for a region that is frozen.
         neurons: error neurons by region.
         connections: connections in the order in which errors are sent.
         feedback: feedback parameters by name.
@@ -111,6 +112,7 @@ class ErrorGraph:
     regions: tuple[Region, ...] = ()
     preamble: tuple[str, ...] = ()
     plan: WiringPlan | None = None
+    rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     neurons: Mapping[str, ErrorNeurons] = dataclasses.field(default_factory=dict)
     connections: tuple[Connection, ...] = ()
     feedback: Mapping[str, FeedbackParameter] = dataclasses.field(default_factory=dict)

@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
-from altprop.ir.plan import Connection
+from altprop.ir.plan import FROZEN, Connection
 from altprop.ir.plan_text import format_connection
 from altprop.ir.reading import (
     activation_text,
@@ -131,8 +131,8 @@ def _remarks(graph: ErrorGraph, region: Region) -> Iterator[str]:
         if plan is None:
             yield "not in the plan"
             return
-        if plan.rule == "frozen":
-            yield "frozen"
+        if plan.is_frozen:
+            yield FROZEN
         if plan.device is not None:
             yield f"on {plan.device}"
 
@@ -140,7 +140,7 @@ def _remarks(graph: ErrorGraph, region: Region) -> Iterator[str]:
 def _errors(graph: ErrorGraph) -> list[str]:
     if graph.plan is None or not graph.at_least("neurons"):
         return []
-    names = [n for n in graph.plan.order() if n in graph.neurons and graph.neurons[n].rule != "frozen"]
+    names = [n for n in graph.plan.order() if n in graph.neurons and graph.rules.get(n) is not None]
     rows = []
     for name in names:
         neurons = graph.neurons[name]

@@ -51,6 +51,10 @@ class Connection:
         return f"{self.source}->{self.target}"
 
 
+FROZEN = "frozen"
+"""What stands for the rule of a region that does not learn, wherever rules are text."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RegionPlan:
     """How one region learns.
@@ -66,6 +70,11 @@ class RegionPlan:
     rule: str
     error_neurons: bool = True
     device: str | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the region does not learn."""
+        return self.rule == FROZEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +161,7 @@ class WiringPlan:
             seen.add(name)
         for name in regions:
             if name not in seen:
-                yield f'regions: region "{name}" is missing; give it a rule, or the rule "frozen"'
+                yield f'regions: region "{name}" is missing; give it a rule, or the rule "{FROZEN}"'
         yield from self._connection_problems(set(names))
         yield from self._signal_problems(known & set(names), outputs)
 
@@ -172,11 +181,11 @@ class WiringPlan:
         for output in sorted(outputs & names):
             reached |= nx.descendants(graph, output)
         for index, region in enumerate(self.regions):
-            learns = region.rule != "frozen" and region.error_neurons
+            learns = not region.is_frozen and region.error_neurons
             if learns and region.name in names and region.name not in reached:
                 yield (
                     f'regions[{index}]: no connection brings a signal to region "{region.name}"; '
-                    'draw one, or give it the rule "frozen"'
+                    f'draw one, or give it the rule "{FROZEN}"'
                 )
 
     def save(self, path: str | Path) -> None:

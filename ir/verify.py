@@ -80,7 +80,7 @@ def _plan_fits(graph: ErrorGraph) -> Iterator[str]:
         return
     yield from graph.plan.problems([r.name for r in graph.regions], {r.name for r in graph.regions if r.is_output})
     for region in graph.plan.regions:
-        if region.error_neurons and region.rule != "frozen" and region.name not in graph.neurons:
+        if region.error_neurons and not region.is_frozen and region.name not in graph.neurons:
             yield f"region {region.name}: the plan wants error neurons, the graph has none"
 
 
@@ -121,7 +121,7 @@ def _feedback_has_a_connection(graph: ErrorGraph) -> Iterator[str]:
 
 
 def _every_parameter_has_an_update(graph: ErrorGraph) -> Iterator[str]:
-    frozen = {r.name for r in graph.plan.regions if r.rule == "frozen"} if graph.plan else set()
+    frozen = {r.name for r in graph.plan.regions if r.is_frozen} if graph.plan else set()
     owners: dict[str, set[str]] = {}
     for region in graph.regions:
         for name in region.parameters:

@@ -30,7 +30,6 @@ from altprop.passes.derive.traced_region import TracedLocal
 from altprop.passes.derive.update_inputs import Reads, error_key, first_floating, is_direct, key_of, noise_name
 from altprop.rules.base import Incoming, Rule
 from altprop.rules.feedback import BARE
-from altprop.rules.registry import get
 from altprop.rules.wiring import is_proportional
 
 
@@ -39,14 +38,12 @@ class DeriveUpdates(Pass):
     """Derives updates of one form once.
 
     Attributes:
-        rules: rule instances by their text, for rules that text alone does not find.
         loss: the loss, for rules that take it of predictions of their own.
     """
 
     requires: ClassVar[str] = "feedback"
     ensures: ClassVar[str] = "derived"
 
-    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     loss: Loss | None = None
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
@@ -55,14 +52,13 @@ class DeriveUpdates(Pass):
         updates: dict[str, LocalUpdate] = {}
         derived = Derived(graph.captured.forms, self.loss)
         for name in graph.plan.order():
-            text = graph.plan.region(name).rule
-            if text == "frozen":
+            rule: Rule | None = graph.rules[name]
+            if rule is None:
                 continue
-            rule = self.rules.get(text) or get(text)
             _check(graph, updates, name, rule)
             with spent(name):
                 reads = Reads(graph, updates, name, rule)
-                form = form_of(reads, text)
+                form = form_of(reads, str(rule))
                 updates[name] = derived.find(rule, form) or self._derive(reads, rule, derived, form)
         return (
             graph.replace(level="derived", updates=updates),

@@ -30,19 +30,14 @@ from altprop.rules.feedback import (
     kinds_that_start,
     width,
 )
-from altprop.rules.registry import get
 
 
 @dataclasses.dataclass(frozen=True)
 class InsertFeedback(Pass):
-    """Attributes:
-    rules: rule instances by their text, for rules that text alone does not find.
-    """
+    """Takes what the rules of the regions want to stand on their connections, and beside them."""
 
     requires: ClassVar[str] = "linearized"
     ensures: ClassVar[str] = "feedback"
-
-    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `feedback` to the graph."""
@@ -60,23 +55,20 @@ class InsertFeedback(Pass):
 
     def _follows(self, connection: Connection, graph: ErrorGraph) -> bool:
         """Whether learned feedback gets the own updates of the weights that it stands for."""
-        neurons = graph.neurons[connection.target]
-        if neurons.rule == "frozen" or not connection.feedback.learning:
-            return False
-        rule = self.rules.get(neurons.rule) or get(neurons.rule)
-        return rule.wiring.follows_weights(rule)
+        rule: Rule | None = graph.rules[connection.target]
+        return rule is not None and connection.feedback.learning and rule.wiring.follows_weights(rule)
 
     def _auxiliary(self, graph: ErrorGraph) -> dict[str, FeedbackParameter]:
         """What the rules of the regions want beside the connections."""
         found: dict[str, FeedbackParameter] = {}
-        for neurons in graph.neurons.values():
-            if neurons.rule == "frozen":
+        for region in graph.neurons:
+            rule: Rule | None = graph.rules[region]
+            if rule is None:
                 continue
-            rule = self.rules.get(neurons.rule) or get(neurons.rule)
-            bare = [c for c in graph.connections if c.target == neurons.region and c.feedback.kind == BARE]
+            bare = [c for c in graph.connections if c.target == region and c.feedback.kind == BARE]
             sources = [graph.region(c.source) for c in bare]
-            for name, wanted in rule.wiring.auxiliary(rule, graph.region(neurons.region), sources).items():
-                parameter = _from_auxiliary(neurons.region, name, wanted)
+            for name, wanted in rule.wiring.auxiliary(rule, graph.region(region), sources).items():
+                parameter = _from_auxiliary(region, name, wanted)
                 found[parameter.name] = parameter
         return found
 

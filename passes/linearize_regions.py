@@ -17,20 +17,17 @@ from altprop.passes.base import Pass
 from altprop.passes.derive.share import Linearizer
 from altprop.rules.base import Rule
 from altprop.rules.feedback import EDGE
-from altprop.rules.registry import get
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearizeRegions(Pass):
     """Attributes:
-    rules: rule instances by their text, for rules that text alone does not find.
     asked: further products, by the text of the rule that reads them.
     """
 
     requires: ClassVar[str] = "wired"
     ensures: ClassVar[str] = "linearized"
 
-    rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     asked: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
@@ -45,16 +42,15 @@ class LinearizeRegions(Pass):
 
     def products(self, graph: ErrorGraph, name: str) -> frozenset[str]:
         """Returns the products that the update of a region, and those that hear from it, read."""
-        assert graph.plan is not None
-        text = graph.plan.region(name).rule
+        rule: Rule | None = graph.rules[name]
         edges = [c for c in graph.connections if c.feedback.kind in EDGE]
-        found = set(self.asked.get(text, ()))
+        found = set(self.asked.get(str(rule), ()))
         if any(c.source == name for c in edges):
             found |= {BODY, PARAMETERS, TAIL}
         if graph.region(name).is_output or any(c.target == name for c in edges):
             found.add(TAIL)
-        if text != "frozen":
+        if rule is not None:
             found.add(PARAMETERS)
-            if (self.rules.get(text) or get(text)).wiring.reads_derivative:
+            if rule.wiring.reads_derivative:
                 found.add(PHI)
         return frozenset(found)

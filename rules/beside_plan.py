@@ -4,13 +4,12 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 
 from altprop.ir.errors import PlanError
-from altprop.ir.plan import RegionPlan, WiringPlan
+from altprop.ir.plan import FROZEN, RegionPlan, WiringPlan
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
-from altprop.rules.frozen import Frozen
 
 
-def check_beside_plan(rules: Mapping[str, Rule], plan: WiringPlan) -> None:
+def check_beside_plan(rules: Mapping[str, Rule | None], plan: WiringPlan) -> None:
     """Refuses rules that a plan does not follow where they were given.
 
     Args:
@@ -29,19 +28,22 @@ def check_beside_plan(rules: Mapping[str, Rule], plan: WiringPlan) -> None:
         others = [region for region in meant if region.rule not in known]
         if others and not _is_followed(rule, [r for r in meant if r.name in hears or not r.error_neurons] or meant):
             raise PlanError(
-                f'rule="{rule}" is not what the plan says: region "{others[0].name}" follows {others[0].rule} there. '
-                "A plan gives each region its rule: leave rule= out, or write this one into the plan."
+                f'rule="{rule or FROZEN}" is not what the plan says: region "{others[0].name}" follows '
+                f"{others[0].rule} there. A plan gives each region its rule: leave rule= out, or write this one into "
+                "the plan."
             )
 
 
-def _is_followed(rule: Rule, regions: Sequence[RegionPlan]) -> bool:
-    return any(region.rule == str(rule) for region in regions)
+def _is_followed(rule: Rule | None, regions: Sequence[RegionPlan]) -> bool:
+    return any(region.rule == str(rule or FROZEN) for region in regions)
 
 
-def _texts(rule: Rule) -> set[str]:
+def _texts(rule: Rule | None) -> set[str]:
     """The rules that plans give to regions of this rule: at the output, inside blocks, between modules."""
+    if rule is None:
+        return {FROZEN}
     around = (rule, rule.wiring.output(rule, Backprop()), rule.wiring.inner(rule), rule.wiring.outer(rule))
-    return {"frozen", *(str(one or Frozen()) for one in around)}
+    return {FROZEN, *(str(one or FROZEN) for one in around)}
 
 
 def _first(name: str, globs: Sequence[str]) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.json_document import shown
-from altprop.ir.plan import WiringPlan
+from altprop.ir.plan import FROZEN, WiringPlan
 from altprop.ir.recipe import Recipe
 from altprop.rules.base import RULES, Rule
 from altprop.rules.frozen import Frozen
@@ -21,15 +21,15 @@ def get(rule: str | Rule) -> Rule:
     Raises:
         RuleError: unknown rule or option.
     """
-    if rule == "frozen":
+    if rule == FROZEN:
         return Frozen()
     return rule if isinstance(rule, Rule) else _parse(rule)
 
 
-def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Rule]:
+def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Rule | None]:
     """Returns rules by globs over region names: one rule for all, or those of a mapping, first match first.
 
-    None stands for `DEFAULT`.
+    As an argument None stands for `DEFAULT`; in what is returned, for a region that is frozen.
 
     Raises:
         CompileError: neither a rule nor a mapping.
@@ -39,13 +39,17 @@ def rules_of(rule: str | Rule | Mapping[str, str | Rule] | None) -> dict[str, Ru
     if isinstance(rule, Mapping):
         if not rule:
             raise CompileError("rule={}: give at least one glob, such as {'*': 'dfa'}.")
-        return {glob: get(one) for glob, one in rule.items()}
+        return {glob: _or_none(get(one)) for glob, one in rule.items()}
     if not isinstance(rule, str | Rule):
         raise CompileError(f"rule={rule!r}: give a rule's name, a rule, or a mapping from globs to rules.")
-    return {"*": get(rule)}
+    return {"*": _or_none(get(rule))}
 
 
-def recipe_of(rules: Mapping[str, Rule], plan: str | WiringPlan | None = None) -> Recipe:
+def _or_none(rule: Rule) -> Rule | None:
+    return None if isinstance(rule, Frozen) else rule
+
+
+def recipe_of(rules: Mapping[str, Rule | None], plan: str | WiringPlan | None = None) -> Recipe:
     """Returns the recipe of a net: that of its rule, or a general one where it follows several.
 
     Args:
@@ -54,9 +58,9 @@ def recipe_of(rules: Mapping[str, Rule], plan: str | WiringPlan | None = None) -
     """
     found: list[Rule | None] = list(rules.values())
     if isinstance(plan, WiringPlan):
-        own = {str(rule): rule for rule in rules.values()}
-        found = [own.get(region.rule) or _known(region.rule) for region in plan.regions]
-    recipes = {type(rule): rule.about.recipe for rule in found if rule is not None and not isinstance(rule, Frozen)}
+        own = {str(rule): rule for rule in rules.values() if rule is not None}
+        found = [own.get(region.rule) or _known(region.rule) for region in plan.regions if not region.is_frozen]
+    recipes = {type(rule): rule.about.recipe for rule in found if rule is not None}
     if len(recipes) > 1:
         recipes = {kind: recipe for kind, recipe in recipes.items() if kind.about.name != "bp"}
     return next(iter(recipes.values())) if len(recipes) == 1 else Recipe()

@@ -122,7 +122,7 @@ class _Examiner:
         self.seconds: dict[str, float] = {}
 
     def run(
-        self, regions: str | tuple[str, ...], rules: Mapping[str, Rule] | None, plan: str | WiringPlan | None
+        self, regions: str | tuple[str, ...], rules: Mapping[str, Rule | None] | None, plan: str | WiringPlan | None
     ) -> Report:
         self.findings += _module_findings(self.model)
         captured = self._capture()

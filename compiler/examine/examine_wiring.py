@@ -1,13 +1,11 @@
 """What `altprop.examine` says of a rule and a plan: whether they fit, and how feedback starts where not at random."""
 
-import fnmatch
 from collections import Counter
 from collections.abc import Mapping
 
 from altprop.compiler.examine.judge_cut import Wanted
 from altprop.compiler.examine.unasked import refuse_unasked
 from altprop.compiler.globs import check_globs
-from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
@@ -18,10 +16,11 @@ from altprop.passes.linearize_regions import LinearizeRegions
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.plans import Network, make_plan
+from altprop.rules.resolve import rule_by_glob
 
 
 def wire(
-    graph: ErrorGraph, rules: Mapping[str, Rule], plan: str | WiringPlan | None, wanted: Wanted = "layer"
+    graph: ErrorGraph, rules: Mapping[str, Rule | None], plan: str | WiringPlan | None, wanted: Wanted = "layer"
 ) -> ErrorGraph:
     """Puts error neurons, connections and feedback on a graph that is cut.
 
@@ -35,11 +34,8 @@ def wire(
         CompileError: the rule or the plan does not fit.
     """
 
-    def rule_of(region: Region) -> Rule:
-        for glob, rule in rules.items():
-            if fnmatch.fnmatchcase(region.name, glob):
-                return rule
-        raise PlanError(f'no rule is given for region "{region.name}"; add a glob that matches it, such as "*".')
+    def rule_of(region: Region) -> Rule | None:
+        return rule_by_glob(rules, region)
 
     name = None if plan == "auto" else plan
     if isinstance(name, WiringPlan):
@@ -49,14 +45,8 @@ def wire(
         made = make_plan(Network.of(graph.regions), rule_of, name)
         check_globs(rules, graph.regions, graph.captured)
         refuse_unasked(graph, made, rule_of, wanted)
-    by_text = {str(rule): rule for rule in rules.values()}
-    passes = (
-        InsertErrorNeurons(made, by_text),
-        ConnectSkipErrors(),
-        LinearizeRegions(by_text),
-        InsertFeedback(by_text),
-    )
-    for one in passes:
+    given = tuple(rules.values())
+    for one in (InsertErrorNeurons(made, given), ConnectSkipErrors(), LinearizeRegions(), InsertFeedback()):
         graph = one(graph).graph
     return graph
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from altprop.compiler.examine.judge_cut import Wanted, better_cut, stacked_regions, tell_stacked
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.plan import WiringPlan
+from altprop.ir.plan import FROZEN, WiringPlan
 from altprop.ir.region import Region
 
 
@@ -29,7 +29,7 @@ def refuse_unasked(graph: ErrorGraph, plan: WiringPlan, rule_of: Callable[[Regio
         CompileError: names the region and its parameters, and the ways out.
     """
     for region in stacked_regions(graph.captured, graph.regions, wanted):
-        if region.is_output and plan.region(region.name).rule not in (str(rule_of(region)), "frozen"):
+        if region.is_output and plan.region(region.name).rule not in (str(rule_of(region)), FROZEN):
             raise CompileError(_refusal(graph, region, str(rule_of(region)), wanted))
 
 
@@ -37,7 +37,7 @@ def say_unasked(graph: ErrorGraph, plan: WiringPlan, wanted: Wanted) -> None:
     """Warns of hidden regions that hold one layer behind another, unless they hear exact errors as well."""
     exact = {c.target for c in plan.connections if c.feedback.kind == "transpose"}
     stacked = [r for r in stacked_regions(graph.captured, graph.regions, wanted) if not r.is_output]
-    told = [r for r in stacked if r.name not in exact and plan.region(r.name).rule != "frozen"]
+    told = [r for r in stacked if r.name not in exact and not plan.region(r.name).is_frozen]
     if told:
         offer = better_cut(graph.captured, graph.regions, wanted)
         warnings.warn(

@@ -16,6 +16,7 @@ from altprop.compiler.export.numbers import numpy_type
 from altprop.compiler.export.retrace import SEED, STEP, placeholders
 from altprop.compiler.export.subject import Subject
 from altprop.ir.errors import ExportError
+from altprop.ir.plan import FROZEN
 from altprop.ir.program import Program, Slot
 
 VERSION = 1
@@ -96,7 +97,7 @@ def _header(subject: Subject, what: str, made_by: Mapping[str, Any]) -> dict[str
     return {
         "format": f"altprop {what}",
         "version": VERSION,
-        "rule": ", ".join(f"{glob}: {rule}" for glob, rule in subject.options.rules.items()),
+        "rule": ", ".join(f"{glob}: {rule or FROZEN}" for glob, rule in subject.options.rules.items()),
         "loss": subject.options.loss.name,
         "optimizer": None if optimizer is None or what != "step" else repr(optimizer),
         "batch": "dynamic" if isinstance(subject.derived.captured.batch, torch.SymInt) else "fixed",

@@ -77,7 +77,7 @@ class Search:
 def search_wirings(
     captured: CapturedGraph,
     network: Network,
-    rule_of: Callable[[Region], Rule],
+    rule_of: Callable[[Region], Rule | None],
     *,
     devices: int,
     batch: int,
@@ -151,7 +151,7 @@ class _Sizes:
 def _weigh(
     text: str,
     network: Network,
-    rule_of: Callable[[Region], Rule],
+    rule_of: Callable[[Region], Rule | None],
     sizes: _Sizes,
     devices: int,
 ) -> Weighed:

@@ -107,7 +107,7 @@ def _attributes(graph: ErrorGraph, region: Region) -> dict[str, Any]:
 
 def _add_errors(network: Network, graph: ErrorGraph) -> None:
     for neurons in graph.neurons.values():
-        if neurons.rule == "frozen":
+        if graph.rules.get(neurons.region) is None:
             continue
         values = {"rule": neurons.rule, "shape": shape_text(neurons.shape), "equation": neurons.equation}
         name = error_name(neurons.region)

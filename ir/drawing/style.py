@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from altprop.ir.drawing.as_networkx import Network
+from altprop.ir.plan import FROZEN
 
 BOXES = ("input", "operator", "region")
 FORWARD = "#4a5568"
@@ -40,7 +41,7 @@ def box_colours(values: Mapping[str, Any]) -> tuple[str, str]:
     """Returns the colours of a box, inside and edge: inputs are white, frozen regions grey, others blue."""
     if values["kind"] == "input":
         return "white", FROZEN_EDGE
-    return (FROZEN_FILL, FROZEN_EDGE) if values.get("rule") == "frozen" else (REGION_FILL, REGION_EDGE)
+    return (FROZEN_FILL, FROZEN_EDGE) if values.get("rule") == FROZEN else (REGION_FILL, REGION_EDGE)
 
 
 def colour_of(kinds: Iterable[str]) -> Mapping[str, str]:

@@ -3,21 +3,20 @@
 import dataclasses
 from collections.abc import Callable
 
-from altprop.ir.plan import Connection, RegionPlan, WiringPlan
+from altprop.ir.plan import FROZEN, Connection, RegionPlan, WiringPlan
 from altprop.ir.region import Region
 from altprop.rules.base import Rule
 from altprop.rules.bp import Backprop
-from altprop.rules.frozen import Frozen
 from altprop.rules.plans.named import way_of
 from altprop.rules.plans.network import Network
 
 
-def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | None) -> WiringPlan:
+def make_plan(network: Network, rule_of: Callable[[Region], Rule | None], plan: str | None) -> WiringPlan:
     """Computes a named plan. Output regions follow the exact rule, unless theirs asks for more.
 
     Args:
         network: the regions and their forward edges.
-        rule_of: the rule of each region.
+        rule_of: the rule of each region; None if it is frozen.
         plan: name of a plan, with options in brackets, or None for each rule's own.
 
     Raises:
@@ -27,12 +26,15 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
     connections: list[Connection] = []
     for region in network.regions:
         rule = rule_of(region)
+        if rule is None:
+            regions.append(RegionPlan(region.name, FROZEN))
+            continue
         way = way_of(rule.wiring.plan if plan is None else plan, network)
         inner, found = way(network, region, rule)
         chosen = rule.wiring.output(rule, Backprop()) if region.is_output else inner
         alone = chosen is not None and chosen.wiring.alone
         regions.append(RegionPlan(region.name, _text(chosen, region), error_neurons=not alone))
-        connections += [] if alone or _is_frozen(chosen) else found
+        connections += [] if alone or chosen is None else found
     position = {region.name: index for index, region in enumerate(network.regions)}
     connections.sort(key=lambda c: (-position[c.target], -position[c.source]))
     made = WiringPlan(tuple(regions), tuple(connections), plan or "default")
@@ -41,17 +43,13 @@ def make_plan(network: Network, rule_of: Callable[[Region], Rule], plan: str | N
     return dataclasses.replace(made, connections=tuple(sorted(connections, key=lambda c: order[c.target])))
 
 
-def _check(network: Network, rule_of: Callable[[Region], Rule], made: WiringPlan) -> None:
+def _check(network: Network, rule_of: Callable[[Region], Rule | None], made: WiringPlan) -> None:
     """Lets each rule refuse what was drawn for the regions that it was given for."""
-    asked = {region.name: rule_of(region) for region in network.regions}
+    asked = {region.name: rule for region in network.regions if (rule := rule_of(region)) is not None}
     for text, rule in {str(rule): rule for rule in asked.values()}.items():
         own = tuple(c for c in made.connections if str(asked.get(c.target)) == text)
         rule.wiring.check(rule, own, rule.wiring.plan if made.name == "default" else made.name)
 
 
 def _text(rule: Rule | None, region: Region) -> str:
-    return str(rule) if rule is not None and region.parameters else "frozen"
-
-
-def _is_frozen(rule: Rule | None) -> bool:
-    return rule is None or isinstance(rule, Frozen)
+    return str(rule) if rule is not None and region.parameters else FROZEN

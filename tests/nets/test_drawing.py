@@ -22,6 +22,7 @@ from altprop.ir.drawing.figure import make_figure
 from altprop.ir.drawing.places import place
 from altprop.ir.drawing.style import colour_of
 from altprop.ir.graph import ErrorGraph, ErrorNeurons
+from altprop.rules.resolve import resolve
 
 SVG = "{http://www.w3.org/2000/svg}"
 HISTORY = ("capture", "cut_regions", "insert_error_neurons", "connect_skip_errors", "insert_feedback")
@@ -197,7 +198,8 @@ def wide(count: int) -> ErrorGraph:
         tuple(Connection(last.name, r.name, Feedback("dense")) for r in hidden),
     )
     neurons = {r.name: ErrorNeurons(r.name, "dfa", r.shape) for r in regions}
-    return graph.replace(regions=regions, plan=plan, neurons=neurons, connections=plan.connections)
+    changes = {"regions": regions, "plan": plan, "rules": resolve(plan), "neurons": neurons}
+    return graph.replace(**changes, connections=plan.connections)
 
 
 @pytest.mark.parametrize("count", [4, 60])

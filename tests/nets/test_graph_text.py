@@ -9,6 +9,7 @@ from tiny import MODELS, compiled
 from torch import nn
 
 import altprop
+from altprop.rules import get
 
 Golden = Callable[[str, str], None]
 LEVELS = {
@@ -92,9 +93,11 @@ def test_frozen_regions_and_devices_are_marked() -> None:
         ),
         (altprop.Connection("fc3", "fc2", altprop.Feedback("dense")),),
     )
-    graph = net.history["insert_error_neurons"].replace(plan=plan)
+    rules = {"fc1": None, "fc2": get("dfa"), "fc3": get("bp")}
+    graph = net.history["insert_error_neurons"].replace(plan=plan, rules=rules)
     shown = str(graph).splitlines()
     assert "frozen" in next(line for line in shown if line.startswith("region fc1"))
+    assert not any(line.startswith("error fc1") for line in shown)
     assert "on cuda:1" in next(line for line in shown if line.startswith("region fc2"))
 
 
