@@ -12,10 +12,13 @@ from altprop.command import (
     audit_command,
     bench,
     cache_command,
+    doctor,
     examine_command,
     export,
     inspect,
     plan_command,
+    report_command,
+    repro_command,
     rules,
     schedule_command,
     train,
@@ -54,6 +57,9 @@ app.command("bench")(bench.bench)
 app.command("examine")(examine_command.examine)
 app.command("rules")(rules.rules)
 app.command("cache")(cache_command.cache)
+app.command("doctor")(doctor.doctor)
+app.command("report")(report_command.report)
+app.command("repro")(repro_command.repro)
 
 
 def show_version(wanted: bool) -> None:

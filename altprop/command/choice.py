@@ -8,7 +8,7 @@ from typing import Any
 
 import altprop
 from altprop.command import options
-from altprop.command.example import compile_example, make_example
+from altprop.command.example import Example, chosen, compile_example, make_example
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,16 @@ class Choice:
 
     def compile(self, plan: Any = None, **more: Any) -> "altprop.LocalNet":
         """Build the model and compile it; `more` goes to the compiler."""
-        example = make_example(
+        example = self.example()
+        return compile_example(example, rule=self.rule, plan=plan, regions=self.regions, seed=self.seed, **more)
+
+    def options(self, plan: Any = None) -> dict[str, Any]:
+        """What was chosen, as arguments of `altprop.compile`."""
+        return chosen(rule=self.rule, plan=plan, regions=self.regions, seed=self.seed)
+
+    def example(self) -> Example:
+        """Build the model and inputs for it."""
+        return make_example(
             self.model,
             shapes=self.input_shape,
             data=self.data,
@@ -41,7 +50,6 @@ class Choice:
             options=self.model_option,
             seed=self.seed,
         )
-        return compile_example(example, rule=self.rule, plan=plan, regions=self.regions, seed=self.seed, **more)
 
 
 def with_choice(*, batch: int = 8) -> Callable[[Callable[..., None]], Callable[..., None]]:

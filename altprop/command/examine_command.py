@@ -11,6 +11,7 @@ from altprop.command.example import compile_example, make_example
 from altprop.command.screen import CommandError, results
 from altprop.command.timings_table import show
 from altprop.compiler.cache.folder import without_cache
+from altprop.training.user_rule import known_rule
 
 _WIDTH = 160
 
@@ -54,7 +55,7 @@ def examine(
     wanted: dict[str, Any] = {} if regions is None else {"regions": options.parse_regions(regions)}
     if rule is not None:
         named = None if plan is None else read_plan(plan)
-        wanted |= {"rule": rule, "plan": named}
+        wanted |= {"rule": known_rule(rule), "plan": named}
     report = altprop.examine(example.model, example.inputs, **wanted)
     results.print(str(report))
     if not report.ok:

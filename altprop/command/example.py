@@ -13,6 +13,7 @@ from altprop.data.load import SHAPES
 from altprop.training import make_config
 from altprop.training.build import build_model
 from altprop.training.user_model import is_user_model
+from altprop.training.user_rule import known_rule
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,14 @@ def compile_example(
     **more: Any,
 ) -> "altprop.LocalNet":
     """Compile the example's model; what is None is the compiler's default; `more` goes to the compiler as it is."""
-    given: dict[str, Any] = {
-        "rule": rule,
-        "plan": plan,
-        "regions": None if regions is None else parse_regions(regions),
-        "seed": seed,
-        "optimizer": optimizer,
-    }
-    wanted = {key: value for key, value in given.items() if value is not None}
+    wanted = chosen(rule=rule, plan=plan, regions=regions, seed=seed, optimizer=optimizer)
     return altprop.compile(example.model, example_inputs=example.inputs, **wanted, **more)
+
+
+def chosen(*, rule: str | None, regions: str | None, **given: Any) -> dict[str, Any]:
+    """Return what was given, without what is None, as arguments of `altprop.compile`."""
+    given |= {"rule": known_rule(rule), "regions": None if regions is None else parse_regions(regions)}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _model_flags(

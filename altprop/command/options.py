@@ -27,7 +27,7 @@ ModelOption = Annotated[
 Rule = Annotated[
     str | None,
     typer.Option(
-        help="Learning rule, with its options: 'reclra(beta=0.1)'; see 'altprop rules'.",
+        help="Learning rule, with its options: 'reclra(beta=0.1)'; see 'altprop rules'. Your own: my_rule.py:MyRule.",
         show_default="reclra",
     ),
 ]

@@ -10,6 +10,7 @@ from altprop import models
 from altprop.training.config import RunConfig
 from altprop.training.run_errors import TrainingError
 from altprop.training.user_model import build_user_model, is_user_model
+from altprop.training.user_rule import known_rule
 
 
 def build_model(config: RunConfig, shape: Sequence[int], classes: int) -> nn.Module:
@@ -45,7 +46,7 @@ def build_net(config: RunConfig, model: nn.Module, example: Tensor) -> nn.Module
     """
     return altprop.compile(
         model,
-        rule=config.rule,
+        rule=known_rule(config.rule),
         example_inputs=(example,),
         plan=config.plan,
         regions=config.regions,

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from altprop.ir.errors import RuleError
 from altprop.ir.json_document import shown
 from altprop.ir.plan import is_plan_file
+from altprop.models import ModelError
 from altprop.rules import Recipe, get
 from altprop.rules.registry import DEFAULT
 from altprop.training.records import write_text
 from altprop.training.run_errors import ConfigError
+from altprop.training.user_rule import known_rule
 from altprop.training.yaml_document import parse_yaml
 
 Positive = Annotated[int, Field(gt=0)]
@@ -100,8 +102,8 @@ class RunConfig(BaseModel):
 def recipe_of(rule: Any) -> Recipe:
     """Return the recipe of a rule's text; the general one for several rules, or for none that is known."""
     try:
-        return get(rule).about.recipe if isinstance(rule, str) else Recipe()
-    except RuleError:  # compiling will say what is wrong with it
+        return get(known_rule(rule)).about.recipe if isinstance(rule, str) else Recipe()
+    except (RuleError, ModelError):  # compiling will say what is wrong with it
         return Recipe()
 
 

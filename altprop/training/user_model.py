@@ -30,7 +30,7 @@ def build_user_model(name: str, options: dict[str, Any]) -> nn.Module:
     file, colon, attribute = name.rpartition(":")
     if not colon or not attribute:
         raise ModelError(f"name the model's class too: {name.rstrip(':')}:Name")
-    module = _import_file(Path(file).expanduser())
+    module = import_file(Path(file).expanduser())
     if not hasattr(module, attribute):
         raise ModelError(f"{file} has no '{attribute}'; it has {_modules_in(module)}")
     make = getattr(module, attribute)
@@ -54,9 +54,18 @@ def _construct(name: str, make: Any, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path, what: str = "model") -> ModuleType:
+    """Imports a file of the user's.
+
+    Args:
+        path: the file.
+        what: what it is said to hold.
+
+    Raises:
+        ModelError: there is no such file, or it fails.
+    """
     if not path.is_file():
-        raise ModelError(f"there is no model file {path}")
+        raise ModelError(f"there is no {what} file {path}")
     spec = importlib.util.spec_from_file_location(f"altprop_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path} is not a Python file")

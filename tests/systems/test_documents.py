@@ -4,6 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
+import processor_time
 import pytest
 
 import altprop
@@ -22,8 +23,23 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     blocks = python_blocks((ROOT / "README.md").read_text("utf-8"))
     assert blocks
-    exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
-    assert "reclra" in capsys.readouterr().out
+    with processor_time.shared():
+        exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
+    printed = accuracies(capsys.readouterr().out)
+    said = accuracies((ROOT / "README.md").read_text("utf-8").split("```text")[1])
+    assert len(printed) == 3
+    assert printed == pytest.approx(said, abs=2.0)
+    local, backprop, control = printed
+    assert min(local, backprop) > control + 8
+
+
+def accuracies(text: str) -> list[float]:
+    """The percentages with which lines begin."""
+    return [float(found) for found in re.findall(r"^([\d.]+)%  ", text, re.MULTILINE)]
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -32,9 +48,10 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not [link for link in targets if not (document.parent / link).exists()]
 
 
-def test_flow_picture_is_the_drawn_one() -> None:
-    drawn = runpy.run_path(str(ROOT / "docs" / "draw_flow.py"))["picture"]()
-    assert (ROOT / "docs" / "flow.svg").read_text("utf-8") == drawn, "run python docs/draw_flow.py"
+@pytest.mark.parametrize("name", ["flow", "pathway"])
+def test_pictures_are_the_drawn_ones(name: str) -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / f"draw_{name}.py"))["picture"]()
+    assert (ROOT / "docs" / f"{name}.svg").read_text("utf-8") == drawn, f"run python docs/draw_{name}.py"
 
 
 def test_every_rule_has_its_section_and_picture() -> None:
