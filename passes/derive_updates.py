@@ -20,10 +20,12 @@ from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.bare_incoming import TracedBare
+from altprop.passes.derive.drawn_noise import take_noise
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
 from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.output_preactivation import output_of, target_at
+from altprop.passes.derive.rule_failures import check_error, check_gradients, explain
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
@@ -70,7 +72,7 @@ class DeriveUpdates(Pass):
         deriver = _Deriver(reads, rule, self.loss)
         update = deriver.derive()
         derived.count += 1
-        if not deriver.watch.names_read:
+        if not deriver.watch.names_read and not deriver.drawn:
             derived.add(rule, form, update, ran_stretch=deriver.watch.ran_stretch)
         return update
 
@@ -103,6 +105,7 @@ class _Deriver:
         self.rule = rule
         self.loss = loss
         self.watch = Watch()
+        self.drawn: dict[str, Value] = {}
 
     def derive(self) -> LocalUpdate:
         results: list[tuple[Value, torch.Tensor]] = []
@@ -116,13 +119,11 @@ class _Deriver:
         try:
             with torch.no_grad(), enable_python_dispatcher(), self.captured.fake_mode:
                 module = make_fx(local_update, tracing_mode="real")(*fakes)
+            return self._read(module, [value for value, _ in results])
         except (CompileError, MissingProductError):
             raise
         except Exception as error:  # a rule is user code
-            raise RuleError(
-                f'the rule "{self.rule}" failed on region "{self.region.name}": {type(error).__name__}: {error}'
-            ) from error
-        return self._read(module, [value for value, _ in results])
+            raise explain(self.rule, self.region.name, error) from error
 
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
         name = self.region.name
@@ -134,13 +135,17 @@ class _Deriver:
             raise RuleError(f'region "{name}": no connection brings it a signal.')
         d = self.rule.signal(local, incoming)
         e = self.rule.error(local, d)
+        check_error(self.rule, local.local, self.captured, e)
         results: list[tuple[Value, torch.Tensor]] = [(("error", name), e)]
         if self.region.is_output and self.region.ends_in_activation:
             results.append((("output_error", name), self._output_error(local, incoming, e)))
         results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
         results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
+        moved = self.rule.update(local, e)
+        check_gradients(self.rule, local.local, self.captured, moved)
         count = self._count()
-        moved = {p: g if count is None else g * count for p, g in self.rule.update(local, e).items()}
+        if count is not None:
+            moved = {name: gradient * count for name, gradient in moved.items()}
         results += [(("gradient", name, p), g) for p, g in moved.items()]
         for connection in incoming:
             if connection.connection.feedback.learning:
@@ -236,7 +241,8 @@ class _Deriver:
         placeholders = [n for n in graph.nodes if n.op == "placeholder"]
         sizes_from_batch(graph, set(placeholders[1:]), placeholders[0], self.captured.batch)
         graph.eliminate_dead_code()
-        inputs = dict(zip((n.name for n in placeholders), self.reads.all_values, strict=True))
+        self.drawn = take_noise(graph, self.region.name, self.rule)
+        inputs = dict(zip((n.name for n in placeholders), self.reads.all_values, strict=True)) | self.drawn
         (returned,) = next(n for n in graph.nodes if n.op == "output").args
         named = {value: node.name for value, node in zip(results, returned, strict=True)}
         fakes = {value: node.meta["val"] for value, node in zip(results, returned, strict=True)}

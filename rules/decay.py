@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from altprop.rules.base import Rule
+from altprop.rules.number_checks import check_numbers
 from altprop.rules.wiring import Wiring
 
 
@@ -36,6 +37,9 @@ class Decaying(Rule):
     wiring: ClassVar[Wiring] = Wiring(proportional=True, unscaled=_decays, output=_decaying)
 
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "weight_decay", least=0)
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Adds the decay."""

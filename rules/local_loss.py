@@ -26,6 +26,7 @@ from altprop.rules.about import About
 from altprop.rules.auxiliary import Auxiliary, need_fixed_units
 from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.feedback import shares_positions
+from altprop.rules.number_checks import check_numbers
 from altprop.rules.recipe import Recipe
 from altprop.rules.wiring import Wiring
 
@@ -74,6 +75,7 @@ class LocalLoss(Rule):
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise RuleError(f"local_loss: beta={self.beta}; it is a share, from 0 to 1.")
+        check_numbers(self, "features", least=1)
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The local loss's gradient at the activity."""

@@ -33,6 +33,7 @@ from altprop.rules.base import Incoming, Local, Rule
 from altprop.rules.bp import Backprop
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
+from altprop.rules.number_checks import check_numbers
 from altprop.rules.starting import Starting
 from altprop.rules.wiring import Wiring, globs_in
 
@@ -145,13 +146,14 @@ class RecursiveLRA(Starting):
             raise RuleError(f'reclra: feedback_learning="{self.feedback_learning}"; choose from {_UPDATES}.')
         if self.inner not in _INNER:
             raise RuleError(f'reclra: inner="{self.inner}"; choose from {tuple(_INNER)}.')
+        check_numbers(self, "beta", above=0)
+        for option in ("gamma", "kappa", "largest"):
+            check_numbers(self, option, least=0)
         if self.p < 1 or self.q <= 0:
             raise RuleError(f"reclra: p={self.p}, q={self.q}; p is 1 or more, q above 0.")
         shares = self.mixed.values() if isinstance(self.mixed, Mapping) else [self.mixed]
         if not all(0 <= share <= 1 for share in shares):
             raise RuleError(f"reclra: mixed={self.mixed}; it is a share, from 0 to 1.")
-        if self.largest < 0:
-            raise RuleError(f"reclra: largest={self.largest}; it is a norm, 0 for none.")
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""

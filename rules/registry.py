@@ -104,12 +104,22 @@ def _parse(text: str) -> Rule:
     return _build(name, options)
 
 
+def _is_forgotten(rule: type[Rule], option: str) -> bool:
+    """Whether a class has an option in its body, and is no dataclass, so that it is none."""
+    return option in vars(rule).get("__annotations__", {}) and "__dataclass_params__" not in vars(rule)
+
+
 def _build(name: str, options: dict[str, object]) -> Rule:
     if name not in RULES:
         raise RuleError(f'there is no rule "{name[:60]}"; there are {", ".join(sorted(RULES))}.')
     known = {field.name for field in dataclasses.fields(RULES[name])}
     unknown = sorted(set(options) - known)
     if unknown:
+        if _is_forgotten(RULES[name], unknown[0]):
+            raise RuleError(
+                f'the rule "{name}" has no option "{unknown[0]}": its class {RULES[name].__name__} is no dataclass of '
+                "its own. Put @dataclasses.dataclass(frozen=True) above it."
+            )
         has = ", ".join(sorted(known)) or "none"
         raise RuleError(f'the rule "{name}" has no option {shown(unknown[0])}; its options are: {has}.')
     try:

@@ -9,6 +9,7 @@ from altprop.ir.region import Region
 from altprop.ir.starts import PRODUCT, RANDOM, WEIGHTS
 from altprop.rules.base import Rule
 from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind, kinds_that_start
+from altprop.rules.number_checks import check_numbers
 from altprop.rules.wiring import Wiring, usual_edge_feedback
 
 STARTS = (RANDOM, WEIGHTS, PRODUCT)
@@ -52,6 +53,10 @@ class Starting(Rule):
     start_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        parent = getattr(super(), "__post_init__", None)  # a rule may decay, too
+        if parent is not None:
+            parent()
+        check_numbers(self, "scale")
         if self.start not in STARTS:
             raise RuleError(f'{self.about.name}: start="{self.start}"; choose from {", ".join(STARTS)}.')
         if self.start_noise < 0 or (self.start_noise and self.start != WEIGHTS):

@@ -1,14 +1,11 @@
 """Turns a failed capture into one sentence: which module, which line of the user's, and what to change."""
 
-import linecache
 import re
-import types
-from collections.abc import Iterator
 
 from torch import nn
 
 from altprop.compiler.capture.refuse import INNER_GRADIENT
-from altprop.compiler.capture.user_lines import is_users, place_in_text
+from altprop.ir.user_lines import frames_of, place_in_text, place_of
 
 _REMEDIES = (
     (
@@ -62,7 +59,7 @@ def explain_failure(model: nn.Module, error: BaseException) -> str:
 def _reads_packed(error: BaseException) -> bool:
     return any(
         isinstance(value, nn.utils.rnn.PackedSequence)
-        for frame, _ in _frames(error)
+        for frame, _ in frames_of(error)
         for value in frame.f_locals.values()
     )
 
@@ -75,28 +72,9 @@ def _locate(model: nn.Module, error: BaseException, text: str) -> tuple[str, str
     """The innermost module of the model that was running, and the innermost line that is not torch's."""
     names = {id(module): name for name, module in model.named_modules()}
     module = type(model).__name__
-    place = ""
-    for frame, line in _frames(error):
+    for frame, _ in frames_of(error):
         owner = frame.f_locals.get("self")
         if isinstance(owner, nn.Module) and id(owner) in names:
             path = names[id(owner)]
             module = f'module "{path}" ({type(owner).__name__})' if path else type(owner).__name__
-        if is_users(frame.f_code.co_filename):
-            code = linecache.getline(frame.f_code.co_filename, line).strip()
-            place = f' at {frame.f_code.co_filename}:{line} ("{code}")'
-    return module, place or place_in_text(text)
-
-
-def _frames(error: BaseException | None) -> Iterator[tuple[types.FrameType, int]]:
-    """Frames of an error's causes first, then its own, outermost first."""
-    seen: set[int] = set()
-    chain = []
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    for one in chain:
-        trace = one.__traceback__
-        while trace is not None:
-            yield trace.tb_frame, trace.tb_lineno
-            trace = trace.tb_next
+    return module, place_of(error) or place_in_text(text)

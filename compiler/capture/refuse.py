@@ -7,8 +7,8 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from altprop.compiler.capture.user_lines import place_in_text
 from altprop.ir.errors import CaptureError
+from altprop.ir.user_lines import place_in_text
 
 INNER_GRADIENT = "torch.autograd.grad is called inside the forward"
 

@@ -335,7 +335,7 @@ def test_shares_of_mixed_error_neurons_by_region() -> None:
         ("reclra(p=0.5)", "p is 1 or more"),
         ("reclra(mixed=2)", "mixed=2; it is a share"),
         ("reclra(mixed={'*': 2})", "it is a share"),
-        ("reclra(largest=-1)", "it is a norm, 0 for none"),
+        ("reclra(largest=-1)", "largest=-1; it is 0 or more"),
         ("reclra(inner='dfa')", 'inner="dfa"; choose from'),
         ("dfa_head(features='dfa')", 'features="dfa"; choose "bp" or "frozen"'),
     ],
