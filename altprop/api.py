@@ -20,6 +20,7 @@ from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss, LossFunction, get_loss
 from altprop.ir.optim import Optimizer
+from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan, is_plan_file
 from altprop.ir.session import SessionProgram
 from altprop.passes.flattening.traced_loss import tell_parameters
@@ -136,6 +137,7 @@ def compile(
     model = model.model if isinstance(model, Captured) else unwrap(model)
     if not isinstance(model, nn.Module):
         raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
+    refuse_model(model)
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         shown = optimizer.__name__ if isinstance(optimizer, type) else repr(optimizer).split("\n")[0]
         raise CompileError(

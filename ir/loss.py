@@ -238,6 +238,8 @@ def get_loss(loss: str | LossFunction) -> Loss:
         return _TABLE[loss]
     if not callable(loss):
         raise CompileError(f"loss={loss!r} is neither a name nor a callable (output, target) -> scalar.")
+    if isinstance(loss, type):
+        raise CompileError(f"loss={loss.__name__} is a class: give an object of it, {loss.__name__}().")
     reduction = getattr(loss, "reduction", "mean")
     if reduction == "batchmean":
         reduction = "mean"

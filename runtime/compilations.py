@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER
@@ -15,6 +17,7 @@ from altprop.ir.layouts import FORMATS, feedback_channels_last
 from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optim import Optimizer
+from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
 from altprop.ir.structures import structure_of
@@ -73,6 +76,9 @@ class Compilations:
 
     def find(self, call: Call, target: Any = None) -> Kept:
         """Returns the programs for inputs of this form in the model's present mode; compiles where there are none."""
+        refuse_tensors("input", call.leaves)
+        if target is not None:
+            refuse_tensors("target", [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target))
         if not self.watch.unchanged():
             self._told.tell(self._net.model)
         mode = self.watch.mode(call.device_type)

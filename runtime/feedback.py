@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 from torch import nn
 
-from altprop.ir.errors import PlanError
+from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.layouts import FORMATS
 from altprop.runtime.draw import draw
@@ -38,6 +38,7 @@ class FeedbackStore(nn.Module):
         like = next(weight for weight in weights.values() if weight.is_floating_point())
         other = [name for name, spec in specs.items() if name in self.specs and self.specs[name].shape != spec.shape]
         for name, spec in specs.items():
+            self._refuse_other_type(name, spec, like)
             if name not in self.specs or name in other:
                 value = draw(self.seed, spec, weights).to(like.device)
                 value = value.to(like.dtype) if spec.dtype == "float" else value
@@ -46,6 +47,19 @@ class FeedbackStore(nn.Module):
                 self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
         return other
+
+    def _refuse_other_type(self, name: str, spec: FeedbackParameter, like: torch.Tensor) -> None:
+        """Refuses feedback that was left behind when the model took another type.
+
+        Raises:
+            CompileError: says how both change.
+        """
+        own = self[name] if name in self.specs else None
+        if own is not None and spec.dtype == "float" and own.dtype != like.dtype:
+            raise CompileError(
+                f"the model is {_type(like)}, and its feedback {_type(own)}: convert the net in place of its model, "
+                "net.half() or net.to(torch.float64), so that both change."
+            )
 
     def __getitem__(self, name: str) -> nn.Parameter:
         if name not in self.specs:
@@ -87,6 +101,10 @@ class FeedbackStore(nn.Module):
 
 def _key(name: str) -> str:
     return name.replace(".", "/")
+
+
+def _type(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _refuse_infinite(name: str, value: torch.Tensor) -> None:

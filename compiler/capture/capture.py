@@ -28,7 +28,13 @@ from altprop.compiler.capture.grad_modes import mark_no_grad, refuse_autograd_fu
 from altprop.compiler.capture.note_reads import Reads
 from altprop.compiler.capture.quiet import graphs_unprinted
 from altprop.compiler.capture.recurrent import recurrent_operators, whole_recurrent_layers
-from altprop.compiler.capture.refuse import RefuseInnerGradients, refuse_integers, refuse_modules, refuse_numbers
+from altprop.compiler.capture.refuse import (
+    RefuseInnerGradients,
+    refuse_integers,
+    refuse_mixed_types,
+    refuse_modules,
+    refuse_numbers,
+)
 from altprop.compiler.capture.resampling import resize_operators
 from altprop.compiler.capture.shared_fakes import move_home
 from altprop.compiler.capture.wrappers import arguments_named
@@ -37,6 +43,7 @@ from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CaptureError
 from altprop.ir.forms import Forms
+from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
 
@@ -70,6 +77,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
 
 def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     leaves = pytree.tree_leaves((args, kwargs))
+    refuse_tensors("input", leaves)
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if not tensors:
         raise CaptureError("example_inputs hold no tensor: pass a tuple of the model's inputs, such as (x,).")
@@ -207,6 +215,7 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
     graph = program.graph
     tidy(graph)
     refuse_numbers(graph)
+    refuse_mixed_types(graph)
     nodes = {node.name: node for node in graph.nodes}
     refuse_integers(nodes[name].meta["val"] for name in outputs if name)
     fake_mode = next(

@@ -17,6 +17,7 @@ from altprop.ir.autocast import casts
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CaptureError
 from altprop.ir.modes import training
+from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.structures import structure_of
 from altprop.ir.timings import Timings
 
@@ -112,6 +113,7 @@ def capture(model: nn.Module, *inputs: Any, **kwargs: Any) -> Captured:
     model = unwrap(model)
     if not isinstance(model, nn.Module):
         raise CaptureError(f"altprop.capture takes an nn.Module, not {type(model).__name__}.")
+    refuse_model(model)
     timings = Timings()
     with alone(), quiet(), uncollected(), training(model), timings.stage("capture"):
         state = dict(state_of(model))

@@ -10,6 +10,11 @@ from torch.overrides import TorchFunctionMode
 from altprop.ir.errors import CaptureError
 from altprop.ir.user_lines import place_in_text
 
+_PRODUCTS = (
+    *(torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default),
+    *(torch.ops.aten.baddbmm.default, torch.ops.aten.convolution.default, torch.ops.aten.mv.default),
+)
+
 INNER_GRADIENT = "torch.autograd.grad is called inside the forward"
 
 
@@ -50,6 +55,24 @@ def refuse_numbers(graph: fx.Graph) -> None:
                 f"the model turns a tensor into a Python number{place}, by item(), tolist() or the like; which one, "
                 "only its values tell: keep it a tensor, or compute the number outside the model."
             )
+
+
+def refuse_mixed_types(graph: fx.Graph) -> None:
+    """Refuses products of numbers of two types, which fail when they are run.
+
+    Raises:
+        CaptureError: names the types and the line.
+    """
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in _PRODUCTS:
+            values = [one.meta.get("val") for one in node.all_input_nodes]
+            kinds = [value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
+            if len(set(kinds)) > 1:
+                named = " and ".join(str(kind).removeprefix("torch.") for kind in dict.fromkeys(kinds))
+                place = place_in_text(node.meta.get("stack_trace") or "")
+                raise CaptureError(
+                    f"the model multiplies {named}{place}: give inputs of the type of its parameters, or use autocast."
+                )
 
 
 def refuse_integers(outputs: Iterable[Any]) -> None:

@@ -22,6 +22,7 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.local import PARAMETERS
 from altprop.ir.modes import training
+from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat
@@ -102,6 +103,7 @@ def examine(
         known.check()
     try:
         model = known.model if known else unwrap(model)
+        refuse_model(model)
     except CompileError as error:
         return Report((Finding("error", "", str(error)),), None, {})
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}), known)

@@ -35,6 +35,9 @@ def take_noise(graph: fx.Graph, region: str, rule: Any) -> dict[str, Value]:
         RuleError: it draws something else than standard normal numbers.
     """
     drawn = [node for node in graph.nodes if node.op == "call_function" and is_random(node)]
+    for node in [node for node in drawn if not node.users]:  # of the forward, whose masks are kept; torch keeps it, too
+        drawn.remove(node)
+        graph.erase_node(node)
     taken: dict[str, Value] = {}
     for number, node in enumerate(drawn):
         value = node.meta["val"]
