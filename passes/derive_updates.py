@@ -200,7 +200,11 @@ class _Deriver:
                 known[node] = values[key]
             elif key is not None and not isinstance(node.meta.get("val"), (tuple, list)):
                 known[node] = node.meta.get("val")
-        return TracedLocal(self.captured, local, known, auxiliary, self.loss, self.watch)
+        traced = TracedLocal(self.captured, local, known, auxiliary, self.loss, self.watch)
+        weights = traced.parameters
+        made = {one.weight: one.tensor(weights[one.weight], values) for one in self.reads.own_feedback.get(name, ())}
+        traced.instead = {weight: tensor for weight, tensor in made.items() if tensor is not None}
+        return traced
 
     def _incoming(self, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> list[Incoming]:
         found: list[Incoming] = []

@@ -4,7 +4,8 @@
     e_i = phi_i'(h_i) * d_i
 
 The product is taken at the true forward: saved activities and attention probabilities are the real ones; only the
-matrices and filters are replaced. Biases and the affine of a norm keep their own values.
+matrices and filters are replaced. Biases and the affine of a norm keep their own values. Inside a region of several
+matrices, such as attention, the error passes each by its B too.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class FeedbackAlignment(Starting):
         source="Lillicrap et al. 2016",
         recipe=Recipe(lr=1.5e-3, lr_schedule="cosine"),
     )
-    wiring: ClassVar[Wiring] = Starting.wiring.but(plan="chain", along_edges=True, feedback=_copies)
+    wiring: ClassVar[Wiring] = Starting.wiring.but(plan="chain", along_edges=True, inside=True, feedback=_copies)
 
     distribution: str = "kaiming_uniform"
     scale: float = 1.0

@@ -89,6 +89,8 @@ class Wiring:
     Attributes:
         plan: the named plan that the rule uses unless another is asked for.
         along_edges: whether its errors run backwards over every edge of the forward graph.
+        inside: whether an error passes a region's weights by the feedback in their place inside the region too, on its
+            way to the region's own parameters.
         bare: whether its connections hold no matrix, since it makes its messages itself; see `BareIncoming`.
         alone: whether a region needs no signal; then it has no error neurons and no connections.
         draws_noise: whether it reads `local.noise`, or asks a connection to `respond` to noise.
@@ -118,6 +120,7 @@ class Wiring:
 
     plan: str = "direct"
     along_edges: bool = False
+    inside: bool = False
     bare: bool = False
     alone: bool = False
     draws_noise: bool = False

@@ -166,7 +166,7 @@ class EdgeIncoming(AnyIncoming):
         """Products by the source's parameters that the feedback stands for, by feedback name."""
         local = self._source.local
         places = [local.theta.index(parameter) for parameter in self._names.values()]
-        made = evaluate(local, [("theta", k) for k in places], known, cotangents)
+        made = evaluate(local, [("theta", k) for k in places], known, cotangents, self._source.instead)
         pairs = zip(self._names, places, strict=True)
         return {name: value for name, k in pairs if (value := made[("theta", k)]) is not None}
 

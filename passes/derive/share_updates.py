@@ -13,7 +13,7 @@ the same up to the numbers in them, as those of `h.3.attn.weight` and `h.4.attn.
 
 import dataclasses
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
+from altprop.passes.derive.own_feedback import Standing
 from altprop.passes.derive.rerun_forward import Stretch
 from altprop.passes.derive.update_inputs import Reads
 from altprop.rules.base import Rule
@@ -78,6 +79,7 @@ class _Writer:
             self._region(reads.region),
             tuple(self._connection(c) for c in reads.connections),
             tuple(self._parameter(p) for p in reads.parameters),
+            tuple(self._standing(name, found) for name, found in reads.own_feedback.items()),
         )
         stretches = (self._kinds(reads.later), *(self._stretch(found) for found in reads.stretches.values()))
         return Form(key, stretches, tuple(self.numbers))
@@ -123,6 +125,15 @@ class _Writer:
         feedback = (c.feedback.kind, repr(sorted(c.feedback.options.items())), c.feedback.learning)
         ends = (self._number("region", c.source), self._number("region", c.target))
         return (ends, feedback, self._region(self.graph.region(c.source)))
+
+    def _standing(self, name: str, found: Sequence[Standing]) -> Any:
+        def one(standing: Standing) -> Any:
+            feedback = standing.connection.feedback
+            keys = tuple(None if key is None else self._value(key) for key in (standing.own, standing.noise))
+            kind = (feedback.kind, repr(sorted(feedback.options.items())))
+            return (self._number("parameter", standing.weight), *keys, kind)
+
+        return (self._number("region", name), tuple(map(one, found)))
 
     def _stretch(self, stretch: Stretch | RuleError) -> Any:
         if isinstance(stretch, RuleError):

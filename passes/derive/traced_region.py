@@ -25,7 +25,8 @@ class TracedLocal:
     """One region under trace; see `altprop.rules.Local`.
 
     Exact pathways (forward-shaped feedback, the loss) also bring cotangents to the region's ports and outputs; they
-    are kept here, beside the message at the activity, and enter the products with it.
+    are kept here, beside the message at the activity, and enter the products with it. `instead` is what an error passes
+    in the place of some of the region's own weights.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class TracedLocal:
         self.local = local
         self.known = known
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
+        self.instead: Mapping[str, torch.Tensor] = {}
         self.noise: torch.Tensor | None = None
         self._loss = loss
         self.ending: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -174,7 +176,7 @@ class TracedLocal:
     def parameter_vjp(self, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """Local vector-Jacobian product with respect to the parameters."""
         roles = [("theta", k) for k in range(len(self.local.theta))]
-        made = evaluate(self.local, roles, self.known, self.body_cotangents(e))
+        made = evaluate(self.local, roles, self.known, self.body_cotangents(e), self.instead)
         gradients: dict[str, torch.Tensor] = {}
         for k, name in enumerate(self.local.theta):
             gradient = made[("theta", k)]

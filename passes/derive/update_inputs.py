@@ -15,6 +15,7 @@ from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.derive.local_products import replaced_parameters
 from altprop.passes.derive.mirror import mirrors_of
+from altprop.passes.derive.own_feedback import Standing, own_feedback
 from altprop.passes.derive.rerun_forward import Stretch, stretch
 from altprop.passes.flattening.builder import contiguous_fake, feedback_fake
 from altprop.rules.base import Rule
@@ -32,6 +33,7 @@ class Reads:
         values: fake tensors by their names across the program.
         later: further ones, which only the forward of a stretch reads.
         noise: by connection, the parameters and values in whose form it wants noise.
+        own_feedback: by region, what stands in the place of its own weights inside it.
         stretches: by bare connection, the forward from the region to the connection's source, or why there is none.
     """
 
@@ -47,6 +49,7 @@ class Reads:
         self.stretches: dict[str, Stretch | RuleError] = {}
         self.noise: dict[str, tuple[str, ...]] = {}
         self._done = done
+        self.own_feedback = {one: own_feedback(graph, one) for one in self.regions if _is_inside(graph.rules[one])}
         self._collect(rule)
 
     def _is_own(self, parameter: FeedbackParameter) -> bool:
@@ -65,6 +68,8 @@ class Reads:
             self._add(("noise", self.region.name), contiguous_fake(self.captured, self.region.activity))
         for parameter in self.parameters:
             self._add(("feedback", parameter.name), feedback_fake(self.captured, parameter))
+        for standing in (one for found in self.own_feedback.values() for one in found):
+            self._collect_own(standing)
         for name in self.region.model_outputs:
             self._add(("loss_gradient", name), contiguous_fake(self.captured, name))
             self._add(("target", name), contiguous_fake(self.captured, name))
@@ -127,6 +132,14 @@ class Reads:
         for name, like in wanted.items():
             self._add(("noise", noise_name(c, name)), contiguous_fake(self.captured, like))
 
+    def _collect_own(self, standing: Standing) -> None:
+        """What stands in the place of a weight of the region's own."""
+        if standing.own is not None:
+            self._add(standing.own, feedback_fake(self.captured, self.graph.feedback[standing.own[1]]))
+        if standing.noise is not None:
+            place = next(node for node, name in self.captured.parameters.items() if name == standing.weight)
+            self._add(standing.noise, contiguous_fake(self.captured, place))
+
     def _collect_stretch(self, c: Connection) -> None:
         """What the forward from the region to a connection's source reads, in case that the rule runs it again."""
         if c.feedback.kind != BARE:
@@ -150,6 +163,11 @@ class Reads:
         value = self.captured.value(name)
         if ("captured", name) not in self.values and isinstance(value, torch.Tensor):
             self.later[("captured", name)] = value
+
+
+def _is_inside(rule: Rule | None) -> bool:
+    """Whether feedback stands for a region's weights inside the region too, under its rule."""
+    return rule is not None and rule.wiring.inside
 
 
 def noise_name(connection: Connection, value: str) -> str:
