@@ -26,7 +26,7 @@ from altprop.ir.session import SessionProgram
 from altprop.passes.flattening.traced_loss import tell_parameters
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
-from altprop.rules.registry import recipe_of, rules_of
+from altprop.rules.registry import DEFAULT_PLAN, recipe_of, rules_of
 from altprop.runtime.backends import table as backends
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.net import LocalNet
@@ -108,11 +108,13 @@ def compile(
             what `altprop.capture` returned, which needs no example inputs. Of what `torch.compile` or this function
             returned, the model inside is taken.
         rule: a rule as text, `"reclra(beta=0.1)"`, as an object, or by globs over region names, first match first.
-            None: "reclra", or what the regions of a plan follow. Beside a plan it must be one that the plan follows.
+            None: "reclra(scale=0.1, units='beta')", or what the regions of a plan follow. Beside a plan it must be one
+            that the plan follows.
         example_inputs: tuple of inputs, or the only one, with a batch of two or more; None captures at the first call.
         example_kwargs: keyword inputs.
-        plan: None for the rule's own, "chain", "direct", "edges", "blocks", "blocks(gap=3)", a plan, or the path
-            of a file; "auto" weighs many for `devices` (`net.graph.options["weighed"]` says what it weighed).
+        plan: None for the rule's own, and for "edges" where no rule is named either; "chain", "direct", "edges",
+            "blocks", "blocks(gap=3)", a plan, or the path of a file; "auto" weighs many for `devices`
+            (`net.graph.options["weighed"]` says what it weighed).
         regions: "layer" (attention is one region with its projections), "operator" (its output projection is one of
             its own), "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`; one whose `reduction` is not "sum" counts as the mean
@@ -147,7 +149,7 @@ def compile(
     runs = backends.get(backend)
     _check_device(model, devices)
     wanted = read_devices(devices)
-    named = read_plan(plan)
+    named = DEFAULT_PLAN if rule is None and plan is None else read_plan(plan)
     options = Options(
         rules=_rules_beside(rule, named),
         loss=_loss_of(loss, optimizer),

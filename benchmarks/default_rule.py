@@ -1,7 +1,8 @@
 """The default rule beside backpropagation in the usual loop: Adam at 1e-3, one group of parameters, the same epochs.
 
-A row is a rule, or `rule@plan`; with `@groups` behind it the optimizer takes `net.param_groups()` as the rule's recipe
-has them. Each run is a line of the file of results, under its task, row and seed.
+A row is a rule, or `rule@plan`, or `default` for what `altprop.compile(model)` does; with `@groups` behind it the
+optimizer takes `net.param_groups()` as the rule's recipe has them. Each run is a line of the file of results, under its
+task, row and seed.
 
 python benchmarks/default_rule.py --data-dir DIR                             # all tasks and rows, three seeds
 python benchmarks/default_rule.py --data-dir DIR --task "digits, convnet" --row "reclra@direct" --seeds 5
@@ -26,7 +27,8 @@ import altprop
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
-ROWS = ("bp", "reclra", "reclra(start='weights')", "reclra@groups", "reclra@direct", "reclra@direct@groups")
+FROM_WEIGHTS = "reclra(beta=0.01, units='beta', start='weights')@edges"
+ROWS = ("bp", "default@groups", "default", FROM_WEIGHTS, "reclra@direct", "reclra@direct@groups")
 LR = 1e-3
 
 Run = dict[str, Any]
@@ -37,7 +39,8 @@ def compiled(task: str, row: str, seed: int, inputs: Any) -> altprop.LocalNet:
     rule, *rest = row.split("@")
     plan = next((part for part in rest if part != "groups"), None)
     torch.manual_seed(seed)
-    return altprop.compile(TASKS[task].model(), rule, plan=plan, example_inputs=(inputs,), seed=seed)
+    named = None if rule == "default" else rule
+    return altprop.compile(TASKS[task].model(), named, plan=plan, example_inputs=(inputs,), seed=seed)
 
 
 def batches(train: Pair, size: int, generator: torch.Generator) -> Iterator[Pair]:

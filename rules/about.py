@@ -21,6 +21,7 @@ class About:
         sends: what the rule takes from the source of a connection; "{}" stands for the error.
         listed: whether `altprop.rules.available` lists it.
         recipe: settings under which the rule trains, where the user sets nothing else.
+        recipe_by: what returns others of the rule, where its options ask for them; None where none do.
     """
 
     name: str = ""
@@ -30,6 +31,7 @@ class About:
     sends: str = "{}"
     listed: bool = True
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    recipe_by: Callable[[Any], Recipe] | None = None
 
     def but(self, **changes: Any) -> "About":
         """Returns the same with some fields replaced."""
@@ -42,3 +44,9 @@ def equation_of(rule: Any) -> str:
     if callable(equation):
         return str(equation(rule))
     return str(equation).format(**{f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)})
+
+
+def recipe_of_rule(rule: Any) -> Recipe:
+    """Returns the settings under which a rule with its options trains."""
+    about: About = rule.about
+    return about.recipe if about.recipe_by is None else about.recipe_by(rule)

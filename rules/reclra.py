@@ -34,6 +34,7 @@ from altprop.rules.bp import Backprop
 from altprop.rules.feedback import as_heard, feedback_of, kind_between
 from altprop.rules.hebbian import Hebbian
 from altprop.rules.number_checks import check_numbers
+from altprop.rules.recipe import Recipe
 from altprop.rules.starting import Starting
 from altprop.rules.wiring import Wiring, globs_in
 
@@ -81,6 +82,11 @@ def _equation(rule: "RecursiveLRA") -> str:
     return text if rule.kappa == 1 else f"{text}; times kappa = {rule.kappa}"
 
 
+def _recipe(rule: "RecursiveLRA") -> Recipe:
+    """Errors in units of beta are for wirings whose E starts small: there the output layer has to go ahead."""
+    return Recipe(output_rate=10.0) if rule.units == "beta" else Recipe()
+
+
 def _shared(mixed: float | Mapping[str, float], term: str) -> str:
     """The error as a text, mixed with the sign as far as `mixed` says so."""
     if isinstance(mixed, Mapping):
@@ -114,6 +120,7 @@ class RecursiveLRA(Starting):
         summary="recursive local representation alignment: targets from skip-error connections",
         source="Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6",
         equation=_equation,
+        recipe_by=_recipe,
     )
     wiring: ClassVar[Wiring] = Starting.wiring.but(
         reads_derivative=False,

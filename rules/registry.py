@@ -7,12 +7,15 @@ from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.json_document import shown
 from altprop.ir.plan import FROZEN, WiringPlan
 from altprop.ir.recipe import Recipe
+from altprop.rules.about import recipe_of_rule
 from altprop.rules.base import RULES, Rule
 from altprop.rules.frozen import Frozen
 from altprop.rules.literals import LiteralError, parse_call
 
-DEFAULT = "reclra"
-"""The rule of who names none."""
+DEFAULT = "reclra(scale=0.1, units='beta')"
+"""The rule of who names none: error synapses that start at a tenth of the weights' width."""
+DEFAULT_PLAN = "edges"
+"""The plan of who names neither rule nor plan."""
 
 
 def get(rule: str | Rule) -> Rule:
@@ -60,7 +63,7 @@ def recipe_of(rules: Mapping[str, Rule | None], plan: str | WiringPlan | None = 
     if isinstance(plan, WiringPlan):
         own = {str(rule): rule for rule in rules.values() if rule is not None}
         found = [own.get(region.rule) or _known(region.rule) for region in plan.regions if not region.is_frozen]
-    recipes = {type(rule): rule.about.recipe for rule in found if rule is not None}
+    recipes = {type(rule): recipe_of_rule(rule) for rule in found if rule is not None}
     if len(recipes) > 1:
         recipes = {kind: recipe for kind, recipe in recipes.items() if kind.about.name != "bp"}
     return next(iter(recipes.values())) if len(recipes) == 1 else Recipe()

@@ -8,6 +8,7 @@ import typer
 from altprop.data import available as data_sets
 from altprop.models import ACTIVATIONS
 from altprop.passes.cut_regions import GRANULARITIES
+from altprop.rules.registry import DEFAULT, DEFAULT_PLAN
 from altprop.training.yaml_document import parse_yaml
 
 MODEL_HELP = "mlp, convnet, resnet20 (or any resnet of 6n+2 layers), or a class of your own as file.py:Name."
@@ -28,7 +29,7 @@ Rule = Annotated[
     str | None,
     typer.Option(
         help="Learning rule, with its options: 'reclra(beta=0.1)'; see 'altprop rules'. Your own: my_rule.py:MyRule.",
-        show_default="reclra",
+        show_default=f"{DEFAULT}, plan {DEFAULT_PLAN}",
     ),
 ]
 Plan = Annotated[

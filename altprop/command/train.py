@@ -12,6 +12,7 @@ from altprop.command.progress import ProgressReporter
 from altprop.command.screen import CommandError, note, results
 from altprop.data import available as data_sets
 from altprop.data import load
+from altprop.rules.registry import DEFAULT
 from altprop.training import Result, RunConfig, make_config
 from altprop.training import train as train_run
 from altprop.training.folder import RunFolder, resume_config
@@ -135,7 +136,8 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
 def _default_folder(config: RunConfig) -> str:
     """Name a run by what distinguishes it most."""
     model = Path(config.model).name if ":" in config.model else config.model
-    parts = (config.data, model, config.rule_text)
+    rule = "default" if config.rule == DEFAULT else config.rule_text
+    parts = (config.data, model, rule)
     return f"runs/{'-'.join(''.join(c if c.isalnum() else '_' for c in part) for part in parts)}"
 
 

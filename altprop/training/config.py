@@ -17,7 +17,8 @@ from altprop.ir.json_document import shown
 from altprop.ir.plan import is_plan_file
 from altprop.models import ModelError
 from altprop.rules import Recipe, get
-from altprop.rules.registry import DEFAULT
+from altprop.rules.about import recipe_of_rule
+from altprop.rules.registry import DEFAULT, DEFAULT_PLAN
 from altprop.training.records import write_text
 from altprop.training.run_errors import ConfigError
 from altprop.training.user_rule import known_rule
@@ -75,7 +76,7 @@ class RunConfig(BaseModel):
         if not isinstance(values, dict):
             return values
         if values.get("rule") is None and not is_plan_file(values.get("plan")):
-            values = values | {"rule": DEFAULT}
+            values = values | {"rule": DEFAULT, "plan": values.get("plan") or DEFAULT_PLAN}
         settings = recipe_of(values.get("rule")).settings()
         if values.get("optimizer", settings["optimizer"]) != settings["optimizer"]:
             return values
@@ -102,7 +103,7 @@ class RunConfig(BaseModel):
 def recipe_of(rule: Any) -> Recipe:
     """Return the recipe of a rule's text; the general one for several rules, or for none that is known."""
     try:
-        return get(known_rule(rule)).about.recipe if isinstance(rule, str) else Recipe()
+        return recipe_of_rule(get(known_rule(rule))) if isinstance(rule, str) else Recipe()
     except (RuleError, ModelError):  # compiling will say what is wrong with it
         return Recipe()
 
