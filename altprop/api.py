@@ -19,7 +19,7 @@ from altprop.exporting import subject_of
 from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss, LossFunction, get_loss
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan, is_plan_file
 from altprop.ir.session import SessionProgram
@@ -143,8 +143,8 @@ def compile(
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         shown = optimizer.__name__ if isinstance(optimizer, type) else repr(optimizer).split("\n")[0]
         raise CompileError(
-            f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...) or "
-            "AdamW(...); one of torch.optim takes net.param_groups(...)."
+            f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...), "
+            "AdamW(...), or another altprop.optim.Optimizer; one of torch.optim takes net.param_groups(...)."
         )
     runs = backends.get(backend)
     _check_device(model, devices)

@@ -1,5 +1,5 @@
 """Optimizers that run inside the program."""
 
-from altprop.ir.optim import SGD, Adam, AdamW, Muon, Optimizer
+from altprop.ir.optimizers import SGD, Adam, AdamW, Muon, Optimizer, TracedParameter
 
-__all__ = ["SGD", "Adam", "AdamW", "Muon", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Muon", "Optimizer", "TracedParameter"]

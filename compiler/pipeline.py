@@ -33,7 +33,7 @@ from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
 from altprop.ir.on_demand import OnDemand
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.reads import Read
 from altprop.ir.region import Region

@@ -13,7 +13,7 @@ import networkx as nx
 
 from altprop.ir.alternate import Alternation
 from altprop.ir.captured_graph import CapturedGraph
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.program import Program
 from altprop.ir.region import Region

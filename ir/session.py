@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
 
 STEP, SEED = Slot("state", "step"), Slot("scalar", "seed")

@@ -13,11 +13,10 @@ from altprop.ir.aliases import last_reader
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.members import Members
 from altprop.ir.on_demand import OnDemand
-from altprop.ir.optim import FEEDBACK, SGD, Optimizer
+from altprop.ir.optimizers import FEEDBACK, OTHER, SGD, Optimizer, TracedParameter
 from altprop.ir.program import Program, Slot
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
-from altprop.passes.optimizers import EMITTERS, OTHER, Emitter
 
 aten = torch.ops.aten
 
@@ -127,13 +126,21 @@ class _Stepper:
         with self.graph.inserting_after(behind):
             anchor = self.graph.call_function(aten.detach.default, (gradient,))
         with self.graph.inserting_before(anchor):
-            emitter = self._emitter(optimizer, slot.name, is_feedback)
-            EMITTERS[optimizer.name](emitter, parameter, gradient, states)
+            group = FEEDBACK if is_feedback else optimizer.group(slot.name in self.members.outputs)
+            optimizer.update(
+                TracedParameter(
+                    parameter,
+                    gradient,
+                    states,
+                    optimizer.decay(is_feedback),
+                    self.graph,
+                    group,
+                    self.scalar,
+                    self.tensor_scalars,
+                    self.momenta.share,
+                )
+            )
         self.graph.erase_node(anchor)
-
-    def _emitter(self, optimizer: Optimizer, name: str, is_feedback: bool) -> Emitter:
-        group = FEEDBACK if is_feedback else optimizer.group(name in self.members.outputs)
-        return Emitter(self.graph, optimizer, group, self.scalar, self.tensor_scalars, self.momenta.share)
 
     def _state(self, name: str, slot: Slot, gradient: fx.Node) -> fx.Node:
         return self._input(Slot("state", f"{name}:{slot.name}"), name, gradient.meta.get("val"))

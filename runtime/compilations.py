@@ -16,7 +16,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import FORMATS, feedback_channels_last
 from altprop.ir.members import Members
 from altprop.ir.modes import training
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram

@@ -20,7 +20,7 @@ from altprop.ir.history import History
 from altprop.ir.measurement import Measurement
 from altprop.ir.members import Members
 from altprop.ir.modes import training
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.recipe import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Variant
 from altprop.runtime.variants import Kept

@@ -25,7 +25,7 @@ from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.measurement import Measurement, RegionMeasure
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import Noise

@@ -12,7 +12,7 @@ from altprop.ir.alternate import SUFFIX, Turns
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.session import SessionProgram, numbers_outside
 from altprop.ir.sizes import line_in_batch

@@ -12,7 +12,7 @@ from altprop.auditing.judge import Limits
 from altprop.auditing.report import Audit
 from altprop.auditing.subject import Pair, Subject
 from altprop.ir.loss import get_loss
-from altprop.ir.optim import SGD, Adam, AdamW, Optimizer
+from altprop.ir.optimizers import SGD, Adam, AdamW, Optimizer
 from altprop.ir.recipe import Recipe
 from altprop.rules.base import Rule
 from altprop.rules.registry import recipe_of, rules_of

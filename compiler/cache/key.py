@@ -28,7 +28,7 @@ from altprop.ir.fakes import format_fake
 from altprop.ir.forms import ambient
 from altprop.ir.loss import Loss
 from altprop.ir.operators import operator_text
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.ir.size_text import TextError, format_size

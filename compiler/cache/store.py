@@ -20,7 +20,7 @@ from altprop.ir.fakes import Fakes
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.local import LocalGraph
 from altprop.ir.on_demand import OnDemand
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.program_laws import verify_program
 from altprop.ir.program_text import format_program, parse_program

@@ -18,7 +18,7 @@ from altprop.compiler.export.decompose import Table, table
 from altprop.compiler.export.threefry import Random
 from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify

@@ -11,7 +11,7 @@ from torch.fx.node import map_aggregate
 from altprop.compiler.pipeline import Options, fake_target
 from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.passes.add_optimizer import AddOptimizer
 from altprop.passes.cleanup import Cleanup

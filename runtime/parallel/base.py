@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
-from altprop.ir.optim import Optimizer
+from altprop.ir.optimizers import Optimizer
 from altprop.ir.schedule import Lowered, Schedule, residents
 from altprop.ir.structures import structure_of
 from altprop.runtime.bindings import Bindings
