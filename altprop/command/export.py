@@ -25,6 +25,7 @@ def export(
     momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
     errors: Annotated[bool, typer.Option("--errors", help="Let a step give the size of each region's error.")] = False,
     initial: Annotated[str, typer.Option(help="Form of the initial state: .npz or .safetensors.")] = ".npz",
+    delegate: Annotated[str, typer.Option(help='Of a .pte: "xnnpack", or nothing for kernels alone.')] = "",
 ) -> None:
     """Write a training step, or another program, that runs without altprop and without torch.
 
@@ -39,6 +40,10 @@ def export(
     inside = OPTIMIZERS[optimizer](lr=lr, **({"momentum": momentum} if momentum else {}))
     net = choice.compile(plan, optimizer=inside)
     wanted: dict[str, Any] = {"initial": initial} if what in ("step", "backward") else {}
+    if delegate and output.suffix != ".pte":
+        raise CommandError(f"--delegate belongs to .pte; {output.suffix} has none")
+    if delegate:
+        wanted["delegate"] = delegate
     if errors:
         wanted["errors"] = True
     note(f"written to {net.export(output, what=what, **wanted)}")

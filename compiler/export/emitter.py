@@ -56,6 +56,7 @@ class Emitter:
     site: str = ""
     block: int = 0
     _known: dict[Any, str] = dataclasses.field(default_factory=dict)
+    _made: dict[Any, list[str]] = dataclasses.field(default_factory=dict)
     _count: int = 0
 
     def fresh(self, hint: str) -> str:
@@ -64,11 +65,14 @@ class Emitter:
         return f"{hint}/{self._count}"
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds an operator; returns the name of its result, or the names of its results."""
-        made = [self.fresh(kind) for _ in range(outputs)]
-        node = helper.make_node(kind, list(inputs), made, name=f"{self.site}/{made[0]}", **attributes)
-        self.nodes.append(node)
-        return made[0] if outputs == 1 else made
+        """Adds an operator, unless one does the same; returns the name of its result, or the names of its results."""
+        key = (kind, inputs, outputs, repr(sorted(attributes.items())))
+        if key not in self._made:
+            made = [self.fresh(kind) for _ in range(outputs)]
+            self.nodes.append(helper.make_node(kind, list(inputs), made, name=f"{self.site}/{made[0]}", **attributes))
+            self._made[key] = made
+        found = self._made[key]
+        return found[0] if outputs == 1 else list(found)
 
     def constant(self, value: Any, dtype: torch.dtype | None = None) -> str:
         """Adds a constant, once; returns its name."""

@@ -153,6 +153,16 @@ def test_the_file(folder: Path) -> None:
     assert not [i.name for i in model.graph.initializer if not i.name.startswith("constant/")]
 
 
+def test_no_operator_stands_twice(folder: Path) -> None:
+    _, path = exported("mlp", "adamw", "reclra", folder)
+    keys = [
+        (node.op_type, tuple(node.input), tuple(sorted(str(attribute) for attribute in node.attribute)))
+        for node in onnx.load(path).graph.node
+    ]
+    assert len(set(keys)) == len(keys)
+    assert sum(key[0] == "Cast" and key[1] == ("lr",) for key in keys) == 1
+
+
 def test_fixed_feedback_has_no_new_value(tmp_path: Path) -> None:
     path = compiled("mlp", rule="dfa").export(tmp_path / "step.onnx")
     states = json.loads(path.with_suffix(".json").read_text("utf-8"))["states"]
