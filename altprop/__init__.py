@@ -1,6 +1,6 @@
 """altprop: a compiler that rewrites PyTorch models into local-learning programs."""
 
-from altprop import backends, nn, optim, rules
+from altprop import backends, learners, nn, optim, rules
 from altprop.api import compile
 from altprop.auditing import Audit, audit
 from altprop.compiler.capture.captured import Captured, capture
@@ -11,6 +11,7 @@ from altprop.ir.errors import (
     CaptureError,
     CompileError,
     ExportError,
+    LearnerError,
     PlanError,
     ProgramError,
     RuleError,
@@ -43,6 +44,7 @@ __all__ = [
     "ErrorGraph",
     "ExportError",
     "Feedback",
+    "LearnerError",
     "LocalNet",
     "Machine",
     "PlanError",
@@ -59,6 +61,7 @@ __all__ = [
     "compile",
     "examine",
     "from_pretrained",
+    "learners",
     "nn",
     "optim",
     "rules",

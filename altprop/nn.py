@@ -9,6 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from altprop.ir.errors import CompileError
+from altprop.learners.base import Learner
+
+__all__ = ["Argmax", "Heaviside", "InputNoise", "Learner", "Perturbation", "Round", "Sign", "replace_convolution"]
 
 
 class Sign(nn.Module):

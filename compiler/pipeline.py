@@ -29,6 +29,7 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.machine import Machine
@@ -132,6 +133,8 @@ def _compile(
     graph = ErrorGraph("captured", captured)
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
+    if options.backend in ("cudagraphs", "onnxruntime"):
+        refuse_learners(graph.regions, f'backend="{options.backend}"', CompileError)
     batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
     graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
     if plan is not options.plan:

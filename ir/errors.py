@@ -34,3 +34,7 @@ class ExportError(CompileError):
 
 class VerifyError(CompileError):
     """A pass produced, or was given, a graph that breaks a law of its level."""
+
+
+class LearnerError(CompileError):
+    """A learner, a region that teaches itself, does not keep what its interface promises, or cannot be saved."""

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import FROZEN, Connection
+from altprop.ir.region import Region
 
 HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter: `how` is "local-vjp", "backprop" or `FROZEN`, or says that the first two take turns."""
+    """One parameter: `how` is "local-vjp", "backprop" or `FROZEN`, or says that the first two take turns.
+
+    A learner has no parameter; it is a row by its path and class, `"2 (Forest)"`, and `how` is "learner".
+    """
 
     parameter: str
     region: str
@@ -71,7 +75,14 @@ def explain(graph: ErrorGraph, trainable: Mapping[str, bool]) -> Explanation:
             rows.append(_moved(graph, name, regions))
         else:
             rows.append(Row(name, region, FROZEN, "", "", FROZEN))
-    return Explanation(tuple(rows))
+    return Explanation((*rows, *(_taught(graph, region) for region in graph.regions if region.learner)))
+
+
+def _taught(graph: ErrorGraph, region: Region) -> Row:
+    name = f"{region.name} ({region.learner})"
+    if region.name not in graph.updates:
+        return Row(name, region.name, FROZEN, "", "", FROZEN)
+    return dataclasses.replace(_moved(graph, name, [region.name]), how="learner")
 
 
 def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:

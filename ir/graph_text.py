@@ -120,6 +120,8 @@ def _region_row(graph: ErrorGraph, region: Region, reads: Sequence[str]) -> list
 
 
 def _remarks(graph: ErrorGraph, region: Region) -> Iterator[str]:
+    if region.learner:
+        yield f"learner {region.learner}"
     if region.tail:
         yield "then " + ", ".join(operator_name(graph.captured.node(name)) for name in region.tail)
     if region.block:

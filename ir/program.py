@@ -26,6 +26,7 @@ SLOT_KINDS = (
     "loss",  # the loss, a scalar
     "gradient",  # update direction of a parameter
     "feedback_gradient",  # update direction of a feedback parameter
+    "lesson",  # what a learner learns from: "x:region", its input, or "t:region", the target of its prediction
     "observed",  # a value that a measurement reads: "error:region", "activity:region" or "preactivation:region"
     "error",  # what a region's error neurons hold, or its root mean square
     "value",  # any value inside, by its place in the program
@@ -40,6 +41,7 @@ class Slot:
     name: str
 
 
+LOSS = Slot("loss", "loss")
 LOSS_SCALE = Slot("scalar", "loss_scale")
 """By what factor the loss was multiplied that the cotangents are of, as a tensor."""
 

@@ -34,10 +34,11 @@ _GRADIENTS = ("gradient", "feedback_gradient")
 # program: the kinds of what it takes, and of what it gives; the programs of a schedule's tasks may hold any.
 ROLES: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     "forward": (_MODEL, ("output", "residual")),
-    "update": ((*_MODEL, "residual", "cotangent", "scalar"), _GRADIENTS),
-    "backward": ((*_MODEL, "target"), ("loss", "error", *_GRADIENTS)),
-    "step": ((*_MODEL, "target", "state", "scalar"), ("loss", "error")),
-    "observe": ((*_MODEL, "target"), ("loss", "observed", *_GRADIENTS)),
+    "update": ((*_MODEL, "residual", "cotangent", "scalar"), (*_GRADIENTS, "lesson")),
+    "backward": ((*_MODEL, "target"), ("loss", "error", *_GRADIENTS, "lesson")),
+    "step": ((*_MODEL, "target", "state", "scalar"), ("loss", "error", "lesson")),
+    "observe": ((*_MODEL, "target"), ("loss", "observed", *_GRADIENTS, "lesson")),
+    "probe": ((*_MODEL, "target"), ("loss", "observed")),
 }
 
 # level: the kinds of what a program may write, of all that it takes.

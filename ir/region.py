@@ -38,6 +38,7 @@ class Region:
         ends_in_activation: whether an activation ends what the model returns (a softmax, a sigmoid); the error that the
             region sends is taken in front of it then, at the pre-activation.
         block: name of the repeated submodule that the region belongs to, or "".
+        learner: class of the module that the region is, if it teaches itself; its activity is what that predicts then.
     """
 
     name: str
@@ -56,6 +57,12 @@ class Region:
     output_shape: tuple[int | str, ...] | None = None
     block: str = ""
     ends_in_activation: bool = False
+    learner: str = ""
+
+    @property
+    def learns(self) -> bool:
+        """Whether a rule has something to move, or to teach."""
+        return bool(self.parameters or self.learner)
 
     @property
     def is_output(self) -> bool:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import Connection, WiringPlan
-from altprop.ir.region import forward_edges
+from altprop.ir.region import Region, forward_edges
 from altprop.passes.base import Pass
 from altprop.rules.feedback import FORWARD_SHAPED, KINDS
 
@@ -39,6 +39,24 @@ def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph)
             f'{where}: feedback "{kind}" runs backwards over a forward edge, but {connection.source} does not read '
             f"{connection.target}; use a direct kind, such as dense."
         )
+    if kind in FORWARD_SHAPED:
+        _refuse_uncrossed(where, graph, graph.region(connection.source))
     for end in (connection.source, connection.target):
         if end not in graph.neurons:
             raise PlanError(f'{where}: region "{end}" has no error neurons in the plan.')
+
+
+def _refuse_uncrossed(where: str, graph: ErrorGraph, source: Region) -> None:
+    """Refuses an edge that goes back over a learner without targets for its input.
+
+    Raises:
+        PlanError: names the ways out.
+    """
+    node = graph.captured.node(source.preactivation)
+    if source.learner and not node.args[-1]:
+        raise PlanError(
+            f'{where}: "{source.name}" is a learner ({source.learner}) without target(), so that no error crosses it: '
+            "use a rule that sends errors straight to the regions below, such as dfa or reclra; learned inverses, "
+            "dtp(top='inverse') or tp(top='inverse'); wrap it, altprop.learners.Surrogate or Search; or freeze what "
+            "lies below."
+        )

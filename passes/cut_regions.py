@@ -10,6 +10,7 @@ from torch import fx
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.learner_operators import is_prediction
 from altprop.ir.region import Region
 from altprop.ir.walks import ancestors
 from altprop.passes.base import Pass
@@ -145,12 +146,16 @@ class _Builder:
             output_shape=self._output_shape(returned),
             ends_in_activation=ends,
             block=self.block_of(nodes[0]),
+            learner=self._learner(found.activity),
         )
 
     def _activation(
         self, nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], returned: Sequence[fx.Node]
     ) -> tuple[Activation, bool]:
         """The activation, and whether it ends what the model returns."""
+        prediction = next((node for node in nodes if is_prediction(node)), None)
+        if prediction is not None:
+            return Activation(prediction, (), prediction), False
         parametric = [n for n in nodes if self.roles.own_parameters(n)]
         found = find_activation(nodes, parametric, outputs, self.captured.batch)
         floating = [n for n in returned if is_floating(n)]
@@ -160,6 +165,10 @@ class _Builder:
         inside = set(nodes)
         read = any(self._is_read(user, inside) for node in outputs for user in node.users)
         return (found, False) if read else (ending, True)
+
+    def _learner(self, activity: fx.Node) -> str:
+        calls = self.captured.modules.get(activity.name, ()) if is_prediction(activity) else ()
+        return calls[-1].kind.rpartition(".")[2] if calls else ""
 
     def _output_shape(self, returned: Sequence[fx.Node]) -> tuple[int | str, ...] | None:
         floating = [n for n in returned if is_floating(n)]

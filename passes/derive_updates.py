@@ -147,6 +147,8 @@ class _Deriver:
         if count is not None:
             moved = {name: gradient * count for name, gradient in moved.items()}
         results += [(("gradient", name, p), g) for p, g in moved.items()]
+        if self.region.learner:
+            results += self._lesson(local, values, e)
         for connection in incoming:
             if connection.connection.feedback.learning:
                 moved = self.rule.feedback_update(local, connection, d, e)
@@ -167,6 +169,16 @@ class _Deriver:
         output = self.captured.value(first_floating(self.captured, names))
         feature = self.loss.feature_dim(output.dim())
         return math.prod(size for dim, size in enumerate(output.shape) if dim == 0 or dim != feature)
+
+    def _lesson(
+        self, local: TracedLocal, values: Mapping[Value, torch.Tensor], e: torch.Tensor
+    ) -> list[tuple[Value, torch.Tensor]]:
+        """What the region's learner learns from: its input, and the target `t = z - step e`."""
+        x, _, _, step, _ = self.captured.node(self.region.preactivation).args
+        assert isinstance(x, fx.Node)
+        t = torch.sub(local.z, e, alpha=float(step))  # type: ignore[arg-type]
+        name = self.region.name
+        return [(("lesson", name, "x"), values["captured", x.name]), (("lesson", name, "t"), t)]
 
     def _ending(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What the model makes of the pre-activation of the output that the region hears from."""

@@ -13,6 +13,7 @@ from altprop.ir.errors import CompileError
 from altprop.ir.program import LOSS_SCALE, Slot
 from altprop.runtime.executor import Executor
 
+Remember = Callable[[Sequence[Slot], Sequence[Any]], None]
 Scale = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
@@ -26,6 +27,7 @@ class LocalFunction(torch.autograd.Function):
         update: Executor,
         given: dict[Slot, Any],
         scale: Scale,
+        remember: Remember,
         names: Sequence[Slot],
         *moved: Any,
     ) -> tuple[Any, ...]:
@@ -37,7 +39,8 @@ class LocalFunction(torch.autograd.Function):
             update: the update.
             given: values of the slots that change from call to call.
             scale: finds the scale of the loss, from an output and the gradient there.
-            names: slots of what the update returns.
+            remember: takes what the update returns beside that, for who learns from it later.
+            names: slots of the directions that the update returns.
             moved: the parameters that it moves, in the order of `names`.
         """
         made = dict(zip(forward.outputs, forward.run(given), strict=True))
@@ -49,7 +52,7 @@ class LocalFunction(torch.autograd.Function):
         ctx.slots = [slot for slot, value in kept.items() if isinstance(value, torch.Tensor)]
         ctx.others = {slot: value for slot, value in kept.items() if not isinstance(value, torch.Tensor)}
         ctx.save_for_backward(*(kept[slot] for slot in ctx.slots))
-        ctx.update, ctx.names = update, names
+        ctx.update, ctx.names, ctx.remember = update, names, remember
         ctx.scale = scale if LOSS_SCALE in update.program.inputs else None
         floating = next(value for value in outputs if value.is_floating_point())
         ctx.output = None if ctx.scale is None else (floating.detach(), floating._version)
@@ -79,7 +82,8 @@ class LocalFunction(torch.autograd.Function):
             given[LOSS_SCALE] = ctx.scale(*_watched(ctx, given))
         args = [given[slot] for slot in ctx.update.program.inputs]
         made = dict(zip(ctx.update.outputs, ctx.update.call(args), strict=True))
-        return (None, None, None, None, None, *(made.get(name) for name in ctx.names))
+        ctx.remember(tuple(made), tuple(made.values()))
+        return (None, None, None, None, None, None, *(made.get(name) for name in ctx.names))
 
 
 def _watched(ctx: Any, given: dict[Slot, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:

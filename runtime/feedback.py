@@ -35,7 +35,8 @@ class FeedbackStore(nn.Module):
             channels_last: names of those that are stored so.
         """
         weights = dict(model.named_parameters())
-        like = next(weight for weight in weights.values() if weight.is_floating_point())
+        floating = (weight for weight in weights.values() if weight.is_floating_point())
+        like = next(floating, torch.zeros(()))  # a model may be made of learners alone
         other = [name for name, spec in specs.items() if name in self.specs and self.specs[name].shape != spec.shape]
         for name, spec in specs.items():
             self._refuse_other_type(name, spec, like)

@@ -22,7 +22,7 @@ from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
-from altprop.ir.program import Slot
+from altprop.ir.program import LOSS, Slot
 from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
 from altprop.runtime.autograd_bridge import LocalFunction
@@ -32,6 +32,7 @@ from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.groups import groups_of
+from altprop.runtime.lessons import Lessons
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
@@ -83,6 +84,7 @@ class LocalNet(nn.Module):
         self.backend = backend
         self.recipe = recipe or Recipe()
         self._loss_scale = LossScale(loss_scale)
+        self.lessons = Lessons(model)
         self.compilations = Compilations(self, compiler)
         self.replicas = Replicas()
         self._ready: Ready | None = None
@@ -114,7 +116,8 @@ class LocalNet(nn.Module):
         blamed = blame_the_batch(variant, f"forward{turn}", call)
         with _uncast(call.device_type), blamed:
             scale = functools.partial(self._loss_scale.find, variant.compiled.observer.loss)
-            values = LocalFunction.apply(forward, update, self._given(variant, call), scale, moved, *tensors)
+            given, remember = self._given(variant, call), self.lessons.remember
+            values = LocalFunction.apply(forward, update, given, scale, remember, moved, *tensors)
         return variant.structure(values)
 
     def backward(self, inputs: Any, target: Any, *more: Any) -> torch.Tensor:
@@ -139,11 +142,12 @@ class LocalNet(nn.Module):
         given = self._given(variant, call, target)
         with _uncast(call.device_type), blame_the_batch(variant, name, call, target):
             made = executor.run(given)
+        self.lessons.remember(executor.outputs, made)
         loss: torch.Tensor | None = None
         for slot, value in zip(executor.outputs, made, strict=True):
             if slot.kind == "loss":
                 loss = value
-            else:
+            elif slot.kind != "lesson":
                 _accumulate(self._moved(slot), value)
         assert loss is not None
         return loss
@@ -185,9 +189,18 @@ class LocalNet(nn.Module):
         executor.refuse(given)
         given |= variant.numbers(self.optimizer, self.feedback.seed, self.state.advance())
         with _uncast(call.device_type), blame_the_batch(variant, name, call, target):
-            (loss,) = executor.run(given)
-        result: torch.Tensor = loss
+            made = executor.run(given)
+        self.lessons.teach(executor.outputs, made)
+        result: torch.Tensor = made[executor.outputs.index(LOSS)]
         return result
+
+    def learn(self) -> None:
+        """Lets the learners of the model learn what they were told since; stands beside `optimizer.step()`.
+
+        `net.backward` and `loss.backward()` only tell them; `net.step` teaches by itself. What several calls told a
+        learner is one batch.
+        """
+        self.lessons.learn()
 
     def average_gradients(self, group: Any = None) -> None:
         """Averages `.grad` of all parameters, feedback too, over the processes of a group.

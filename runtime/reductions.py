@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from altprop.ir.errors import CompileError
+from altprop.ir.learner_operators import learners_of, put_back
 from altprop.ir.measurement import Measurement, RegionMeasure
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
@@ -101,6 +102,7 @@ def _undone(net: Net) -> Iterator[None]:
     kept = [(tensor, tensor.detach().clone()) for tensor in (*parameters, *net.state.buffers())]
     gradients = [(p, p.grad) for p in parameters]
     counts = net.state.count, net.noise.count
+    learned = [(one, copy.deepcopy(one)) for one in learners_of(net.model).values()]
     with untouched(net.model):
         try:
             for p, _ in gradients:
@@ -113,6 +115,8 @@ def _undone(net: Net) -> Iterator[None]:
             for p, gradient in gradients:
                 p.grad = gradient
             net.state.count, net.noise.count = counts
+            for one, before_it in learned:
+                put_back(one, before_it)
 
 
 @dataclasses.dataclass(frozen=True)

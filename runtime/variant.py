@@ -166,6 +166,7 @@ class Variant:
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(graph)
+        self.has_learners = any(region.learner for region in graph.regions)
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         targets = self._find_targets()
         self._target_rows = [line_in_batch(value.shape[0]) if value.dim() else (0, 0) for value in targets or ()]
@@ -198,7 +199,7 @@ class Variant:
     def is_simple(self) -> bool:
         """Whether a step asks for nothing but one input, the target and the optimizer's numbers."""
         wants = self.backend.wants
-        plain = not (wants.tensor_scalars or wants.whole_step)
+        plain = not (wants.tensor_scalars or wants.whole_step or self.has_learners)
         return plain and len(self._inputs) == 1 and not (self.noise or self._turns or self.is_static)
 
     @property

@@ -64,7 +64,7 @@ def refuse_too_large(graph: ErrorGraph, model: nn.Module) -> None:
     Raises:
         CompileError: says how much is needed, how much there is, and which kinds would fit.
     """
-    like = next(p for p in model.parameters() if p.is_floating_point())
+    like: torch.Tensor = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     needed = sum(_bytes([p]) * (like.element_size() if p.dtype == "float" else 4) // 4 for p in graph.feedback.values())
     free = free_memory(like.device)
     if needed <= free:

@@ -10,6 +10,7 @@ import torch
 
 from altprop.compiler.export.subject import Subject, flat_program, on_cpu
 from altprop.ir.errors import ExportError
+from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.schedule import Lowered
 from altprop.ir.session import SessionProgram
 
@@ -38,6 +39,7 @@ def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> 
             'what="step" needs an optimizer inside the program: altprop.compile(..., optimizer=...); '
             'what="backward" gives the updates instead.'
         )
+    refuse_learners(subject.derived.regions, f"a {path.suffix} file", ExportError)
     _check_device(subject)
     if path.suffix == ".pt2":
         from altprop.compiler.export.pt2_file import write_pt2

@@ -20,6 +20,7 @@ from altprop.compiler.schedule.verify_schedule import kept_values, verify_schedu
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.loss import Loss
 from altprop.ir.schedule import Lowered, Piece, Schedule, Task, ValueForm
 from altprop.ir.structures import structure_of
@@ -84,6 +85,7 @@ class Lowering:
         tuning: Tuning = "cpu",
         join: int = 1,
     ) -> None:
+        refuse_learners(graph.regions, "a schedule", ScheduleError)
         if microbatches < 1 or batch % microbatches:
             raise ScheduleError(
                 f"a batch of {batch} cannot be cut into {microbatches} micro-batches of one size: "

@@ -102,7 +102,7 @@ def _attributes(graph: ErrorGraph, region: Region) -> dict[str, Any]:
         "output": region.is_output,
         "rule": plan.rule if plan else "",
         "device": (plan.device or "") if plan else "",
-    }
+    } | ({"learner": region.learner} if region.learner else {})
 
 
 def _add_errors(network: Network, graph: ErrorGraph) -> None:

@@ -11,6 +11,7 @@ BOXES = ("input", "operator", "region")
 FORWARD = "#4a5568"
 REGION_FILL, REGION_EDGE = "#eef3fb", "#3b6ea8"
 FROZEN_FILL, FROZEN_EDGE = "#f3f4f6", "#9aa3b2"
+LEARNER_FILL, LEARNER_EDGE = "#eaf6ec", "#2f7d43"
 ERROR_FILL, ERROR_EDGE = "#fdece6", "#b5432a"
 NOTE = "#5a6272"
 BAND = "#f6f7f9"
@@ -38,9 +39,11 @@ class Entry:
 
 
 def box_colours(values: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the colours of a box, inside and edge: inputs are white, frozen regions grey, others blue."""
+    """Returns the colours of a box, inside and edge: inputs white, frozen regions grey, learners green, others blue."""
     if values["kind"] == "input":
         return "white", FROZEN_EDGE
+    if values.get("learner") and values.get("rule") != FROZEN:
+        return LEARNER_FILL, LEARNER_EDGE
     return (FROZEN_FILL, FROZEN_EDGE) if values.get("rule") == FROZEN else (REGION_FILL, REGION_EDGE)
 
 

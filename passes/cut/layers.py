@@ -4,6 +4,7 @@
   behind a concatenation, with the layer that it feeds.
 * Parallel projections that meet in one operator without parameters are one region with the join.
 * Attention is one region with its projections, the one behind it included, unless operators are to stand alone.
+* A learner is a region by itself, with what follows it and holds no parameters.
 * An operator that joins several regions (a residual add) belongs to the one on the longest path.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from torch import fx
 
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.learner_operators import is_prediction
 from altprop.ir.walks import ancestors, comes_from
 from altprop.passes.cut.groups import Group, Groups
 from altprop.passes.cut.operator_kinds import (
@@ -61,7 +63,7 @@ class _Cutter:
 
     def place(self, node: fx.Node) -> None:
         block = self.blocks(node)
-        if block:
+        if block and not is_prediction(node):
             group = self.block_groups.get(block) or self.block_groups.setdefault(block, self.groups.create(block))
             self.groups.put(node, group)
         elif self.roles.own_parameters(node) and is_mixing(node):
@@ -92,6 +94,8 @@ class _Cutter:
 
     def _is_open(self, group: Group, node: fx.Node, unit: list[fx.Node]) -> bool:
         """Whether `node` alone reads the group's result, and neither activation nor concatenation stands before it."""
+        if _teaches_itself(group):
+            return False
         read = [source for source in node.all_input_nodes if self.groups.of.get(source) is group]
         if any(user not in unit for source in read for user in source.users):
             return False
@@ -122,7 +126,7 @@ class _Cutter:
                 self.groups.merge(first, other)
 
     def _is_parallel(self, node: fx.Node, one: Group, other: Group) -> bool:
-        if one.pending or other.pending:
+        if one.pending or other.pending or _teaches_itself(one) or _teaches_itself(other):
             return False
         if self.groups.depends(one, other) or self.groups.depends(other, one):
             return False
@@ -142,11 +146,11 @@ class _Cutter:
         for group in [g for g in reversed(self.groups.all()) if g.pending]:
             consumers = [g for g in self.groups.consumers(group) if not self._is_block(g)]
             all_consumers = self.groups.consumers(group)
-            if len(all_consumers) == 1 and consumers:
+            if len(all_consumers) == 1 and consumers and not _teaches_itself(consumers[0]):
                 self.groups.merge(consumers[0], group)
             elif not all_consumers and (sources := self._free_sources(group)):
                 last = self.groups.last(sources)
-                if self.groups.can_merge(last, group):
+                if self.groups.can_merge(last, group) and not _teaches_itself(last):
                     self.groups.merge(last, group)
 
     def join_attention(self) -> None:
@@ -206,6 +210,10 @@ def last_attention(group: Group, groups: Groups) -> fx.Node | None:
 def _acts_behind(node: fx.Node, group: Group) -> bool:
     """Whether a non-linearity of the group follows a node."""
     return any(is_nonlinear(other) for other in comes_from((node, *group.nodes), [node]))
+
+
+def _teaches_itself(group: Group) -> bool:
+    return any(is_prediction(node) for node in group.nodes)
 
 
 def _has_activation(group: Group) -> bool:

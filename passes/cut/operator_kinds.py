@@ -3,6 +3,7 @@
 import torch
 from torch import fx
 
+from altprop.ir.learner_operators import is_prediction
 from altprop.ir.operators import is_pointwise, short_name
 
 # Operators that mix the units of their input with a parameter; each starts a region.
@@ -105,8 +106,8 @@ _MOVING = {
 
 
 def is_mixing(node: fx.Node) -> bool:
-    """Whether the operator mixes units, as matrices and filters do."""
-    return short_name(node) in _MIXING or is_recurrent(node)
+    """Whether the operator mixes units, as matrices and filters do, and as a learner may."""
+    return short_name(node) in _MIXING or is_recurrent(node) or is_prediction(node)
 
 
 def is_recurrent(node: fx.Node) -> bool:

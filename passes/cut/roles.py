@@ -4,6 +4,8 @@
 * *prologue*: trainable parameters feed it, inputs do not (a transposed weight, a table of positions);
 * *main*: both do; main nodes are what regions are made of.
 
+What a learner makes of an input is main too: its handle stands in a parameter's place.
+
 An operator that stands behind `detach` alone feels no parameter of its own.
 """
 
@@ -12,6 +14,7 @@ import dataclasses
 from torch import fx
 
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.learner_operators import is_prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +40,14 @@ class Roles:
 def find_roles(captured: CapturedGraph) -> Roles:
     """Sorts the nodes of the captured graph by role."""
     fed_by_input: dict[str, bool] = {}
+    handles = {n.args[1]: {captured.buffers[n.args[1].name]} for n in captured.graph.nodes if is_prediction(n)}
     parameters: dict[str, frozenset[str]] = {}
     main: set[str] = set()
     groups: dict[str, list[str]] = {"preamble": [], "prologue": [], "main": []}
     for node in captured.graph.nodes:
         if node.op == "placeholder":
             fed_by_input[node.name] = node.name in captured.inputs
-            own = {captured.parameters[node.name]} if captured.is_trainable(node) else set()
+            own = {captured.parameters[node.name]} if captured.is_trainable(node) else handles.get(node, set())
             parameters[node.name] = frozenset(own)
         elif node.op == "call_function":
             sources = node.all_input_nodes

@@ -4,6 +4,7 @@
   batch is symbolic.
 * Group norm, SiLU and Mish: torch's differentiation in a trace writes their derivatives out so that they could be
   differentiated again, which costs time, and for group norm changes shapes in place.
+* Learners, whose targets for their input stand in a derivative's place (`altprop.ir.learner_operators`).
 * Recurrent layers (`altprop.passes.recurrent`), whose errors arrive at the states of all steps and at the last ones.
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_impls import register_op_impl
 
+from altprop.ir import learner_operators  # noqa: F401  it registers the operators
 from altprop.passes.cut.operator_kinds import is_moving
 from altprop.passes.cut.without_derivative import is_custom, lacks_formula
 from altprop.passes.derive.custom import differentiable
@@ -60,6 +62,10 @@ def _derivative_of_group_norm(
     return made
 
 
+def _crossing(args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]) -> Sequence[Any]:
+    return [torch.ops.altprop.crossing(args[0], results[0], cotangents[0], args[1])]
+
+
 # By operator: how many of its results carry errors, the first ones, and its derivative.
 _DERIVATIVES: dict[Any, tuple[int, Derivative]] = {
     **{
@@ -69,6 +75,7 @@ _DERIVATIVES: dict[Any, tuple[int, Derivative]] = {
     aten.silu.default: (1, _derivative_of_unit(aten.silu_backward.default)),
     aten.mish.default: (1, _derivative_of_unit(aten.mish_backward.default)),
     aten.native_group_norm.default: (1, _derivative_of_group_norm),
+    torch.ops.altprop.predict.default: (1, _crossing),
     **RECURRENT,
 }
 

@@ -189,8 +189,8 @@ class FlatBuilder:
 
 def feedback_fake(captured: CapturedGraph, parameter: FeedbackParameter) -> torch.Tensor:
     """Returns a fake feedback parameter, on the device of the model's first floating parameter, and of its dtype."""
-    values = [captured.value(name) for name in captured.parameters]
-    like = next(value for value in values if value.is_floating_point())
+    values = [captured.value(name) for name in (*captured.parameters, *captured.inputs, *captured.outputs) if name]
+    like = next(value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point())
     with captured.fake_mode:
         dtype = like.dtype if parameter.dtype == "float" else getattr(torch, parameter.dtype)
         return torch.empty(parameter.shape, dtype=dtype, device=like.device)

@@ -47,6 +47,9 @@ class UpdateOrder:
     def _add(self, update: LocalUpdate) -> None:
         builder, scale = self._builder, self._reduction.factor()
         builder.update(update)
+        for value in update.results:
+            if value[0] == "lesson":
+                builder.result(Slot("lesson", f"{value[2]}:{value[1]}"), builder.values[value])
         for name in update.feedback_gradients:
             key = ("feedback_gradient", name)
             self._result(Slot("feedback_gradient", name), builder.values[key], scale, update.finish.get(key))

@@ -52,4 +52,4 @@ def _check(network: Network, rule_of: Callable[[Region], Rule | None], made: Wir
 
 
 def _text(rule: Rule | None, region: Region) -> str:
-    return str(rule) if rule is not None and region.parameters else FROZEN
+    return str(rule) if rule is not None and region.learns else FROZEN

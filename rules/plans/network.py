@@ -31,7 +31,7 @@ class Network:
     @property
     def hidden(self) -> list[Region]:
         """The regions that are no output and have something to learn, in forward order."""
-        return [r for r in self.regions if not r.is_output and r.parameters]
+        return [r for r in self.regions if not r.is_output and r.learns]
 
     def leads_to(self, region: Region, other: Region) -> bool:
         """Whether `other` comes behind `region` in the forward pass."""

@@ -42,6 +42,18 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
 
+def test_guide_to_learners_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("sklearn", reason="trees are fitted by scikit-learn, which is not installed")
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks((ROOT / "docs" / "learners.md").read_text("utf-8"))
+    assert len(blocks) > 4
+    exec(compile("\n".join(blocks), "learners.md", "exec"), {"__name__": "learners"})
+    said = capsys.readouterr().out
+    assert "2 (Forest)" in said
+    reduction, interaction = map(float, said.strip().splitlines()[-1].split())
+    assert interaction < 0 < reduction - interaction, "each part helps, as the guide says of a rate that is too high"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     targets = [link for link in LINK.findall(document.read_text("utf-8")) if "://" not in link]

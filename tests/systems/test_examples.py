@@ -94,6 +94,14 @@ def test_characters_of_four_steps(tmp_path: Path, data_dir: Path) -> None:
     assert "lstm by dfa: validation loss" in shown
 
 
+def test_beyond_gradients_of_one_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="trees are fitted by scikit-learn, which is not installed")
+    size = ["--epochs", "1", "--seeds", "1", "--subset", "200", "--only", "trees as output"]
+    shown = succeeds(tmp_path, "beyond_gradients.py", *size, "--out", tmp_path / "numbers.json")
+    assert "trees as output, DFA below" in shown
+    assert len(json.loads((tmp_path / "numbers.json").read_text())["accuracy"]) == 2
+
+
 def test_fashion_mnist_without_files(tmp_path: Path) -> None:
     done = run_forked(tmp_path, "fashion_mnist.py", "--data-dir", tmp_path)
     assert done.status == 1

@@ -1,0 +1,109 @@
+"""`Learner`: a region of a net that teaches itself (Zenkai, arXiv 2311.09663: `step` and `step_x`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop.ir.errors import LearnerError
+from altprop.ir.learner_operators import HANDLE, enter
+
+_PREFIX = "learned."
+
+
+class Learner(nn.Module):
+    """Base of all regions that the compiler does not look into and that teach themselves.
+
+    A subclass says by `shape` what it returns, and has a `predict` and a `learn`. At every step of the net its region
+    gets an error `e` by whichever rule it follows, and behind the step the learner gets its input and the target
+
+        t = z - step e
+
+    with `z` what it had predicted. Nothing need be differentiable.
+
+    Attributes:
+        step: how far targets lie along the error.
+        crosses: whether errors cross the learner, which has a `target` then.
+    """
+
+    handle: torch.Tensor
+
+    def __init__(self, step: float = 1.0) -> None:
+        """Takes how far targets lie along the error."""
+        super().__init__()
+        if not step > 0:
+            raise LearnerError(f"{type(self).__name__}: step={step}; it is above 0.")
+        self.step = step
+        self.crosses = type(self).target is not Learner.target
+        self.register_buffer(HANDLE, enter(self), persistent=False)
+
+    def shape(self, x: torch.Tensor) -> Sequence[int]:
+        """Returns the sizes of the prediction behind the batch, such as `(32,)`; `x` may be a fake tensor."""
+        raise NotImplementedError
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the prediction, (N, *shape); runs without gradients, and alters nothing."""
+        raise NotImplementedError
+
+    def learn(self, x: torch.Tensor, t: torch.Tensor) -> None:
+        """Learns that the prediction for `x`, (N, ...), should have been `t`, (N, *shape)."""
+        raise NotImplementedError
+
+    def target(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Returns what the input should have been so that the prediction would have been `t`: of the shape of `x`.
+
+        A learner that has this method lets errors cross it: `x - target(x, z - e)` is what an error `e` is at its
+        input, for every rule whose errors go back along the forward's edges.
+
+        Raises:
+            LearnerError: the learner does not know.
+        """
+        raise LearnerError(f"{type(self).__name__} has no target(): no error crosses it.")
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns all that was learned, as tensors by name."""
+        return {}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes up what `state` returned."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the prediction."""
+        sizes = [int(size) for size in self.shape(x)]
+        made: torch.Tensor = torch.ops.altprop.predict(x, self.handle, sizes, float(self.step), self.crosses)
+        return made
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, value in self.state().items():
+            destination[f"{prefix}{_PREFIX}{name}"] = value
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        start = f"{prefix}{_PREFIX}"
+        own = {key: value for key, value in state_dict.items() if key.startswith(start)}
+        rest = {key: value for key, value in state_dict.items() if key not in own}
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        try:
+            self.load({key.removeprefix(start): value.clone() for key, value in own.items()})
+        except (LearnerError, KeyError, RuntimeError, ValueError) as error:
+            error_msgs.append(f"{prefix.rstrip('.')}: {type(self).__name__} does not load: {error}")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        device = self._buffers[HANDLE].device  # type: ignore[union-attr]
+        self._buffers[HANDLE] = enter(self).to(device)  # a copy is a learner of its own
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """Returns (N, features) on the CPU, without gradients."""
+    return x.detach().reshape(x.shape[0], -1).cpu()
