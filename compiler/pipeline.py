@@ -133,8 +133,8 @@ def _compile(
     graph = ErrorGraph("captured", captured)
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
-    if options.backend in ("cudagraphs", "onnxruntime"):
-        refuse_learners(graph.regions, f'backend="{options.backend}"', CompileError)
+    if not options.wants.learners:
+        refuse_learners(graph.regions, "this backend", CompileError)
     batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
     graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
     if plan is not options.plan:

@@ -17,6 +17,7 @@ class Wants:
         stored_channels_last: feedback may lie in memory so from the start.
         whole_step: the step runs outside torch as a whole. The compiler hands it over in ONNX; it is given the rates,
             the seed and how many steps there were, as tensors, and draws its own noise. Other programs run in torch.
+        learners: steps may hold learners, which run in Python.
     """
 
     tensor_scalars: bool = False
@@ -27,3 +28,4 @@ class Wants:
     channels_last: bool = True
     stored_channels_last: bool = True
     whole_step: bool = False
+    learners: bool = True

@@ -18,7 +18,7 @@ class CudaGraphs(Backend):
     """Records steps; other programs run operator by operator."""
 
     name = "cudagraphs"
-    wants = Wants(tensor_scalars=True, stored_channels_last=False)
+    wants = Wants(tensor_scalars=True, stored_channels_last=False, learners=False)
 
     def check(self, device: torch.device, loss: Any) -> None:
         """Refuses a net that is not on a GPU; see `Backend.check`."""

@@ -19,7 +19,7 @@ class OnnxRuntime(Backend):
     """Has the compiler write a step in ONNX, compares it with torch, and runs it."""
 
     name = "onnxruntime"
-    wants = Wants(own_kernels=False, channels_last=False, stored_channels_last=False, whole_step=True)
+    wants = Wants(own_kernels=False, channels_last=False, stored_channels_last=False, whole_step=True, learners=False)
 
     def check(self, device: torch.device, loss: Any) -> None:
         """Refuses a device that the installed onnxruntime does not run on; see `Backend.check`."""
