@@ -32,7 +32,7 @@ from rich.progress import track
 from schedules import BATCH, batches, compiled
 from torch import Tensor
 
-from altprop.training import make_config, train
+from altprop.training import Reporter, make_config, train
 from altprop.training.checkpoint import load_checkpoint
 from altprop.training.folder import RunFolder, resume_config
 
@@ -51,31 +51,73 @@ def compare(expected: Weights, found: Weights) -> str:
     return f"differs: {differs[:3]}" if differs else SAME
 
 
+class AtFirstStep(Reporter):
+    """Does something once, behind the first step of a run."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def stepped(self, loss: float) -> None:
+        if self.action is not None:
+            self.action()
+            self.action = None
+
+
+class Counting:
+    """Counts the Python functions that are called within it, or since `begin`."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def begin(self) -> None:
+        """Begins anew."""
+        self.made = 0
+        sys.setprofile(self._count)
+
+    def _count(self, frame: Any, event: str, argument: Any) -> None:
+        self.made += event == "call"
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *_: Any) -> None:
+        sys.setprofile(None)
+
+
 class Training:
     """`altprop train` on digits, through a fork of this process."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         train(self._config(), home / "whole")
-        self.calls = count_calls(lambda: train(self._config(), home / "counted"))
+        self.calls = {True: Counting(), False: Counting()}
+        in_steps = AtFirstStep(self.calls[True].begin)
+        with self.calls[False]:
+            train(self._config(), home / "counted")
+        with self.calls[True]:
+            train(self._config(), home / "counted again", reporter=in_steps)
         self.run = home / "killed-0"
 
     def _config(self) -> Any:
         small = {"subset": 250, "epochs": 4, "threads": 1, "tensorboard": False, "hidden": [16, 16], "rule": "reclra"}
         return make_config(flags=small)
 
-    def go_on(self) -> None:
+    def go_on(self, reporter: Reporter | None = None) -> None:
         """Trains to the end, from the last checkpoint if there is one."""
         found = resume_config(RunFolder(self.run), None, {}) if self.run.exists() else None
-        train(found or self._config(), self.run, resume=found is not None)
+        train(found or self._config(), self.run, resume=found is not None, reporter=reporter or Reporter())
 
     def kill(self, draw: random.Random, stop: Callable[[int], None] = die_after) -> str:
-        """One kill; returns what became of the run."""
-        moment = draw.randrange(int(self.calls * 0.6))
+        """One kill, three of four behind the first step; returns what became of the run."""
+        in_steps = draw.random() < 0.75
+        moment = draw.randrange(int(self.calls[in_steps].made * 0.6))
 
         def work() -> None:
-            stop(moment)
-            self.go_on()
+            if in_steps:
+                self.go_on(AtFirstStep(lambda: stop(moment)))
+            else:
+                stop(moment)
+                self.go_on()
 
         status = in_child(work)
         if status == -signal.SIGKILL:
