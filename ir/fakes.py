@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from altprop.ir.size_text import TextError, format_size, parse_size
 
+LARGEST = 2**48  # numbers of a tensor, or from one to the next
 _TENSOR = re.compile(r"(\w+) \((.*?)\)(?: strides \((.*?)\))?(?: on (\w+(?::\d+)?))?")
 _NUMBER = re.compile(r"(int|float) (.+)|bool (?:True|False)")
 _SEVERAL = re.compile(r"(tuple|list)\[(.*)\]")
@@ -148,6 +149,8 @@ class Fakes:
         strides = dense_strides(sizes) if found[3] is None else self._sizes(found[3])
         if len(strides) != len(sizes):
             raise TextError(f"{found[0]} has {len(sizes)} sizes and {len(strides)} strides")
+        if any(isinstance(size, int) and abs(size) > LARGEST for size in (*sizes, *strides)):
+            raise TextError(f"{found[0][:80]} is larger than any memory")
         with self.mode:
             return torch.empty_strided(sizes, strides, dtype=dtype, device=_device(found[4]))
 

@@ -80,10 +80,10 @@ def _read(text: str, where: str) -> "nx.MultiDiGraph[str]":
         raise PlanError(f'{where}: the graph is undirected; connections have a direction (edgedefault="directed").')
     twice = sorted(str(name) for name, count in names.items() if count > 1)
     if twice:
-        raise PlanError(f'{where}: the node "{twice[0]}" stands twice.')
+        raise PlanError(f"{where}: the node {shown(twice[0])} stands twice.")
     unknown = sorted(str(name) for name in graph if names[str(name)] == 0)
     if unknown:
-        raise PlanError(f'{where}: an edge ends at "{unknown[0]}", but there is no such node.')
+        raise PlanError(f"{where}: an edge ends at {shown(unknown[0])}, but there is no such node.")
     return graph
 
 

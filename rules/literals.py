@@ -1,6 +1,7 @@
 """Reads texts of the form `name(option=value, ...)`, whose values are literals of Python, and no more of Python."""
 
 import ast
+import math
 import re
 from typing import Any
 
@@ -51,6 +52,11 @@ def _depth(text: str) -> int:
 
 
 def _literal(node: ast.expr) -> Any:
+    infinite = [
+        one for one in ast.walk(node) if isinstance(one, ast.Constant) and one.value in (math.inf, math.inf * 1j)
+    ]
+    if infinite:
+        raise LiteralError("a number in it is too large")
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError) as error:

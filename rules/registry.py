@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from altprop.ir.errors import CompileError, RuleError
-from altprop.ir.json_document import shown
+from altprop.ir.json_document import cut_short, shown
 from altprop.ir.plan import FROZEN, WiringPlan
 from altprop.ir.recipe import Recipe
 from altprop.rules.about import recipe_of_rule
@@ -127,6 +127,8 @@ def _build(name: str, options: dict[str, object]) -> Rule:
         raise RuleError(f'the rule "{name}" has no option {shown(unknown[0])}; its options are: {has}.')
     try:
         return RULES[name](**options)
+    except RuleError as error:
+        raise RuleError(cut_short(str(error))) from error
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={shown(value)}" for key, value in options.items())
         raise RuleError(f'the rule "{name}" does not take {given}: {error}.') from error

@@ -271,7 +271,7 @@ _STEPS: dict[str, Callable[[_Reader, Any], Any]] = {
     "BINGET": lambda r, number: r.push(r.memory[number]),
     "LONG_BINGET": lambda r, number: r.push(r.memory[number]),
     "GLOBAL": _Reader.name,
-    "STACK_GLOBAL": lambda r, _: r.name(" ".join(map(str, r.take(2)))),
+    "STACK_GLOBAL": lambda r, _: r.name(" ".join(part if isinstance(part, str) else "?" for part in r.take(2))),
     "REDUCE": _Reader.call,
     "NEWOBJ": _Reader.call,
     "BUILD": _Reader.fill,

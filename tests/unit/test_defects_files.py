@@ -13,7 +13,7 @@ import pytest
 from citations import csr_pickle, make_citations
 
 import altprop
-from altprop import Machine, PlanError, RuleError, Schedule, ScheduleError, WiringPlan, models
+from altprop import Machine, PlanError, ProgramError, RuleError, Schedule, ScheduleError, WiringPlan, models
 from altprop.data import DataError, load
 from altprop.data.characters import load_characters
 from altprop.data.idx import read_idx
@@ -21,6 +21,7 @@ from altprop.data.pickles import PickleError, SparseMatrix, read_pickle
 from altprop.data.planetoid import PARTS, load_citations
 from altprop.data.read_whole import read_file
 from altprop.ir.plan_text import parse_plan
+from altprop.ir.program_text import parse_program
 from altprop.rules import get
 from altprop.training import ConfigError, make_config
 
@@ -331,3 +332,14 @@ def test_defect_24_models_of_odd_sizes(options: dict[str, Any]) -> None:
 def test_defect_24_rates_that_are_none(lr: float) -> None:
     with pytest.raises(altprop.CompileError, match=r"SGD: lr is .*; it must be 0 or more"):
         altprop.optim.SGD(lr=lr)
+
+
+def test_defect_24_what_chance_found_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match="a number in it is too large"):
+        get("drtp(scale=1e309)")
+    with pytest.raises(RuleError, match=r"^.{1,400}$"):
+        get(f"reclra(units='{'9' * 5000}')")
+    with pytest.raises(PickleError, match=r"asks for \?\.ndarray"):
+        read_pickle(b"\x80\x04\x8c\x05numpy\x8c\x07ndarray\x93\x8c\x07ndarray\x93.")
+    with pytest.raises(ProgramError, match="larger than any memory"):
+        parse_program(f"altprop program 1\nprogram step\ntake x = input 0: float32 ({10**30})")
