@@ -56,8 +56,10 @@ class Rule:
         bases = [base for base in cls.__bases__ if issubclass(base, Rule)]
         _check(cls)
         cls.about, cls.wiring = _about(cls, bases), _wiring(cls, bases)
+        # What a class takes over from its base is the base's name, not another rule of that name.
+        named = "name" in said_by(cls, ABOUT) or all(base.about.name != cls.about.name for base in bases)
         show(cls, cls.about, cls.wiring)
-        if cls.about.name and ("name" in said_by(cls, ABOUT) or all(b.about.name != cls.about.name for b in bases)):
+        if cls.about.name and named:
             RULES[cls.about.name] = cls
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:

@@ -91,7 +91,8 @@ def _run(net: Any, case: Case) -> Values:
 
 def _draws(net: Any) -> bool:
     """Whether the session draws random numbers: from a seed, where torch has a stream of its own."""
-    return any(SEED in session.program.inputs for session in net._sessions.values())
+    steps = [kept.variant.executor("step") for kept in net.compilations.variants]
+    return any(SEED in step.session.program.inputs for step in steps if step.session is not None)
 
 
 def _follow(net: Any, case: Case, other: Any) -> Values:

@@ -94,8 +94,8 @@ def without_write(target: Any) -> torch._ops.OpOverload | None:
     return next((one for one in candidates if _takes(one) == _takes(target)), None)
 
 
-def _takes(target: Any) -> list[tuple[str, str]]:
-    return [(argument.name, str(argument.type)) for argument in target._schema.arguments]
+def _takes(target: Any) -> list[tuple[str, str, bool]]:
+    return [(one.name, str(one.type), one.has_default_value()) for one in target._schema.arguments]
 
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -37,7 +37,7 @@ class SessionStep(Executor):
 
     def __init__(self, program: Program, bindings: Bindings) -> None:
         super().__init__(program, bindings, straight(program.graph))
-        self._session: Session | None = None
+        self.session: Session | None = None
 
     def refuse(self, given: Mapping[Slot, Any]) -> None:
         """Refuses integers out of range: onnxruntime counts negative ones from the end, and would not say a word.
@@ -54,6 +54,6 @@ class SessionStep(Executor):
         return [self._opened(given).run(tensors)]
 
     def _opened(self, given: Mapping[Slot, Any]) -> Session:
-        if self._session is None:
-            self._session = Session(self.bindings.session(given), ranges(self.program), self.bindings)
-        return self._session
+        if self.session is None:
+            self.session = Session(self.bindings.session(given), ranges(self.program), self.bindings)
+        return self.session

@@ -14,7 +14,8 @@ from altprop.runtime.backends.onnxruntime import SessionStep
 FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
 TAKES_TURNS = {"hdfa"}
 ELSEWHERE = {"bp", "dfa", "fa", "reclra"}  # test_session.py
-NEEDS = {"local_loss": "mlp_tanh"}  # classes
+NEEDS = {"local_loss": "mlp_tanh", "inner": "mlp_silu"}  # classes; no dropout within a region
+REFUSED = {"ls": "has no form in ONNX"}  # it solves linear systems
 EVERYDAY = [
     (NEEDS.get(rule, FEW[i % len(FEW)]), rule) for i, rule in enumerate(RULES) if rule not in TAKES_TURNS | ELSEWHERE
 ]
@@ -22,7 +23,8 @@ EVERYDAY = [
 
 @pytest.mark.parametrize(("name", "rule"), EVERYDAY)
 def test_some_cells(name: str, rule: str) -> None:
-    assert run_cell(name, rule) == "equal"
+    outcome = run_cell(name, rule)
+    assert outcome == "equal" or REFUSED.get(rule, BAD) in outcome
 
 
 @pytest.mark.parametrize("name", ["mlp_tanh", "conv_bn_dropout"])

@@ -44,7 +44,7 @@ def pair(name: str, rule: str = "reclra", optimizer: Any = SGD) -> tuple[Any, An
 def providers_of(net: Any) -> set[str]:
     """What runs the steps that a net has made."""
     steps = [kept.variant.executor("step") for kept in net.compilations.variants if kept.mode.device.type == "cuda"]
-    return {step._session.engine.get_providers()[0] for step in steps}
+    return {step.session.engine.get_providers()[0] for step in steps}
 
 
 @pytest.mark.parametrize("rule", RULES)

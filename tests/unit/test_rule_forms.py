@@ -151,3 +151,11 @@ def test_a_rule_that_makes_its_messages_itself_is_told_of_a_matrix() -> None:
 
     with pytest.raises(altprop.RuleError, match='connection b->a: it carries "dense" feedback, but its rule makes'):
         bare(Given())  # type: ignore[arg-type]
+
+
+def test_a_class_that_takes_over_a_name_is_not_the_rule_of_that_name() -> None:
+    class Changed(altprop.rules.LocalLoss):
+        """Says no name of its own."""
+
+    assert altprop.rules.get("local_loss").__class__ is altprop.rules.LocalLoss
+    assert Changed.about.name == "local_loss"
