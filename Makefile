@@ -41,8 +41,7 @@ test-full: lint types directions  ## every check, and every test: an hour or mor
 	$(PYTEST) $(TESTS)
 
 bench: $(READY)  ## time a training step beside plain autograd
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python -m benchmarks run steps optimizers peaks step recurrent
 
 tables: $(READY)  ## measure the tables of the documentation
 	$(BIN)/python benchmarks/tables.py

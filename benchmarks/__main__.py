@@ -1,0 +1,110 @@
+"""Runs benchmarks, writes their results, says which figures lost ground, and writes docs/benchmarks.md from them.
+
+python -m benchmarks list
+python -m benchmarks run steps optimizers
+python -m benchmarks run steps --only "GPT*" --rounds 5
+python -m benchmarks page
+"""
+
+import argparse
+import fnmatch
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.form import Result, load, lost_ground, merge, save
+from benchmarks.registry import BENCHMARKS, SCRIPTS
+from benchmarks.timing import machine
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+
+def run(name: str, only: str, rounds: int, *, compiled: bool, remark: str) -> Result:
+    """Runs one benchmark of the one form.
+
+    Args:
+        name: its name.
+        only: a glob over its rows.
+        rounds: how often each figure is taken.
+        compiled: whether compiled autograd is timed too.
+        remark: what to say of the circumstances.
+    """
+    rows = [row for row in BENCHMARKS[name].names if fnmatch.fnmatchcase(row, only)]
+    if not rows:
+        raise SystemExit(f'{name} has no row "{only}"; it has: {", ".join(BENCHMARKS[name].names)}')
+    tables = BENCHMARKS[name].measure(rows, rounds, compiled=compiled)
+    return Result(name, machine(), rounds, tables, remark)
+
+
+def write_page(page: Path = PAGE, results: Path = RESULTS) -> list[str]:
+    """Writes each result into its section of the page; returns the names."""
+    text, done = page.read_text(), []
+    for name, benchmark in BENCHMARKS.items():
+        result = load(results / f"{name}.json")
+        body = "Not run yet." if result is None else result.markdown()
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin not in text:
+            text = f"{text.rstrip()}\n\n## {benchmark.about}\n\n{benchmark.text}\n\n{begin}\n{end}\n"
+        head, rest = text.split(begin, 1)
+        text = f"{head}{begin}\n{body}\n{end}{rest.split(end, 1)[1]}"
+        done.append(name)
+    page.write_text(text)
+    return done
+
+
+def _run_all(args: argparse.Namespace) -> int:
+    unknown = [name for name in args.names if name not in {*BENCHMARKS, *SCRIPTS}]
+    if unknown:
+        raise SystemExit(f'there is no benchmark "{unknown[0]}"; there are {", ".join([*BENCHMARKS, *SCRIPTS])}')
+    torch.set_num_threads(args.threads)
+    lost: list[str] = []
+    for name in args.names:
+        if name in SCRIPTS:
+            script, *more = SCRIPTS[name]
+            subprocess.run([sys.executable, str(HERE / script), *more], check=True)
+            continue
+        before = load(RESULTS / f"{name}.json")
+        result = run(name, args.only, args.rounds, compiled=not args.without_compiled, remark=args.remark)
+        print(result.markdown())
+        lost += lost_ground(before, result)
+        if not args.keep_nothing:
+            save(merge(before, result), RESULTS)
+            write_page()
+    print("\n".join(lost))
+    return 1 if any("lost ground" in line for line in lost) else 0
+
+
+def main(given: list[str] | None = None) -> int:
+    """Reads the command line. Returns 1 where a figure lost ground."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what there is")
+    commands.add_parser("page", help="write docs/benchmarks.md from the results")
+    runs = commands.add_parser("run", help="run benchmarks")
+    runs.add_argument("names", nargs="+", metavar="NAME")
+    runs.add_argument("--only", default="*", help="a glob over the rows")
+    runs.add_argument("--rounds", type=int, default=15)
+    runs.add_argument("--threads", type=int, default=1)
+    runs.add_argument("--without-compiled", action="store_true", help="leave torch.compile out")
+    runs.add_argument("--keep-nothing", action="store_true", help="print, but write nothing")
+    runs.add_argument("--remark", default="", help="a sentence on the circumstances, for the page")
+    args = parser.parse_args(given)
+    if args.command == "run":
+        return _run_all(args)
+    if args.command == "page":
+        print(f"wrote {', '.join(write_page())}")
+        return 0
+    for name, benchmark in BENCHMARKS.items():
+        print(f"{name}: {benchmark.about}; rows: {', '.join(benchmark.names)}")
+    print(f"scripts: {', '.join(SCRIPTS)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

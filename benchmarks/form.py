@@ -1,0 +1,142 @@
+"""The one form of a benchmark's result: a file, its tables in Markdown, and what it lost against an earlier one."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FORM = "altprop benchmark 1"
+_WORSE = 1.05  # a median this many times as large, with quartiles apart, is lost ground
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One figure; smaller is better.
+
+    Attributes:
+        value: the median of all rounds, or what was counted.
+        low: first quartile of the rounds, None of what was counted once.
+        high: third quartile.
+        beside: further figures by name, such as the same by processor time.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    beside: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        digits = 1 if abs(self.value) >= 10 else 2
+        text = f"{self.value:.{digits}f}"
+        if self.low is not None:
+            text += f" ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        return text + "".join(f"; {name} {number:.2f}" for name, number in self.beside.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells by row and column, and what they say."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, Cell]]
+
+    def markdown(self) -> str:
+        """Returns the table."""
+        columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
+        lines = [f"**{self.title}**", "", "| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+        for name, row in self.rows.items():
+            cells = [str(row[column]) if column in row else "" for column in columns]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one benchmark found.
+
+    Attributes:
+        name: of the benchmark.
+        machine: processor, number of threads, versions.
+        rounds: how often each figure was taken.
+        tables: the figures.
+        remark: under what circumstances.
+    """
+
+    name: str
+    machine: Mapping[str, str]
+    rounds: int
+    tables: tuple[Table, ...]
+    remark: str = ""
+
+    def cells(self) -> Iterator[tuple[str, Cell]]:
+        """Yields all cells with the words that find them."""
+        for table in self.tables:
+            for row, columns in table.rows.items():
+                for column, cell in columns.items():
+                    yield f"{table.title}: {row}, {column}", cell
+
+    def markdown(self) -> str:
+        """Returns all tables, and what they were measured on."""
+        said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
+        lines = [f"Measured on: {said}; {self.rounds} rounds. {self.remark}".rstrip(), ""]
+        return "\n".join([*lines, "\n\n".join(table.markdown() for table in self.tables)])
+
+
+def save(result: Result, folder: Path) -> Path:
+    """Writes a result into a folder; returns the file."""
+    path = folder / f"{result.name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"form": FORM, **dataclasses.asdict(result)}, indent=1) + "\n")
+    return path
+
+
+def load(path: Path) -> Result | None:
+    """Reads a result; None where there is none of this form."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    if found.pop("form", None) != FORM:
+        return None
+    tables = tuple(Table(t["title"], {r: _row(row) for r, row in t["rows"].items()}) for t in found.pop("tables"))
+    return Result(tables=tables, **found)
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Cell]:
+    return {column: Cell(**cell) for column, cell in row.items()}
+
+
+def merge(old: Result | None, new: Result) -> Result:
+    """Returns a result in which the rows that were measured anew stand in the place of the old ones.
+
+    Args:
+        old: an earlier result of the same benchmark; taken over only where it is of the same machine and versions.
+        new: the rows of this run.
+    """
+    if old is None or dict(old.machine) != dict(new.machine):
+        return new
+    fresh = {table.title: table.rows for table in new.tables}
+    titles = list(dict.fromkeys([*(table.title for table in old.tables), *fresh]))
+    before = {table.title: table.rows for table in old.tables}
+    tables = tuple(Table(title, {**before.get(title, {}), **fresh.get(title, {})}) for title in titles)
+    return dataclasses.replace(new, tables=tables)
+
+
+def lost_ground(old: Result | None, new: Result) -> list[str]:
+    """Returns a sentence for each figure that is worse than an earlier one by more than its spread."""
+    if old is None:
+        return []
+    if dict(old.machine) != dict(new.machine):
+        return [f"{new.name}: the earlier result is of another machine or other versions, so nothing is compared."]
+    before = dict(old.cells())
+    found = [(where, before[where], cell) for where, cell in new.cells() if where in before]
+    return [
+        f"{new.name} lost ground: {where}: {cell.value:.2f}, it was {was.value:.2f}."
+        for where, was, cell in found
+        if cell.value > _WORSE * was.value and _above(cell, was)
+    ]
+
+
+def _above(cell: Cell, was: Cell) -> bool:
+    """Whether quartiles lie apart, where there are any."""
+    return cell.low is None or was.high is None or cell.low > was.high

@@ -1,0 +1,52 @@
+"""What there is to run: benchmarks of the one form, and scripts that write results of their own."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from benchmarks import optimizers, peaks, steps
+from benchmarks.form import Table
+from benchmarks.networks import WORKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        measure: of the names of its rows, rounds, and whether compiled autograd is timed too.
+        names: all its rows.
+        about: its heading in the documentation.
+        text: what stands under it.
+    """
+
+    measure: Callable[..., tuple[Table, ...]]
+    names: Sequence[str]
+    about: str
+    text: str
+
+
+def _of(module: object, names: Sequence[str], about: str) -> Benchmark:
+    text = str(module.__doc__).strip()
+    return Benchmark(module.measure, names, about, text)  # type: ignore[attr-defined]
+
+
+BENCHMARKS = {
+    "steps": _of(steps, tuple(WORKS), "Steps of what most people train"),
+    "optimizers": _of(optimizers, optimizers.NAMES, "Adam and AdamW"),
+    "peaks": _of(peaks, peaks.NAMES, "Peak memory, and what it costs"),
+}
+
+# Scripts by name, with their arguments: each writes its result and its section of docs/ itself.
+SCRIPTS: dict[str, tuple[str, ...]] = {
+    "step": ("step.py",),
+    "recurrent": ("recurrent.py",),
+    "memory": ("memory.py",),
+    "targets": ("targets.py",),
+    "compile_time": ("compile_time.py",),
+    "onnx_step": ("onnx_step.py",),
+    "predict": ("predict.py",),
+    "tables": ("tables.py",),
+    "small_task": ("small_task.py",),
+    "gpu_step": ("gpu_step.py",),
+    "streams": ("streams.py",),
+}

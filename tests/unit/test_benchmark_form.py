@@ -1,0 +1,60 @@
+"""The form of benchmarks' results: it reads back, says what lost ground, and keeps rows that were not measured anew."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _form() -> ModuleType:
+    """The module, as a file: benchmarks are no part of what is installed."""
+    spec = importlib.util.spec_from_file_location("benchmark_form", ROOT / "benchmarks" / "form.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+form = _form()
+MACHINE = {"processor": "one", "cores": "1"}
+
+
+def result(rows: dict[str, tuple[float, float, float]], machine: dict[str, str] = MACHINE) -> "form.Result":
+    cells = {row: {"dfa": form.Cell(*numbers, {"clock": 0.5})} for row, numbers in rows.items()}
+    return form.Result("steps", machine, 5, (form.Table("Time", cells),))
+
+
+def test_a_result_reads_back(tmp_path: Path) -> None:
+    made = result({"MLP": (0.6, 0.55, 0.65)})
+    assert form.load(form.save(made, tmp_path)) == made
+    assert form.load(tmp_path / "other.json") is None
+    assert "| MLP | 0.60 (0.55 to 0.65); clock 0.50 |" in made.markdown()
+
+
+def test_what_is_of_another_form_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "steps.json").write_text('{"machine": {}}')
+    assert form.load(tmp_path / "steps.json") is None
+
+
+def test_lost_ground_is_said() -> None:
+    before, after = result({"MLP": (0.6, 0.55, 0.65)}), result({"MLP": (0.8, 0.75, 0.85)})
+    (said,) = form.lost_ground(before, after)
+    assert said == "steps lost ground: Time: MLP, dfa: 0.80, it was 0.60."
+    assert form.lost_ground(after, before) == []
+    assert form.lost_ground(before, result({"MLP": (0.64, 0.6, 0.7)})) == []  # within its spread
+    assert form.lost_ground(None, after) == []
+    (said,) = form.lost_ground(before, dataclasses.replace(after, machine={"processor": "two", "cores": "1"}))
+    assert "nothing is compared" in said
+
+
+def test_rows_that_were_not_measured_stay() -> None:
+    before, after = result({"MLP": (0.6, 0.5, 0.7), "GPT": (0.5, 0.4, 0.6)}), result({"GPT": (0.4, 0.3, 0.5)})
+    rows = form.merge(before, after).tables[0].rows
+    assert {name: row["dfa"].value for name, row in rows.items()} == {"MLP": 0.6, "GPT": 0.4}
+    other = form.merge(before, result({"GPT": (0.4, 0.3, 0.5)}, {"processor": "two"}))
+    assert list(other.tables[0].rows) == ["GPT"]
