@@ -156,11 +156,25 @@ class ErrorGraph:
 
         return to_dot(self)
 
-    def draw(self, path: str | Path) -> Path:
-        """Draws the graph; the suffix chooses svg, png, pdf, dot, graphml or html. Returns the path."""
-        from altprop.ir.drawing import draw
+    def draw(self, path: str | Path, *, history: Any = None, measurement: Any = None, schedule: Any = None) -> Path:
+        """Draws the graph; the suffix chooses svg, png, pdf, dot, graphml or html.
 
-        return draw(self, Path(path))
+        An html file is a page to click in: it folds blocks, lights up the way of an error or of a value, and shows what
+        each pass added.
+
+        Args:
+            path: the file.
+            history: `net.history`; the page then names all passes, and what each did.
+            measurement: what `net.measure` returned; the page then colours regions by angle or size of error.
+            schedule: what `net.schedule` returned; the page then shows it beside the graph.
+
+        Returns:
+            The path.
+        """
+        from altprop.ir.drawing import draw
+        from altprop.ir.drawing.inspector import Beside
+
+        return draw(self, Path(path), Beside(history, measurement, schedule))
 
     def __str__(self) -> str:
         from altprop.ir.graph_text import format_graph

@@ -21,6 +21,10 @@ class History(Mapping[str, ErrorGraph]):
     def __len__(self) -> int:
         return len(self._graphs)
 
+    def did(self, name: str) -> str:
+        """What a pass did, in words; empty for what says nothing."""
+        return self._timings.did.get(name, "")
+
     def __str__(self) -> str:
         did, seconds = self._timings.did, self._timings.stages
         rows = [("pass", "what it did", "seconds")]

@@ -422,7 +422,7 @@ class LocalNet(nn.Module):
         if path.suffix == ".json":
             self.plan.save(path)
             return path
-        return self.graph.draw(path)
+        return self.graph.draw(path, history=self.history) if path.suffix == ".html" else self.graph.draw(path)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """Writes the net as a folder that `altprop.from_pretrained` reads; needs the extra `hub`.

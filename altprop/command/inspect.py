@@ -19,6 +19,9 @@ def inspect(
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Draw the error pathways: {', '.join(PICTURES)}.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page to click in, with all passes.")
+    ] = None,
     explain: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of parameters as CSV.")] = None,
     after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after one pass; '?' lists the passes.")
@@ -39,6 +42,9 @@ def inspect(
     if draw is not None:
         net.graph.draw(draw)
         note(f"drawn to {draw}")
+    if html is not None:
+        net.graph.draw(html.with_suffix(".html"), history=net.history)
+        note(f"drawn to {html.with_suffix('.html')}")
     if explain is not None:
         table.to_csv(explain)
         note(f"written to {explain}")

@@ -19,11 +19,13 @@ A connection whose feedback does not start at random has an attribute `start`, w
 are texts, numbers and truth values, so that the graph can be written as GraphML.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import networkx as nx
 import torch
 
+from altprop.ir.drawing.what_it_does import tied_to, ties, what_it_does
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan_schema import json_text
 from altprop.ir.reading import (
@@ -78,8 +80,9 @@ def _add_operators(network: Network, graph: ErrorGraph) -> None:
 
 
 def _add_regions(network: Network, graph: ErrorGraph) -> None:
+    shared = ties(graph)
     for region in graph.regions:
-        network.add_node(region.name, kind="region", label=region.name, **_attributes(graph, region))
+        network.add_node(region.name, kind="region", label=region.name, **_attributes(graph, region, shared))
     for name, sources in readings(graph).items():
         for source in sources:
             network.add_edge(source, name, kind="forward")
@@ -90,11 +93,13 @@ def _add_regions(network: Network, graph: ErrorGraph) -> None:
             network.add_edge(region.name, f"{end}()", kind="forward")
 
 
-def _attributes(graph: ErrorGraph, region: Region) -> dict[str, Any]:
+def _attributes(graph: ErrorGraph, region: Region, shared: Mapping[str, list[str]]) -> dict[str, Any]:
     plan = graph.plan.region(region.name) if graph.plan is not None else None
     operator = operator_name(main_operator(graph.captured.node(region.preactivation)))
     return {
         "operator": operator,
+        "does": what_it_does(graph.captured, region),
+        "tied": tied_to(shared, region),
         "activation": activation_text(graph.captured, region),
         "shape": shape_text(region.shape),
         "parameters": ", ".join(region.parameters),

@@ -177,10 +177,10 @@ class _Drawer:
 
 
 def _texts(values: Mapping[str, Any]) -> tuple[str, str]:
-    """The two lines of a box: its name; its operator, activation, shape and device."""
+    """The two lines of a box: its name; what it does, its shape, what it shares weights with, its device."""
     if values["kind"] == "input":
         return str(values["label"]), str(values["shape"])
-    phi = str(values.get("activation", "h")).split("(h)")[0]
-    arrow = f" \N{RIGHTWARDS ARROW} {phi}" if phi != "h" else ""
     device = f"   {values['device']}" if values.get("device") else ""
-    return shorten(str(values["label"])), f"{values['operator']}{arrow}   {values['shape']}{device}"
+    tied = f"   tied to {values['tied']}" if values.get("tied") else ""
+    does = values.get("does") or values["operator"]
+    return shorten(str(values["label"])), f"{does}   {values['shape']}{tied}{device}"

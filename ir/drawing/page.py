@@ -27,12 +27,13 @@ _LEGEND = (
 )
 
 
-def to_page(graph: ErrorGraph, svg: str) -> str:
-    """Returns the page: title, picture, legend, tables of the plan, and the text of the graph.
+def to_page(graph: ErrorGraph, svg: str, inspector: str = "") -> str:
+    """Returns the page: title, what can be asked, picture, legend, tables of the plan, and the text of the graph.
 
     Args:
         graph: the graph.
         svg: its picture.
+        inspector: the part that can be asked; see `inspector.py`.
     """
     plan = f", plan {graph.plan.name}" if graph.plan is not None else ""
     title = escape(f"altprop: {graph.level} graph{plan}")
@@ -42,6 +43,7 @@ def to_page(graph: ErrorGraph, svg: str) -> str:
         f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f"<style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>",
+        inspector,
         _bare(svg),
         f"<h2>Legend</h2><ul>{legend}</ul>",
         *_tables(graph),

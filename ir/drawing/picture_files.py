@@ -10,6 +10,7 @@ import networkx as nx
 
 from altprop.ir.drawing.as_networkx import to_networkx
 from altprop.ir.drawing.dot import to_dot
+from altprop.ir.drawing.inspector import Beside, to_inspector
 from altprop.ir.drawing.page import to_page
 from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
@@ -17,8 +18,13 @@ from altprop.ir.graph import ErrorGraph
 _MOST_PIXELS = 12000
 
 
-def draw(graph: ErrorGraph, path: Path) -> Path:
+def draw(graph: ErrorGraph, path: Path, beside: Beside | None = None) -> Path:
     """Draws a graph at any level; the suffix chooses svg, png, pdf, dot, graphml or html. Returns the path.
+
+    Args:
+        graph: the graph.
+        path: the file.
+        beside: what a page shows beside the graph; files of other formats leave it out.
 
     Raises:
         ExportError: unknown suffix, or the file cannot be written.
@@ -26,7 +32,7 @@ def draw(graph: ErrorGraph, path: Path) -> Path:
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise ExportError(f'{path}: a drawing ends in {", ".join(_FORMATS)}, not in "{path.suffix}".')
-    data = _FORMATS[suffix](graph)
+    data = _page(graph, beside or Beside()) if suffix == ".html" else _FORMATS[suffix](graph)
     try:
         path.write_bytes(data)
     except OSError as error:
@@ -58,6 +64,10 @@ def render(graph: ErrorGraph, form: str) -> bytes:
     return buffer.getvalue()
 
 
+def _page(graph: ErrorGraph, beside: Beside) -> bytes:
+    return to_page(graph, render(graph, "svg").decode(), to_inspector(graph, beside)).encode()
+
+
 def _graphml(graph: ErrorGraph) -> bytes:
     return ("\n".join(nx.generate_graphml(to_networkx(graph))) + "\n").encode()
 
@@ -68,5 +78,5 @@ _FORMATS: Mapping[str, Callable[[ErrorGraph], bytes]] = {
     ".pdf": lambda graph: render(graph, "pdf"),
     ".dot": lambda graph: to_dot(graph).encode(),
     ".graphml": _graphml,
-    ".html": lambda graph: to_page(graph, render(graph, "svg").decode()).encode(),
+    ".html": lambda graph: _page(graph, Beside()),
 }

@@ -162,6 +162,10 @@ def test_graphml_reads_back(tmp_path: Path) -> None:
 def test_page_is_whole_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     graph = residual()
     page = drawn(graph, tmp_path, "html")
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
+    assert [attributes for attributes, _ in scripts] == ["", ' type="application/json" id="altprop-data"', ""]
+    assert "The Cytoscape Consortium" in scripts[0][1]  # the library, with its licence
+    page = re.sub(r"<script[^>]*>.*?</script>|<!-- cytoscape.*?-->", "", page, flags=re.DOTALL)
     assert "<title>altprop: derived graph, plan blocks</title>" in page
     assert page.count("<svg") == 1
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)|@import|<link|<script|url\((?!#)", page)

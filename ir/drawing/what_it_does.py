@@ -1,0 +1,102 @@
+"""Says in a few words what a region does, as "conv 3x3, batch norm, relu": its operators in order, as people say."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.reading import operator_name
+from altprop.ir.region import Region
+
+# What people call an operator. What is not here (shapes, sums, copies) is left out, but for activations.
+_WORDS = {
+    "addmm": "linear",
+    "mm": "linear",
+    "linear": "linear",
+    "embedding": "embedding",
+    "embedding_bag": "embedding",
+    "native_batch_norm": "batch norm",
+    "batch_norm": "batch norm",
+    "cudnn_batch_norm": "batch norm",
+    "native_layer_norm": "layer norm",
+    "layer_norm": "layer norm",
+    "native_group_norm": "group norm",
+    "rms_norm": "rms norm",
+    "fused_rms_norm": "rms norm",
+    "native_dropout": "dropout",
+    "dropout": "dropout",
+    "max_pool2d_with_indices": "max pool",
+    "max_pool2d": "max pool",
+    "avg_pool2d": "mean pool",
+    "adaptive_avg_pool2d": "mean pool",
+    "scatter_add": "messages",
+    "index_add": "messages",
+}
+_ACTIVATIONS = frozenset(
+    [
+        *("relu", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "hardswish"),
+        *("tanh", "hardtanh", "sigmoid", "hardsigmoid", "sin", "sign", "softmax", "log_softmax"),
+    ]
+)
+_MOST = 6
+
+
+def what_it_does(captured: CapturedGraph, region: Region) -> str:
+    """Returns the region's operators in words; the name of the one that makes its numbers where none has a word."""
+    words = [word for name in region.nodes if (word := _word(captured.node(name)))]
+    words = [word for word, _ in groupby(words)]
+    if not words:
+        return operator_name(captured.node(region.preactivation))
+    if len(words) > _MOST:
+        words = [*words[: _MOST // 2], "...", *words[-_MOST // 2 :]]
+    return ", ".join(words)
+
+
+def _word(node: fx.Node) -> str:
+    name = operator_name(node).strip("_")
+    if name == "convolution" or name.startswith("conv"):
+        return _convolution(node)
+    if "scaled_dot_product" in name:
+        return "" if _takes_apart(node) else "attention"
+    if name in _ACTIVATIONS:
+        return name.removesuffix("_softmax").replace("_", " ") if name != "log_softmax" else "log softmax"
+    if _takes_apart(node):
+        return ""
+    if name in ("bmm", "matmul", "baddbmm"):
+        return "product"
+    return next((word for key, word in _WORDS.items() if key == name), "")
+
+
+def _takes_apart(node: fx.Node) -> bool:
+    """Whether a node only takes one result of an operator that has several."""
+    return "getitem" in str(getattr(node.target, "__name__", node.target))
+
+
+def _convolution(node: fx.Node) -> str:
+    weight: Any = node.args[1].meta.get("val") if len(node.args) > 1 and isinstance(node.args[1], fx.Node) else None
+    if not isinstance(weight, torch.Tensor):
+        return "conv"
+    groups = node.args[-1] if isinstance(node.args[-1], int) else 1
+    kernel = "x".join(str(int(size)) for size in weight.shape[2:])
+    depthwise = "depthwise " if groups > 1 and groups == weight.shape[0] else ""
+    return f"{depthwise}conv {kernel}"
+
+
+def ties(graph: ErrorGraph) -> dict[str, list[str]]:
+    """Returns the parameters that several regions move, each with the names of these, in forward order."""
+    movers: dict[str, list[str]] = {}
+    for region in graph.regions:
+        for name in region.parameters:
+            movers.setdefault(name, []).append(region.name)
+    return {name: regions for name, regions in movers.items() if len(regions) > 1}
+
+
+def tied_to(shared: Mapping[str, list[str]], region: Region) -> str:
+    """Says with which regions a region shares parameters; empty if with none."""
+    own = [others for name, others in shared.items() if name in region.parameters]
+    names = [name for name in dict.fromkeys(name for others in own for name in others) if name != region.name]
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)

@@ -1,0 +1,136 @@
+"""The inspector, in headless Chromium without a network: it folds, lights up ways, slides, colours by angle."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import kept
+import pytest
+import torch
+from processes import HANG
+from torch import nn
+
+import altprop
+from altprop.ir.drawing.what_it_does import what_it_does
+
+BEFORE = """<script>window.problems = [];
+window.onerror = (message) => { window.problems.push(message); };</script>"""
+# Plays a visitor, and leaves what was seen in the page.
+VISIT = """<script>(() => {
+  const {cy, state} = window.altpropInspector, seen = {};
+  const at = (name) => document.getElementById("altprop-" + name);
+  const count = (kind) => cy.elements("." + kind).length;
+  seen.regions = count("region"); seen.errors = count("error"); seen.wires = count("skip-error");
+  seen.tied = count("tied");
+  cy.nodes(".error")[0].emit("tap");
+  seen.lit = cy.nodes(".lit").map((node) => node.id());
+  seen.head = at("head").textContent; seen.details = at("details").textContent;
+  at("colour").value = "angle"; at("colour").dispatchEvent(new Event("change"));
+  seen.fills = cy.nodes(".region").map((node) => node.data("fill"));
+  at("fold").click();
+  seen.folded = [count("region"), count("block"), count("error")];
+  at("fold").click();
+  at("pass").value = 0; at("pass").dispatchEvent(new Event("input"));
+  seen.first = [count("region"), count("error"), at("did").textContent];
+  seen.order = at("order").textContent; seen.problems = window.problems;
+  const made = document.createElement("pre"); made.id = "seen"; made.textContent = JSON.stringify(seen);
+  document.body.append(made);
+})();</script>"""
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(x).relu())
+
+
+class Tied(nn.Module):
+    """Two alike blocks, and an output that shares the first layer's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6, bias=False)
+        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+        self.last = nn.Linear(6, 6, bias=False)
+        self.last.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).tanh()
+        for block in self.blocks:
+            x = x + block(x).tanh()
+        return self.last(x)
+
+
+@pytest.fixture(scope="module")
+def net() -> altprop.LocalNet:
+    torch.manual_seed(0)
+    return kept.compile(Tied(), "dfa", example_inputs=(torch.randn(4, 6),))
+
+
+@pytest.fixture(scope="module")
+def seen(net: altprop.LocalNet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a visitor of the page saw."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium here: install it, or name it in the variable CHROMIUM")
+    folder = tmp_path_factory.mktemp("inspector")
+    measured = net.measure(torch.randn(4, 6), torch.randint(6, (4,)))
+    page = net.graph.draw(folder / "net.html", history=net.history, measurement=measured, schedule="order: first, last")
+    text = page.read_text("utf-8").replace("<body>", f"<body>{BEFORE}", 1).replace("</body>", f"{VISIT}</body>")
+    page.write_text(text, "utf-8")
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}"]
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", *offline, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found is not None, done.stdout[-500:] + done.stderr[-500:]
+    result: dict[str, Any] = json.loads(unescape(found[1]))
+    return result
+
+
+def test_the_page_shows_all_there_is(seen: dict[str, Any], net: altprop.LocalNet) -> None:
+    assert seen["problems"] == []
+    regions, connections = len(net.graph.regions), len(net.graph.connections)
+    assert (seen["regions"], seen["errors"], seen["wires"]) == (regions, regions, connections)
+    assert seen["tied"] == 1
+    assert seen["order"].startswith("forward first")
+
+
+def test_a_click_lights_up_the_way_of_an_error(seen: dict[str, Any]) -> None:
+    assert set(seen["lit"]) == {"e[first]", "e[last]", "loss()"}
+    assert seen["head"] == "error neurons of first"
+    assert "phi'(h) * d" in seen["details"]
+
+
+def test_blocks_fold_and_passes_slide(seen: dict[str, Any]) -> None:
+    assert seen["folded"] == [2, 2, 4]
+    regions, errors, words = seen["first"]
+    assert (regions, errors) == (seen["regions"], 0)
+    assert words.startswith("capture")
+
+
+def test_regions_are_coloured_by_angle(seen: dict[str, Any]) -> None:
+    assert all(fill.startswith("hsl(") for fill in seen["fills"])
+    assert len(set(seen["fills"])) > 1
+
+
+def test_words_say_what_a_region_does() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    layers.extend([nn.Conv2d(4, 4, (1, 3), groups=4), nn.GELU(), nn.Flatten(), nn.Linear(8, 3)])
+    graph = altprop.examine(layers, (torch.randn(2, 3, 4, 6),)).graph
+    assert graph is not None
+    words = [what_it_does(graph.captured, region) for region in graph.regions]
+    assert words == ["conv 3x3, batch norm, relu, max pool", "depthwise conv 1x3, gelu", "linear"]
+
+
+def test_a_picture_says_what_regions_do_and_what_is_tied(net: altprop.LocalNet, tmp_path: Path) -> None:
+    svg = net.graph.draw(tmp_path / "net.svg").read_text("utf-8")
+    assert "linear, tanh" in svg
+    assert "tied to last" in svg
