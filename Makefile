@@ -1,6 +1,7 @@
 # One command for each job; each makes the environment first. `make help` lists them.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -15,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full bench tables coverage reliability lint format types directions unit clean distclean
+.PHONY: help demo test test-full docs matrix bench tables coverage reliability lint format types directions unit clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +40,19 @@ test: lint types directions unit  ## every check, and every test but those marke
 
 test-full: lint types directions  ## every check, and every test: an hour or more
 	$(PYTEST) $(TESTS)
+
+docs: $(DOCS_VENV)/.ready  ## build the site into site/; what it needs has an environment of its own
+	$(DOCS_VENV)/bin/zensical build --strict --clean
+	$(BIN)/python docs/write_llms.py
+
+$(DOCS_VENV)/.ready: docs/constraints.txt | $(BIN)/python
+	$(BIN)/python -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint docs/constraints.txt \
+		zensical 'mkdocstrings[python]'
+	@touch $@
+
+matrix: $(READY)  ## run the fast tests under several Pythons and torches, and write docs/matrix.md; hours
+	$(BIN)/python tests/run_matrix.py
 
 bench: $(READY)  ## time a training step beside plain autograd
 	$(BIN)/python -m benchmarks run steps optimizers peaks step recurrent
@@ -74,8 +88,8 @@ unit: $(READY)  ## pytest, but tests marked full; TESTS=... chooses some, JOBS=.
 	$(PYTEST) -m "not full" $(TESTS)
 
 clean:  ## remove what builds and runs left, but not the environment
-	rm -rf build dist results/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site results/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(DOCS_VENV)

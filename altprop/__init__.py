@@ -27,7 +27,7 @@ from altprop.runtime.net import LocalNet
 from altprop.schedules import Schedule
 from altprop.terminal import TerminalWatcher, console
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Who compiles for long wants to know where it is.
 watchers.add(LogWatcher())

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 import altprop
 
@@ -118,6 +120,33 @@ def test_wheel_holds_type_marker_licence_and_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
     assert "altprop = altprop.command:main" in entry
+
+
+def test_wheel_holds_what_pages_are_made_of(wheel: Path) -> None:
+    assets = {name.rpartition("/")[2] for name in contents(wheel) if "/drawing/assets/" in name}
+    assert assets == {"cytoscape.min.js", "LICENSE.cytoscape", "inspector.js", "inspector.css", "inspector.html"}
+
+
+def test_sdist_builds_the_same_wheel(sources: Path, wheel: Path, tmp_path: Path) -> None:
+    """Who has the source archive alone gets the same package."""
+    run([sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path], sources)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "again"], unpacked)
+    (again,) = (tmp_path / "again").glob("*.whl")
+    assert sorted(contents(again)) == sorted(contents(wheel))
+
+
+def test_release_papers_say_the_same_version() -> None:
+    version = PROJECT["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == version
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for template in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert {"name", "description", "body"} <= set(yaml.safe_load(template.read_text("utf-8")))
 
 
 def test_new_subfolder_is_packaged(tmp_path: Path) -> None:

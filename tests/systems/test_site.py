@@ -1,0 +1,64 @@
+"""The site: every page is in its contents, its code runs, and a built page asks no other server for anything."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from processes import HANG
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+BLOCKS = runpy.run_path(str(DOCS / "run_blocks.py"))
+LLMS = runpy.run_path(str(DOCS / "write_llms.py"))
+NAV = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
+
+
+def test_contents_name_pages_and_llms_txt_names_them_all() -> None:
+    listed = list(LLMS["pages"](NAV))
+    assert not [page for page in listed if not (DOCS / page).exists()]
+    ours = {path.relative_to(DOCS).as_posix() for path in BLOCKS["pages"]()}
+    assert ours <= set(listed)
+    text = LLMS["llms"]()
+    assert text.startswith("# altprop\n\n> ")
+    assert all(f"]({page}): " in text for page in listed)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("tutorials/*.md")), ids=lambda path: path.stem)
+def test_tutorials_show_what_they_print(page: Path) -> None:
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```\n(\n<!-- printed -->)?", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for code, printed in blocks:
+        shows = re.search(r"^ *print\(", code, re.MULTILINE)
+        assert bool(shows) == bool(printed), f"run python docs/run_blocks.py {page.stem}"
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", BLOCKS["pages"](), ids=lambda path: path.stem)
+def test_the_code_of_pages_runs(page: Path) -> None:
+    try:
+        BLOCKS["run"](page.read_text("utf-8"))
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed")
+
+
+@pytest.mark.full
+def test_the_site_builds_strictly_and_needs_no_other_server(tmp_path: Path) -> None:
+    pytest.importorskip("zensical", reason="the site is built with zensical: pip install '.[docs]'")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    shutil.copytree(DOCS, tmp_path / "docs")
+    for folder in ("altprop", "ir", "rules", "passes", "compiler", "runtime"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    command = [Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for page in (tmp_path / "site").rglob("*.html"):
+        asked = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\" >]+)", page.read_text("utf-8"))
+        assert not asked, page
+    assert "altprop.compile" in (tmp_path / "site" / "reference" / "index.html").read_text("utf-8")
