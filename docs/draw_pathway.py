@@ -93,7 +93,7 @@ def picture() -> str:
         *straight(346),
         words(
             24,
-            404,
+            418,
             "Grey: activities. Red: errors. Circles: error neurons. B1 to B3: feedback matrices, drawn at",
             "small",
         ),
