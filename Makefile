@@ -57,7 +57,8 @@ matrix: $(READY)  ## run the fast tests under several Pythons and torches, and w
 bench: $(READY)  ## time a training step beside plain autograd
 	$(BIN)/python -m benchmarks run steps optimizers peaks step recurrent
 
-tables: $(READY)  ## measure the tables of the documentation
+tables: $(READY)  ## say what the published tables would take, then measure the tables of the documentation
+	$(BIN)/python benchmarks/published.py --resume --dry-run
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/small_task.py
 

@@ -10,7 +10,6 @@ python benchmarks/default_rule.py --data-dir DIR --resume                    # o
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import timing
+import kept_runs
 import torch
 from default_tasks import TASKS, Pair, score
 from rich.progress import track
@@ -30,8 +29,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
 FROM_WEIGHTS = "reclra(beta=0.01, units='beta', start='weights')@edges"
 ROWS = ("bp", "default@groups", "default", FROM_WEIGHTS, "reclra@direct", "reclra@direct@groups")
 LR = 1e-3
-
-Run = dict[str, Any]
 
 
 def compiled(task: str, row: str, seed: int, inputs: Any) -> altprop.LocalNet:
@@ -50,7 +47,7 @@ def batches(train: Pair, size: int, generator: torch.Generator) -> Iterator[Pair
         yield inputs[chosen], tuple(t[chosen] for t in targets) if isinstance(targets, tuple) else targets[chosen]
 
 
-def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None = None) -> Run:
+def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None = None) -> kept_runs.Run:
     """Trains once in a user's own loop; returns what the file keeps of it."""
     chosen = TASKS[task]
     examples = chosen.examples(folder)
@@ -69,21 +66,7 @@ def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None 
     return {"task": task, "row": row, "seed": seed, "epochs": length, "score": reached, "seconds": seconds}
 
 
-def read(path: Path) -> list[Run]:
-    """The runs in a file; none if there is none."""
-    return json.loads(path.read_text("utf-8"))["runs"] if path.exists() else []
-
-
-def keep(path: Path, made: Run) -> None:
-    """Puts a run into the file, in the place of an earlier one unless that was longer."""
-    runs = {(one["task"], one["row"], one["seed"]): one for one in read(path)}
-    key = (made["task"], made["row"], made["seed"])
-    if key not in runs or runs[key]["epochs"] <= made["epochs"]:
-        runs[key] = made
-    timing.save(path, {"runs": [runs[key] for key in sorted(runs)]})
-
-
-def table(runs: list[Run]) -> str:
+def table(runs: list[kept_runs.Run]) -> str:
     """Returns the runs as Markdown: a line a task, a column a row, each beside what backpropagation has."""
     found = {one["row"] for one in runs}
     rows = [row for row in dict.fromkeys([*ROWS, *sorted(found)]) if row in found]
@@ -124,16 +107,16 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     folder = args.data_dir or os.environ.get("ALTPROP_DATA")
-    held = {(one["task"], one["row"], one["seed"]): one["epochs"] for one in read(args.out)} if args.resume else {}
     for task in args.task or TASKS:
         for row in args.row or ROWS:
             for seed in range(args.first_seed, args.first_seed + args.seeds):
-                if held.get((task, row, seed), 0) >= (args.epochs or TASKS[task].epochs):
+                wanted = {"task": task, "row": row, "seed": seed, "epochs": args.epochs or TASKS[task].epochs}
+                if args.resume and kept_runs.holds(args.out, wanted):
                     continue
                 made = run(task, row, seed, None if folder is None else Path(folder), args.epochs)
                 print(f"{task}: {row}, seed {seed}: {made['score']} in {made['seconds']} s", flush=True)
-                keep(args.out, made)
-    print(table(read(args.out)))
+                kept_runs.keep(args.out, made)
+    print(table(kept_runs.read(args.out)))
 
 
 if __name__ == "__main__":

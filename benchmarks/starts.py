@@ -1,0 +1,107 @@
+"""How feedback that starts as the weights, near them or at random lies to them as training goes on.
+
+A small convolutional net on the digits, Adam at 1e-3, along every forward edge. `angle` is between feedback and
+weights, the mean over connections, before training and behind each of some epochs. Feedback that gets the weights' own
+updates from their own start stays the weights: that is backpropagation's pathway, and its angle is zero for ever.
+
+python benchmarks/starts.py                                  # writes benchmarks/results/starts.json
+python benchmarks/starts.py --resume --seeds 3
+"""
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+
+import kept_runs
+import torch
+from default_rule import batches
+from default_tasks import TASKS, score
+from rich.progress import track
+
+import altprop
+
+RESULTS = Path(__file__).parent / "results" / "starts.json"
+TASK = TASKS["digits, convnet"]
+MOMENTS = (0, 1, 3, 6, 12)
+FIXED = "feedback_learning='fixed'"
+ROWS = (
+    "bp",
+    "fa",
+    "fa(start='weights')",
+    "fa(start='weights', start_noise=0.5)",
+    "kp",
+    "kp(start='weights')",
+    "kp(start='weights', start_noise=0.5)",
+    "wm",
+    "wm(start='weights')",
+    "lra_e(kind='forward')",
+    "lra_e(kind='forward', start='weights')",
+    "reclra(units='beta')",
+    "reclra(scale=0.1, units='beta')",
+    "reclra(units='beta', start='weights')",
+    "reclra(units='beta', start='weights', start_noise=0.5)",
+    f"reclra(units='beta', {FIXED})",
+    f"reclra(units='beta', start='weights', {FIXED})",
+)
+
+
+def angle(net: altprop.LocalNet, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean angle between feedback and weights over connections, in degrees; 0 where there is none to compare."""
+    found = [row.angle for row in net.measure(inputs, labels).connections.values() if not math.isnan(row.angle)]
+    return round(statistics.mean(found), 1) if found else 0.0
+
+
+def run(row: str, seed: int) -> kept_runs.Run:
+    """Trains once; returns angles and test accuracies at the moments."""
+    examples = TASK.examples(None)
+    inputs, labels = examples.train
+    torch.manual_seed(seed)
+    plan = "edges" if row.startswith(("reclra", "lra_e")) else None
+    net = altprop.compile(TASK.model(), row, plan=plan, example_inputs=(inputs[: TASK.batch],), seed=seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    angles, reached = [angle(net, inputs[:256], labels[:256])], [round(score(TASK, net, examples.test), 2)]
+    for epoch in track(range(1, MOMENTS[-1] + 1), f"{row}, seed {seed}", transient=True):
+        net.train()
+        for x, y in batches(examples.train, TASK.batch, generator):
+            optimizer.zero_grad()
+            examples.loss(net(x), y).backward()
+            optimizer.step()
+        if epoch in MOMENTS:
+            angles.append(angle(net, inputs[:256], labels[:256]))
+            reached.append(round(score(TASK, net, examples.test), 2))
+    return {"row": row, "seed": seed, "epochs": MOMENTS[-1], "angles": angles, "accuracies": reached}
+
+
+def table(runs: list[kept_runs.Run]) -> str:
+    """Returns the runs as Markdown: a line a row; angles in degrees, the accuracy at the end in per cent."""
+    lines = [f"| rule | seeds | {' | '.join(f'angle, epoch {m}' for m in MOMENTS)} | accuracy, % |"]
+    lines.append("|---" * (len(MOMENTS) + 3) + "|")
+    for row in ROWS:
+        own = [one for one in runs if one["row"] == row]
+        if own:
+            angles = [statistics.mean(one["angles"][index] for one in own) for index in range(len(MOMENTS))]
+            last = statistics.mean(one["accuracies"][-1] for one in own)
+            lines.append(f"| `{row}` | {len(own)} | {' | '.join(f'{a:.1f}' for a in angles)} | {last:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Trains, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--row", action="append", help=f"one of: {'; '.join(ROWS)}")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="leave out what the file holds")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in range(args.seeds):
+        for row in args.row or ROWS:
+            if not (args.resume and kept_runs.holds(args.out, {"row": row, "seed": seed, "epochs": MOMENTS[-1]})):
+                kept_runs.keep(args.out, run(row, seed))
+    print(table(kept_runs.read(args.out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The published tables' rows are settings that runs take; results are never replaced by shorter runs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import kept_runs
+import published
+from published_tables import TABLES
+
+from altprop.rules.registry import rules_of
+from altprop.training import make_config
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_every_row_is_a_run(name):
+    table = TABLES[name]
+    labels = [row.label for row in table.rows]
+    assert len(set(labels)) == len(labels)
+    for row in table.rows:
+        for data in table.data:
+            job = published.Job(name, row, data, 0, table.epochs, None)
+            config = make_config(flags=job.flags(None))
+            assert rules_of(config.rule)
+            assert set(row.theirs) <= set(table.data)
+
+
+def test_jobs_have_folders_of_their_own():
+    jobs = [
+        published.Job(name, row, data, 0, 1, None)
+        for name, table in TABLES.items()
+        for row in table.rows
+        for data in table.data
+    ]
+    assert len({job.folder for job in jobs}) == len(jobs)
+
+
+def test_a_shorter_run_replaces_none(tmp_path):
+    path = tmp_path / "results.json"
+    run = {"table": "a", "row": "bp", "data": "mnist", "seed": 0, "epochs": 10, "samples": 100, "test_error": 1.0}
+    assert kept_runs.keep(path, run)
+    for shorter in ({"epochs": 5}, {"samples": 50}):
+        assert not kept_runs.keep(path, run | shorter | {"test_error": 9.0})
+    assert kept_runs.keep(path, run | {"row": "fa", "epochs": 1})
+    assert [one["test_error"] for one in kept_runs.read(path) if one["row"] == "bp"] == [1.0]
+    assert kept_runs.holds(path, run | {"epochs": 9})
+    assert not kept_runs.holds(path, run | {"epochs": 11})
+    assert kept_runs.keep(path, run | {"epochs": 11, "test_error": 0.5})
+    assert [one["test_error"] for one in kept_runs.read(path) if one["row"] == "bp"] == [0.5]
+
+
+def test_an_estimate_goes_by_what_has_run():
+    name = "rec-LRA, Table 1"
+    job = published.Job(name, TABLES[name].rows[0], "mnist", 0, 10, 1000)
+    held = [{"table": name, "data": "mnist", "seconds": 36.0, "epochs": 1, "samples": 1000}]
+    assert "1 runs of 10 epochs; 0.1 hours of one core" in published.estimate([job], held)
+    assert "unknown: none has run yet" in published.estimate([job], [])
