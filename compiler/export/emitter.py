@@ -6,7 +6,8 @@ stand: nodes, numbers, lists of both.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,12 @@ class Emitter:
 
     Attributes:
         nodes: the operators, in order.
+        site: where what is written belongs: "region/part".
+        note: what each operator says of itself in the file.
         constants: initializers by name.
         apart: the tensors of those initializers that say what they are and hold no data.
         names: the ONNX name of each fx node that has one value.
+        rows: values of one row of ones.
         block: channels in a block of a convolution's layout; 0 for plain convolutions.
     """
 
@@ -54,43 +58,65 @@ class Emitter:
     apart: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     names: dict[fx.Node, Any] = dataclasses.field(default_factory=dict)
     site: str = ""
+    note: dict[str, str] = dataclasses.field(default_factory=dict)
+    rows: set[str] = dataclasses.field(default_factory=set)
     block: int = 0
     _known: dict[Any, str] = dataclasses.field(default_factory=dict)
     _made: dict[Any, list[str]] = dataclasses.field(default_factory=dict)
-    _count: int = 0
+    _counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def fresh(self, hint: str) -> str:
-        """Returns a name that no value has. No key of a model looks like it."""
-        self._count += 1
-        return f"{hint}/{self._count}"
+        """Returns a name that no value has: the place, and what it is. No key of a model looks like it."""
+        name = f"{self.site or 'program'}/{hint}"
+        self._counts[name] += 1
+        return name if self._counts[name] == 1 else f"{name}.{self._counts[name]}"
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Adds an operator, unless one does the same; returns the name of its result, or the names of its results."""
         key = (kind, inputs, outputs, repr(sorted(attributes.items())))
         if key not in self._made:
             made = [self.fresh(kind) for _ in range(outputs)]
-            self.nodes.append(helper.make_node(kind, list(inputs), made, name=f"{self.site}/{made[0]}", **attributes))
+            self.nodes.append(helper.make_node(kind, list(inputs), made, name=made[0], **attributes))
+            for said, text in self.note.items():
+                self.nodes[-1].metadata_props.add(key=f"altprop.{said}", value=text)
             self._made[key] = made
         found = self._made[key]
         return found[0] if outputs == 1 else list(found)
+
+    def shared(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
+        """Returns a value that several operators want, made for the first."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def constant(self, value: Any, dtype: torch.dtype | None = None) -> str:
         """Adds a constant, once; returns its name."""
         array = np.asarray(value, dtype=None if dtype is None else numpy_type(dtype))
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
-            name = self.fresh("constant")
+            name = self._constant_name(array)
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
             self._known[key] = name
         return self._known[key]
+
+    def _constant_name(self, array: np.ndarray) -> str:
+        """A name that says its numbers, if they are few."""
+        name = "constant/" + (",".join(map(str, array.reshape(-1).tolist())) if 0 < array.size < 5 else "table")
+        self._counts[name] += 1
+        return name if self._counts[name] == 1 else f"{name}/{self._counts[name]}"
 
     def integers(self, values: Sequence[int]) -> str:
         """Adds a vector of integers."""
         return self.constant(np.asarray(list(values), dtype=np.int64))
 
     def cast(self, name: str, source: torch.dtype, target: torch.dtype) -> str:
-        """Converts a value."""
-        return name if source is target else self.op("Cast", name, to=onnx_type(target))
+        """Converts a value; the operator belongs where the value is made, since others may want it so too."""
+        if source is target:
+            return name
+        here, self.site = self.site, name.rpartition("/")[0] or self.site
+        made: str = self.op("Cast", name, to=onnx_type(target))
+        self.site = here
+        return made
 
     def value(self, arg: Any, dtype: torch.dtype | None = None) -> str:
         """Returns the name of an argument, a node or a number, converted to a type."""

@@ -7,7 +7,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -59,14 +59,17 @@ class MomentumFolder:
     Attributes:
         constants: the constants by name.
         is_scalar: whether a value has no dimensions.
+        rows: values of one row of ones, whose product with a matrix is the sum of its rows.
     """
 
     constants: Mapping[str, TensorProto]
     is_scalar: IsScalar
+    rows: Collection[str] = ()
 
     def __call__(self, nodes: Sequence[NodeProto], results: Sequence[str]) -> list[NodeProto]:
         """Returns the operators, fewer of them."""
         self.made = {name: node for node in nodes for name in node.output}
+        self.scaled: dict[tuple[str, str], str] = {}
         self.uses = Counter([name for node in nodes for name in node.input] + list(results))
         folded: list[NodeProto] = []
         for node in nodes:
@@ -94,24 +97,42 @@ class MomentumFolder:
                 return value, float(numpy_helper.to_array(self.constants[factor]))
         return None
 
-    def _product(self, name: str) -> tuple[NodeProto, str] | None:
-        """A matrix product, and the number that it is multiplied with, or ""."""
+    def _product(self, name: str) -> tuple[NodeProto, str, NodeProto | None] | None:
+        """A matrix product, the number that it is multiplied with, or "", and what makes a vector of its one row."""
         scaled = self._own(name, "Mul")
         pairs = [(name, "")] if scaled is None else [tuple(scaled.input), tuple(reversed(scaled.input))]
         for matrix, factor in pairs:
-            gemm = self._own(matrix, "Gemm")
-            if gemm is not None and len(gemm.input) == 2 and (not factor or self._is_scalar(factor)):
-                return gemm, factor
+            shaped = self._own(matrix, "Reshape") or self._own(matrix, "Squeeze")
+            gemm = self._own(matrix if shaped is None else shaped.input[0], "Gemm")
+            if gemm is None or len(gemm.input) != 2 or (factor and not self._is_scalar(factor)):
+                continue
+            if shaped is None or gemm.input[0] in self.rows:
+                return gemm, factor, shaped
         return None
 
     def _is_scalar(self, name: str) -> bool:
         node = self.made.get(name)
         return self._is_scalar(node.input[0]) if node is not None and node.op_type == "Cast" else self.is_scalar(name)
 
-    def _write(self, add: NodeProto, momentum: str, decay: float, gemm: NodeProto, factor: str) -> list[NodeProto]:
+    def _write(
+        self, add: NodeProto, momentum: str, decay: float, gemm: NodeProto, factor: str, shaped: NodeProto | None
+    ) -> list[NodeProto]:
         left, right = gemm.input
         turned = {attribute.name: attribute.i for attribute in gemm.attribute if attribute.name.startswith("trans")}
-        made = [helper.make_node("Mul", [left, factor], [f"{gemm.output[0]}/scaled"], name=f"{gemm.name}/scaled")]
-        given = [made[0].output[0] if factor else left, right, momentum]
-        whole = helper.make_node("Gemm", given, list(add.output), name=gemm.name, beta=decay, **turned)
-        return [*made, whole] if factor else [whole]
+        made = []
+        if factor and (left, factor) not in self.scaled:
+            self.scaled[left, factor] = f"{gemm.output[0]}/scaled"
+            made.append(
+                helper.make_node("Mul", [left, factor], [f"{gemm.output[0]}/scaled"], name=f"{gemm.name}/scaled")
+            )
+        given = [self.scaled[left, factor] if factor else left, right, momentum]
+        results = list(add.output) if shaped is None else [f"{add.output[0]}/row"]
+        whole = helper.make_node("Gemm", given, results, name=gemm.name, beta=decay, **turned)
+        made.append(whole)
+        if shaped is not None:
+            form = [results[0], *shaped.input[1:]]
+            made.append(helper.make_node(shaped.op_type, form, list(add.output), name=shaped.name))
+            made[-1].attribute.extend(shaped.attribute)
+        for node in made:
+            node.metadata_props.extend(gemm.metadata_props)
+        return made

@@ -44,12 +44,12 @@ class PureRunner(fx.Interpreter):
     def __init__(self, program: Program, random: Random) -> None:
         super().__init__(program.graph, garbage_collect_values=False)
         self.random = random
-        self.site = ""
+        self.note: dict[str, str] = {}
         check_views(program)
 
     def run_node(self, node: fx.Node) -> Any:
         """Runs one operator."""
-        self.site = str(node.meta.get("custom", {}).get("region", ""))
+        self.note = {"region": "", **node.meta.get("custom", {})}
         if node.op != "call_function":
             return super().run_node(node)
         if node.target in (aten.view.default, aten._unsafe_view.default):
@@ -57,7 +57,7 @@ class PureRunner(fx.Interpreter):
         draw = draws(self.random).get(node.target)
         if not writes(node) and draw is None:
             return super().run_node(node)
-        with traceback.annotate({"region": self.site}):
+        with traceback.annotate(self.note):
             result = self._pure(node, draw)
         for target in roots(node) if writes(node) else []:
             self.env[target] = result
@@ -66,7 +66,7 @@ class PureRunner(fx.Interpreter):
     def _reshape(self, node: fx.Node) -> Any:
         """What is decomposed may lie in memory in another order, which a view would refuse."""
         args, _ = self.fetch_args_kwargs_from_env(node)
-        with traceback.annotate({"region": self.site}):
+        with traceback.annotate(self.note):
             return args[0].reshape(args[1])
 
     def _pure(self, node: fx.Node, draw: Callable[..., Any] | None) -> Any:

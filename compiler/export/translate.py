@@ -14,6 +14,7 @@ from altprop.compiler.export.emitter import IR_VERSION, Emitter, onnx_type, type
 from altprop.compiler.export.fold_momentum import MomentumFolder, named, without_unread
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
+from altprop.compiler.export.places import parts_of, site_of, values_named
 from altprop.compiler.export.retrace import placeholders, region_of
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
@@ -76,11 +77,13 @@ def translate(
             add_initializer(emitter, inputs[slot], given[slot], apart=apart)
         else:
             heads.append(value_info(inputs[slot], node.meta["val"]))
+    parts = parts_of(program)
     for node in program.graph.graph.nodes:
         if node.op == "get_attr":
             value = functools.reduce(getattr, str(node.target).split("."), program.graph)
             emitter.names[node] = emitter.constant(value.detach().cpu().numpy())
         elif node.op == "call_function":
+            emitter.site, emitter.note = site_of(node, parts)
             emitter.names[node] = write(emitter, node)
     nodes, tails = _finish(emitter, program, outputs)
     graph = helper.make_graph(nodes, program.name, heads, tails, list(emitter.constants.values()))
@@ -116,7 +119,6 @@ def write(emitter: Emitter, node: fx.Node) -> Any:
     translator: Callable[..., Any] | None = TRANSLATORS.get(node.target)
     if translator is None:
         raise ExportError(f"{region_of(node)}: the operator {node.target} has no form in ONNX; {WAYS_OUT}.")
-    emitter.site = node.meta.get("custom", {}).get("region") or "program"
     try:
         return translator(emitter, node, *node.args, **node.kwargs)
     except ExportError as error:
@@ -141,8 +143,8 @@ def _finish(
         if isinstance(node.meta.get("val"), numbers) or (_is_tensor(node) and not node.meta["val"].dim())
     }
     nodes = without_unread(emitter.nodes, list(results.values()))
-    nodes = MomentumFolder(emitter.constants, scalars.__contains__)(nodes, list(results.values()))
-    nodes, new = named(nodes, results)
+    nodes = MomentumFolder(emitter.constants, scalars.__contains__, emitter.rows)(nodes, list(results.values()))
+    nodes, new = named(nodes, results | values_named(emitter, nodes, results))
     emitter.names = {node: new.get(name, name) for node, name in emitter.names.items() if isinstance(name, str)}
     used = {name for node in nodes for name in node.input}
     emitter.constants = {name: value for name, value in emitter.constants.items() if name in used}

@@ -13,6 +13,7 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.operators import writes
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
+from altprop.ir.walks import ancestors
 from altprop.ir.without_code import graph_module
 
 aten = torch.ops.aten
@@ -91,31 +92,37 @@ class FlatBuilder:
                 if role[0] == "value":
                     here[node] = self.values[("captured", role[1])]
             elif node.name in local.forward:
-                here[node] = self._copy(node, here, local.region.name)
+                here[node] = self._copy(node, here, local.region.name, "forward")
                 self.values[("forward", local.region.name, node.name)] = here[node]
         for role, made in local.results.items():
             if role[0] == "value" and made is not None:
                 self.values[("captured", role[1])] = here[made]
+                here[made].meta.get("custom", {}).setdefault("value", "activity")
 
-    def _copy(self, node: fx.Node, here: dict[fx.Node, fx.Node], region: str) -> fx.Node:
-        """Copies an operator and notes its region in `meta["custom"]`, which torch hands on to what it traces."""
+    def _copy(self, node: fx.Node, here: dict[fx.Node, fx.Node], region: str, part: str) -> fx.Node:
+        """Copies an operator and notes its region and part in `meta["custom"]`, which torch hands on when it traces."""
         made = self.graph.node_copy(node, here.__getitem__)
-        made.meta["custom"] = {"region": region}
+        made.meta["custom"] = {"region": region, "part": part}
         return made
 
     def update(self, update: LocalUpdate) -> None:
         """Copies a region's local update."""
         here: dict[fx.Node, fx.Node] = {}
+        neurons = {name for value, name in update.results.items() if value[0] == "error"}
+        error = ancestors(node for node in update.graph.nodes if node.name in neurons)
         for node in update.graph.nodes:
             if node.op == "placeholder":
                 here[node] = self.values[update.inputs[node.name]]
             elif node.op == "get_attr":
                 here[node] = self._constant(update.constants[str(node.target)])
             elif node.op == "call_function":
-                here[node] = self._copy(node, here, update.region)
+                here[node] = self._copy(node, here, update.region, "error" if node in error else "update")
         named = {node.name: made for node, made in here.items()}
         for value, name in update.results.items():
             self.values[value] = named[name]
+            if value[0] in ("error", "gradient"):
+                said = "error" if value[0] == "error" else f"gradient of {value[2]}"
+                named[name].meta.get("custom", {}).setdefault("value", said)
 
     def _constant(self, tensor: torch.Tensor) -> fx.Node:
         """Adds a tensor that a loss or a rule made out of nothing, under a name that no other has."""

@@ -153,6 +153,19 @@ def test_the_file(folder: Path) -> None:
     assert not [i.name for i in model.graph.initializer if not i.name.startswith("constant/")]
 
 
+def test_names_say_where_an_operator_belongs_and_what_a_tensor_is(folder: Path) -> None:
+    _, path = exported("mlp", "sgd", "reclra", folder)
+    nodes = {node.name: node for node in onnx.load(path).graph.node}
+    assert list(nodes["0/forward/Tanh"].output) == ["0/activity"]
+    assert {"0/error", "2/error"} <= {name for node in nodes.values() for name in node.output}
+    assert any(name.startswith("2/update/Gemm") for name in nodes)
+    assert any(name.startswith("loss/LogSoftmax") for name in nodes)
+    assert any(name.startswith("optimizer of 0.weight/") for name in nodes)
+    said = {entry.key: entry.value for entry in nodes["0/forward/Tanh"].metadata_props}
+    operator = "aten.tanh.default"
+    assert said == {"altprop.region": "0", "altprop.part": "forward", "altprop.operator": operator}
+
+
 def test_no_operator_stands_twice(folder: Path) -> None:
     _, path = exported("mlp", "adamw", "reclra", folder)
     keys = [

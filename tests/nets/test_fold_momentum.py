@@ -22,6 +22,9 @@ def op(kind: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
 CONSTANTS = {
     "c": numpy_helper.from_array(np.array(0.9, np.float32), "c"),
     "row": numpy_helper.from_array(np.array([0.9, 0.8], np.float32), "row"),
+    "one": numpy_helper.from_array(np.array(1.0, np.float32), "one"),
+    "size": numpy_helper.from_array(np.array([1, 3]), "size"),
+    "axis": numpy_helper.from_array(np.array([0]), "axis"),
 }
 MOMENTUM = [
     op("Gemm", "a b", "g", transA=1),
@@ -29,7 +32,7 @@ MOMENTUM = [
     op("Mul", "m c", "old"),
     op("Add", "old scaled", "new"),
 ]
-SHAPES = {"a": (3, 4), "b": (3, 2), "m": (4, 2), "s": ()}
+SHAPES = {"a": (3, 4), "b": (3, 2), "m": (4, 2), "s": (), "v": (4,)}
 
 
 def fold(nodes: Sequence[NodeProto], results: Sequence[str] = ("new",)) -> list[NodeProto]:
@@ -55,6 +58,22 @@ def test_a_momentum_is_one_product() -> None:
     unscaled = [MOMENTUM[0], MOMENTUM[2], op("Add", "old g", "new")]
     assert [node.op_type for node in fold(unscaled)] == ["Gemm"]
     np.testing.assert_allclose(run(fold(unscaled)), run(unscaled), atol=1e-6)
+
+
+def test_the_momentum_of_a_bias_is_one_product_with_a_row_of_ones() -> None:
+    nodes = [
+        op("Expand", "one size", "ones"),
+        op("Gemm", "ones a", "g"),
+        op("Squeeze", "g axis", "sum"),
+        op("Mul", "sum s", "scaled"),
+        op("Mul", "v c", "old"),
+        op("Add", "old scaled", "new"),
+    ]
+    folder = MomentumFolder(CONSTANTS, {"s", "c"}.__contains__, {"ones"})
+    made = folder(nodes, ["new"])
+    assert [node.op_type for node in made] == ["Expand", "Mul", "Gemm", "Squeeze"]
+    np.testing.assert_allclose(run(made), run(nodes), atol=1e-6)
+    assert fold(nodes) == nodes, "another product that is reshaped stays"
 
 
 @pytest.mark.parametrize(

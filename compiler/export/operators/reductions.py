@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.export.emitter import Emitter, type_of
+from altprop.compiler.export.numbers import is_symbolic
 from altprop.compiler.export.operators.elementwise import Translator
 from altprop.compiler.export.operators.shapes import shape_of
 
@@ -23,8 +24,26 @@ def _axes(x: fx.Node, dims: Any) -> list[int]:
 def _reduce(e: Emitter, kind: str, x: fx.Node, dims: Any, keepdim: bool, dtype: torch.dtype) -> str:
     axes = _axes(x, dims)
     name = e.value(x, dtype)
+    if kind == "ReduceSum" and axes == [0] and len(shape_of(x)) == 2 and dtype in (torch.float32, torch.float64):
+        return _sum_of_rows(e, name, x, keepdim, dtype)
     # On a number alone the operators of ONNX do not agree on what no axes mean.
     return e.op(kind, name, e.integers(axes), keepdims=int(keepdim)) if axes else name
+
+
+def _sum_of_rows(e: Emitter, name: str, x: fx.Node, keepdim: bool, dtype: torch.dtype) -> str:
+    """A row of ones times a matrix: engines are quick at products, and slow at sums along columns."""
+    count = shape_of(x)[0]
+    rows = e.shared(
+        ("ones", str(count), dtype),
+        lambda: e.op("Expand", e.value(1.0, dtype), e.op("Concat", e.integers([1]), _count(e, name, count), axis=0)),
+    )
+    e.rows.add(rows)
+    made: str = e.op("Gemm", rows, name)
+    return made if keepdim else e.op("Squeeze", made, e.integers([0]))
+
+
+def _count(e: Emitter, name: str, count: Any) -> str:
+    return e.op("Shape", name, start=0, end=1) if is_symbolic(count) else e.integers([int(count)])
 
 
 def reducer(kind: str) -> Translator:
