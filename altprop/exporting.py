@@ -9,6 +9,7 @@ from altprop.compiler.pipeline import Options
 from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
+from altprop.ir.values import STATE_DICT, ValueName
 from altprop.runtime.net import LocalNet
 from altprop.runtime.variant import Variant
 
@@ -51,6 +52,4 @@ def before_flatten(history: Any) -> ErrorGraph:
 
 def state_dict_key(slot: Slot) -> str:
     """Returns the key in `net.state_dict()` of a tensor that a program holds."""
-    if slot.kind in ("parameter", "buffer"):
-        return f"model.{slot.name}"
-    return f"{slot.kind}.{slot.name.replace('.', '/')}"
+    return STATE_DICT.write(ValueName.of(slot))

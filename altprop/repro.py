@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 import altprop
 from altprop.ir.errors import CompileError
+from altprop.ir.torch_private import pytree
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

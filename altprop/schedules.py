@@ -26,9 +26,10 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.machine import Machine
 from altprop.ir.program import Slot
-from altprop.ir.schedule import RESIDENT, Lowered
+from altprop.ir.schedule import Lowered, location
 from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.timeline import Timeline
+from altprop.ir.values import RESIDENT
 from altprop.runtime.net import LocalNet
 from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.distributed import DistributedRuntime
@@ -150,7 +151,7 @@ class Schedule:
                 tensor.copy_(given[slot])
             optimizer = dataclasses.replace(runtime.net.optimizer, lr=RATE, feedback_lr=RATE)
             scalars = optimizer.scalars(int(given[Slot("state", "step")]) + 1)
-            named = {f"{s.kind}:{s.name}": value for s, value in given.items() if s.kind in ("input", "target")}
+            named = {str(location(s)): value for s, value in given.items() if s.kind in ("input", "target")}
             loss = runtime._run(runtime._cut(named), scalars)
         assert loss is not None
         return {**states, Slot("loss", "loss"): loss}

@@ -17,6 +17,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.measurement import ConnectionMeasure, Measurement, RegionMeasure, RegionSpectrum
 from altprop.ir.plan import Connection
 from altprop.ir.program import Program, Slot
+from altprop.ir.values import ValueName
 from altprop.passes.derive.local_products import replaced_parameters
 from altprop.passes.derive.update_inputs import noise_name
 from altprop.passes.flatten import complete, evaluated
@@ -54,7 +55,7 @@ class Observer:
         builder = complete(self.graph, self.loss, self.target)
         self._observe(builder, "activity", "preactivation")
         for name in self.graph.updates:
-            builder.result(Slot("observed", f"error:{name}"), builder.value(("error", name)))
+            builder.result(ValueName("observed", name, "error").slot, builder.value(("error", name)))
         return builder.finish("observe")
 
     def probe(self) -> Program:
@@ -73,7 +74,7 @@ class Observer:
         for region in self.graph.regions:
             for kind in kinds:
                 value = builder.value(("captured", getattr(region, kind)))
-                builder.result(Slot("observed", f"{kind}:{region.name}"), value)
+                builder.result(ValueName("observed", region.name, kind).slot, value)
 
     def measure(
         self, values: Values, gradients: Tensors, parameters: Tensors, feedback: Tensors, *, spectra: bool = False
@@ -108,7 +109,7 @@ class _Reader:
         names = [p for p in self.graph.updates[name].gradients if p in gradients]
         update = _joined([self.values[Slot("gradient", p)] for p in names])
         gradient = _joined([gradients[p] for p in names])
-        e = self.values[Slot("observed", f"error:{name}")]
+        e = self.values[ValueName("observed", name, "error").slot]
         squares, samples = float(e.square().sum()), max(e.shape[0], 1)
         return RegionMeasure(
             region=name,
@@ -142,8 +143,8 @@ class _Reader:
     def _direct(self, c: Connection) -> float:
         """Angle between `z B^T`, the transpose of the projection, and the source's pre-activation."""
         source = as_heard(self.graph.region(c.source), c.feedback.options)
-        h = self.values[Slot("observed", f"preactivation:{c.source}")]
-        activity = self.values[Slot("observed", f"activity:{c.target}")]
+        h = self.values[ValueName("observed", c.source, "preactivation").slot]
+        activity = self.values[ValueName("observed", c.target, "activity").slot]
         tensors = {p.part: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}
         if tuple(map(str, source.error_shape[1:])) != tuple(map(str, h.shape[1:])) or not tensors:
             return math.nan

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from altprop.compiler.cache.key import Asked
 from altprop.compiler.cache.through import DerivedGraph, through_cache
@@ -39,6 +38,7 @@ from altprop.ir.plan import WiringPlan
 from altprop.ir.reads import Read
 from altprop.ir.region import Region
 from altprop.ir.timings import Timings
+from altprop.ir.torch_private import pytree
 from altprop.ir.without_code import without_code
 from altprop.passes.add_optimizer import AddOptimizer, Momenta
 from altprop.passes.base import Pass, PassResult

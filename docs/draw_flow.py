@@ -4,9 +4,12 @@ On the left the stations of a compilation, each arrow named by what makes the st
 of three regions before and after its error pathway is wired.
 """
 
+import textwrap
 from pathlib import Path
 
-WIDTH, HEIGHT = 980, 700
+from altprop.passes.tune.order import order
+
+WIDTH, HEIGHT = 980, 740
 BOX_WIDTH, BOX_HEIGHT = 230, 44
 LEFT = 20
 STYLE = """
@@ -77,6 +80,13 @@ def ends() -> list[str]:
     ]
 
 
+def tuning() -> list[str]:
+    """The passes that tune the step, in their order, below it."""
+    names = list(dict.fromkeys(one.name.replace("_", " ") for one in order()))
+    lines = textwrap.wrap(f"tuned by {', '.join(names)}", 60)
+    return [text(LEFT, HEIGHT - 14 * (len(lines) - index), line, "small") for index, line in enumerate(lines)]
+
+
 def chain(y: float) -> list[str]:
     """Three regions in a row, with the forward edges between them."""
     parts = [text(LEFT + 385, y + 27, "x", "name")]
@@ -117,6 +127,7 @@ def picture() -> str:
         text(LEFT, 26, "What becomes of a model", "head"),
         *stations(),
         *ends(),
+        *tuning(),
         text(x, 26, "Regions, as cut", "head"),
         *chain(48),
         text(x, 160, "The same, wired by the plan &quot;direct&quot;", "head"),

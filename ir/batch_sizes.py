@@ -10,8 +10,8 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch.utils._sympy.interp import sympy_interp
-from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+from altprop.ir.torch_private import PythonReferenceAnalysis, sympy_interp
 
 aten = torch.ops.aten
 

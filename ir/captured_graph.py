@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from altprop.ir.forms import Forms
 from altprop.ir.reads import Read
+from altprop.ir.torch_private import pytree
 from altprop.ir.walks import ancestors
 
 
@@ -28,12 +28,22 @@ def live_nodes(graph: fx.Graph, outputs: Iterable[str]) -> set[str]:
     return {node.name for node in ancestors((node for node in graph.nodes if node.name in wanted), is_live)}
 
 
+def module_of(call: str) -> str:
+    """Returns the path of the module of a call, without the number of the call."""
+    return call.partition("@")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class ModuleCall:
     """One call of a module: its path, `"layer1.0"`, the second call `"fc@1"`, and its class."""
 
     path: str
     kind: str
+
+    @property
+    def module(self) -> str:
+        """The module's own path."""
+        return module_of(self.path)
 
 
 @dataclasses.dataclass(frozen=True)

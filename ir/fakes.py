@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from altprop.ir.size_text import TextError, format_size, parse_size
+from altprop.ir.torch_private import ConstantSource, DimDynamic, FakeTensorMode, ShapeEnv
 
 LARGEST = 2**48  # numbers of a tensor, or from one to the next
 _TENSOR = re.compile(r"(\w+) \((.*?)\)(?: strides \((.*?)\))?(?: on (\w+(?::\d+)?))?")

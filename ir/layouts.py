@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from altprop.ir.program import Program
+from altprop.ir.values import ValueName
 
 aten = torch.ops.aten
 
@@ -30,7 +31,7 @@ def feedback_of(program: Program) -> dict[str, list[fx.Node]]:
     slots = list(zip(program.inputs, nodes, strict=True))
     found = {slot.name: [node] for slot, node in slots if slot.kind == "feedback"}
     for slot, node in slots:
-        name = slot.name.partition(":")[2]
+        name = ValueName.of(slot).name
         if slot.kind == "state" and name in found:
             found[name].append(node)
     return found

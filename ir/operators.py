@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.torch_private import OpOverload, OpOverloadPacket, has_any_kernel
+
 aten = torch.ops.aten
 
 # Functions of Python that stand in a program beside operators, for numbers and for tuples, by their names in its text.
@@ -71,7 +73,7 @@ class Facts:
 @functools.cache
 def facts(target: Any) -> Facts:
     """Returns the facts of an operator, or of a function of Python."""
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         plain = target is operator.getitem
         return Facts("getitem" if plain else getattr(target, "__name__", str(target)))
     schema = target._schema
@@ -157,7 +159,7 @@ def operator_text(target: Any) -> str | None:
 
     None for what is neither an operator nor one of `FUNCTIONS`.
     """
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return str(target).removesuffix(".default")
     return _NAMES.get(target) if callable(target) else None
 
@@ -170,13 +172,13 @@ def operator_called(text: str) -> Any:
     if match is None:
         return None
     packet = getattr(getattr(torch.ops, match[1], None), match[2], None)
-    if not isinstance(packet, torch._ops.OpOverloadPacket):
+    if not isinstance(packet, OpOverloadPacket):
         return None
     found = getattr(packet, match[3] or "default", None)
-    return found if isinstance(found, torch._ops.OpOverload) and _computes(found) else None
+    return found if isinstance(found, OpOverload) and _computes(found) else None
 
 
-def _computes(target: torch._ops.OpOverload) -> bool:
+def _computes(target: OpOverload) -> bool:
     """Whether an operator is one that models call: not one of scripts alone, such as `save`, nor one of files."""
     files = any("file" in argument.name for argument in target._schema.arguments)
-    return not files and torch._C._dispatch_has_kernel(target.name())
+    return not files and has_any_kernel(target.name())

@@ -37,6 +37,11 @@ class Feedback:
     learning: bool = False
 
 
+def source_of(connection: str) -> str:
+    """Returns the region that a connection comes from, by the connection's name."""
+    return connection.partition("->")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Connection:
     """A skip-error connection from the error neurons of `source` to those of `target`."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
 
 from altprop.ir.aliases import aliases, root_of
 from altprop.ir.errors import VerifyError
@@ -21,6 +20,7 @@ from altprop.ir.operators import operator_text, writes, written
 from altprop.ir.program import SLOT_KINDS, Program
 from altprop.ir.program_text import format_program, parse_program
 from altprop.ir.sizes import size_at
+from altprop.ir.torch_private import enable_python_dispatcher
 from altprop.ir.walks import positions
 
 LEVELS = ("flat", "optimized", "tuned")

@@ -18,21 +18,17 @@ their *home*; those that no task writes are on every device that reads them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from altprop.ir.program import Program, Slot
+from altprop.ir.values import PIECE, SCHEDULE, ValueName
 
 COMPUTE = ("F", "M", "E", "U", "STEP")
 KINDS = (*COMPUTE, "SEND", "RECV", "FREE")
-
-# How the names of values begin that somebody puts in at every step.
-GIVEN = ("input:", "target:", "noise:")
-
-# Kinds of slots that live on a device from step to step.
-RESIDENT = ("parameter", "buffer", "feedback", "state", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,45 +215,60 @@ def location(slot: Slot) -> str | None:
     """Returns the value that stands in a slot of a piece, without micro-batch; None for a number."""
     if slot.kind == "scalar":
         return None
-    return slot.name if slot.kind == "value" else f"{slot.kind}:{slot.name}"
-
-
-_AHEAD = "@+"
+    return slot.name if slot.kind == "value" else SCHEDULE.write(ValueName.of(slot))
 
 
 def ahead(value: str, count: int) -> str:
     """Returns what a piece calls the value of a micro-batch that is so many behind the one it begins with."""
-    return f"{value}{_AHEAD}{count}" if count else value
+    return PIECE.write(ValueName("value", value, micro=count))
 
 
+@functools.lru_cache(maxsize=65536)
 def without_ahead(value: str) -> str:
     """Returns what a piece calls the value of the micro-batch that it begins with."""
-    return value if is_resident(value) or is_gradient(value) else value.partition(_AHEAD)[0]
+    return PIECE.write(dataclasses.replace(PIECE.read(value), micro=None))
 
 
+@functools.lru_cache(maxsize=65536)
 def in_microbatch(value: str, microbatch: int | None) -> str:
     """Returns the name in a program of what a piece that begins with a micro-batch calls `ahead(value, count)`."""
-    if is_resident(value) or is_gradient(value) or microbatch is None:
+    found = PIECE.read(value)
+    if found.micro is None or microbatch is None:
         return value
-    name, _, count = value.partition(_AHEAD)
-    return f"{name}@{microbatch + int(count or 0)}"
+    return SCHEDULE.write(dataclasses.replace(found, micro=microbatch + found.micro))
 
 
+@functools.lru_cache(maxsize=65536)
 def base_name(value: str) -> str:
     """Returns the name of a value without its micro-batch."""
-    if is_resident(value) or is_gradient(value):
-        return value
-    return value.rpartition("@")[0] or value
+    return SCHEDULE.write(dataclasses.replace(SCHEDULE.read(value), micro=None))
 
 
 def is_gradient(value: str) -> bool:
     """Whether a value is a gradient, which micro-batches add up; it has no micro-batch of its own."""
-    return value.startswith(("gradient:", "feedback_gradient:"))
+    return SCHEDULE.read(value).is_gradient
 
 
 def is_resident(value: str) -> bool:
     """Whether a value lives on a device from step to step."""
-    return value.partition(":")[0] in RESIDENT
+    return SCHEDULE.read(value).is_resident
+
+
+def is_given(value: str) -> bool:
+    """Whether somebody puts a value in at every step."""
+    return SCHEDULE.read(value).is_given
+
+
+def is_owned(value: str) -> bool:
+    """Whether a value lives on a device from step to step, and a net owns it: constants belong to nobody."""
+    found = SCHEDULE.read(value)
+    return found.is_resident and found.kind != "constant"
+
+
+def is_loss_part(value: str) -> bool:
+    """Whether a value is the loss of a micro-batch."""
+    found = SCHEDULE.read(value)
+    return (found.kind, found.name) == ("value", "loss") and found.micro is not None
 
 
 def residents(schedule: Schedule, device: int) -> frozenset[str]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import sympy
 import torch
-from torch.utils._sympy import functions
+
+from altprop.ir.torch_private import sympy_functions as functions
 
 BATCH = "N"
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
+
+from altprop.ir.torch_private import pytree
 
 
 def open_dataclasses(value: Any) -> None:

@@ -21,11 +21,13 @@ class Timings:
         stages: by stage.
         parts: by stage and part, for stages that say so.
         did: what a pass changed, in words, by stage.
+        changes: how many changes a part made, by stage and part.
     """
 
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     parts: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     did: dict[str, str] = dataclasses.field(default_factory=dict)
+    changes: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -56,6 +58,15 @@ def spent(part: str) -> Iterator[None]:
             timings, stage = present
             parts = timings.parts.setdefault(stage, {})
             parts[part] = parts.get(part, 0.0) + time.perf_counter() - start
+
+
+def changed(part: str, count: int) -> None:
+    """Counts changes of a part of the present stage, if a compilation is being timed."""
+    present = _PRESENT.get()
+    if present is not None:
+        timings, stage = present
+        changes = timings.changes.setdefault(stage, {})
+        changes[part] = changes.get(part, 0) + count
 
 
 _PRESENT: contextvars.ContextVar[tuple[Timings, str] | None] = contextvars.ContextVar("present", default=None)

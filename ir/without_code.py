@@ -5,16 +5,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import fx
-from torch.fx._lazy_graph_module import _LazyGraphModule, _use_lazy_graph_module
+
+from altprop.ir.torch_private import LazyGraphModule, use_lazy_graph_module
 
 
 @contextlib.contextmanager
 def without_code() -> Iterator[None]:
     """Graph modules that are made meanwhile write their code when they are first called."""
-    with _use_lazy_graph_module(True):
+    with use_lazy_graph_module(True):
         yield
 
 
 def graph_module(root: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
     """Returns a graph as a module, which writes its code when it is first called."""
-    return _LazyGraphModule(root, graph)
+    return LazyGraphModule(root, graph)

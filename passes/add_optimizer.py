@@ -15,6 +15,7 @@ from altprop.ir.members import Members
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.optimizers import FEEDBACK, OTHER, SGD, Optimizer, TracedParameter
 from altprop.ir.program import Program, Slot
+from altprop.ir.values import ValueName
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
 
@@ -143,7 +144,7 @@ class _Stepper:
         self.graph.erase_node(anchor)
 
     def _state(self, name: str, slot: Slot, gradient: fx.Node) -> fx.Node:
-        return self._input(Slot("state", f"{name}:{slot.name}"), name, gradient.meta.get("val"))
+        return self._input(ValueName("state", slot.name, name).slot, name, gradient.meta.get("val"))
 
     def _input(self, slot: Slot, name: str, value: object = None) -> fx.Node:
         first = next(n for n in self.graph.nodes if n.op != "placeholder")

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.graph import ErrorGraph
@@ -16,6 +14,7 @@ from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.timings import spent
+from altprop.ir.torch_private import enable_python_dispatcher, make_fx
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat

@@ -11,6 +11,7 @@ from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import forward_edges
 from altprop.ir.starts import RANDOM, WEIGHTS, Start
+from altprop.ir.values import PLAN, ValueName
 from altprop.passes.base import Pass
 from altprop.passes.derive.local_products import passes_weights, replaced_parameters
 from altprop.rules.auxiliary import Auxiliary
@@ -75,7 +76,7 @@ class InsertFeedback(Pass):
 
 def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParameter:
     return FeedbackParameter(
-        name=f"{region}:{name}",
+        name=PLAN.write(ValueName("feedback", region, name)),
         connection="",
         shape=wanted.shape,
         distribution=wanted.distribution,
@@ -150,7 +151,8 @@ def _parameters(connection: Connection, graph: ErrorGraph, follows: bool) -> lis
         return []
     target_values = set(graph.region(connection.target).outputs)
     weights = replaced_parameters(graph.locals[connection.source], target_values)
-    names = [connection.name if len(weights) == 1 else f"{connection.name}:{name}" for name in weights]
+    parts = weights if len(weights) > 1 else [""]
+    names = [PLAN.write(ValueName("feedback", connection.name, part)) for part in parts]
     owners = [name for region in graph.regions for name in region.parameters]
     return [
         _copy_of(connection, name, weight, _shape_of(graph, weight), follows and owners.count(weight) == 1)
@@ -162,7 +164,7 @@ def _part(connection: Connection, part: Part) -> FeedbackParameter:
     """A tensor of a direct kind; one that connections share is named after their source."""
     stem = f"{connection.source}->*" if part.shared else connection.name
     return FeedbackParameter(
-        name=f"{stem}:{part.name}" if part.name else stem,
+        name=PLAN.write(ValueName("feedback", stem, part.name)),
         connection=connection.name,
         shape=part.shape,
         distribution=part.distribution,

@@ -13,6 +13,7 @@ import torch
 from altprop.ir.errors import CompileError
 from altprop.ir.operators import facts
 from altprop.ir.program import Program, Slot
+from altprop.ir.values import ValueName
 
 Function = Callable[..., Any]
 
@@ -77,7 +78,7 @@ class Compared:
         written = [*zip(self._program.inputs, args, wanted[1], found[1], strict=True)]
         moved = [(slot, one - old, other - old) for slot, old, one, other in written if _is_moved(old, one, other)]
         floors = {group: _NOISE * max(_norm(v) for s, v, _ in moved if _group(s) == group) for group in _groups(moved)}
-        noise = {slot.name.partition(":")[2] for slot, one, _ in moved if _norm(one) <= floors[_group(slot)]}
+        noise = {ValueName.of(slot).name for slot, one, _ in moved if _norm(one) <= floors[_group(slot)]}
         for slot, one, other in moved:
             if slot.kind in ("parameter", "feedback"):
                 if slot.name not in noise:
@@ -102,7 +103,7 @@ def _run(function: Function, args: Sequence[Any]) -> _Made:
 
 def _group(slot: Slot) -> str:
     """Tensors of one scale: an optimizer's momenta, its squares, parameters, buffers."""
-    return slot.name.partition(":")[0] if slot.kind == "state" else slot.kind
+    return ValueName.of(slot).part if slot.kind == "state" else slot.kind
 
 
 def _groups(moved: Sequence[tuple[Slot, Any, Any]]) -> set[str]:

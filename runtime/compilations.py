@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER
@@ -21,6 +20,8 @@ from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
 from altprop.ir.structures import structure_of
+from altprop.ir.torch_private import pytree
+from altprop.ir.values import ValueName
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.guards import Guards
@@ -176,7 +177,7 @@ class Compilations:
             kinds = list(own.slots)
             if graph.alternation is not None:
                 kinds += [f"{OTHER}{kind}" for kind in own.kept(graph.alternation.share != 1)]
-            slots += [Slot("state", f"{kind}:{name}") for kind in kinds]
+            slots += [ValueName("state", name, kind).slot for kind in kinds]
         net.state.add(slots, named)
 
     def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:

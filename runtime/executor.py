@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from altprop.ir.program import Program, Slot
+from altprop.ir.torch_private import set_grad_enabled
 from altprop.runtime.backends.fast_call import Function
 from altprop.runtime.bindings import Bindings
 
@@ -52,8 +53,8 @@ class Executor:
     def call(self, args: Sequence[Any]) -> Sequence[Any]:
         """Runs the program on arguments that `arguments` made."""
         enabled = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # what torch.no_grad does, without an object
+        set_grad_enabled(False)  # what torch.no_grad does, without an object
         try:
             return self._function(*args)
         finally:
-            torch._C._set_grad_enabled(enabled)
+            set_grad_enabled(enabled)

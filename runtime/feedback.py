@@ -8,6 +8,7 @@ from torch import nn
 from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.layouts import FORMATS
+from altprop.ir.values import stored
 from altprop.runtime.draw import draw
 
 
@@ -45,7 +46,7 @@ class FeedbackStore(nn.Module):
                 value = value.to(like.dtype) if spec.dtype == "float" else value
                 value = value.contiguous(memory_format=FORMATS[value.dim()]) if name in channels_last else value
                 _refuse_infinite(name, value)
-                self.register_parameter(_key(name), nn.Parameter(value, requires_grad=spec.learning))
+                self.register_parameter(stored(name), nn.Parameter(value, requires_grad=spec.learning))
                 self.specs[name] = spec
         return other
 
@@ -66,13 +67,13 @@ class FeedbackStore(nn.Module):
         if name not in self.specs:
             known = ", ".join(self.specs) or "none"
             raise KeyError(f'there is no feedback "{name}"; there is: {known}')
-        parameter = self._parameters[_key(name)]
+        parameter = self._parameters[stored(name)]
         assert isinstance(parameter, nn.Parameter)
         return parameter
 
     def place(self, name: str) -> tuple[dict[str, nn.Parameter | None], str]:
         """Returns the mapping that holds a connection's parameter, and its key there."""
-        return self._parameters, _key(name)
+        return self._parameters, stored(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
@@ -98,10 +99,6 @@ class FeedbackStore(nn.Module):
     def __repr__(self) -> str:
         lines = [f"  {name}: {tuple(p.shape)}" for name, p in self.items()]
         return "\n".join(["FeedbackStore(", *lines, ")"])
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
 
 
 def _type(value: torch.Tensor) -> str:

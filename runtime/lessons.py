@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from altprop.ir.program import Slot
+from altprop.ir.values import ValueName
 
 
 class Lessons:
@@ -49,6 +50,6 @@ def _lessons(slots: Sequence[Slot], values: Sequence[Any]) -> Mapping[str, tuple
     found: dict[str, dict[str, torch.Tensor]] = {}
     for slot, value in zip(slots, values, strict=True):
         if slot.kind == "lesson":
-            what, _, region = slot.name.partition(":")
-            found.setdefault(region, {})[what] = value.clone()
+            lesson = ValueName.of(slot)
+            found.setdefault(lesson.name, {})[lesson.part] = value.clone()
     return {region: (parts["x"], parts["t"]) for region, parts in found.items()}

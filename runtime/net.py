@@ -25,6 +25,7 @@ from altprop.ir.plan import WiringPlan
 from altprop.ir.program import LOSS, Slot
 from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
+from altprop.ir.values import STATE_DICT, ValueName
 from altprop.runtime.autograd_bridge import LocalFunction
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
@@ -46,6 +47,9 @@ from altprop.runtime.tied import leave_out, other_names, put_back
 from altprop.runtime.told_scale import Given, LossScale
 from altprop.runtime.true_gradients import true_gradients, untouched
 from altprop.runtime.variant import ONE_TUPLE, Call, Variant
+
+# Kinds of what a checkpoint holds that a net has only once it is compiled.
+_MADE_BY_CAPTURE = ("feedback", "state", "noise")
 
 
 class LocalNet(nn.Module):
@@ -286,7 +290,7 @@ class LocalNet(nn.Module):
                 return variant.probe(given)
 
         updates = variant.compiled.graph.updates
-        errors = {name: values[Slot("observed", f"error:{name}")] for name in updates}
+        errors = {name: values[ValueName("observed", name, "error").slot] for name in updates}
         moved = {name: updates[name].gradients for name in updates}
         after = trial_step(self, inputs, target, optimizer)
         return Reductions(self.model, moved, after, probe).added(measurement, errors, mode)
@@ -515,7 +519,7 @@ class LocalNet(nn.Module):
         Raises:
             CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
         """
-        extra = [k for k in state_dict if k.startswith(("feedback.", "state.", "noise.")) and k != "state.step"]
+        extra = [k for k in state_dict if STATE_DICT.read(k).kind in _MADE_BY_CAPTURE and k != "state.step"]
         if self.compilations.first is None and extra:
             raise CompileError(
                 "the checkpoint holds feedback or optimizer state, which exists only after capture: "

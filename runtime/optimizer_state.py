@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from altprop.ir.program import Slot
+from altprop.ir.values import ValueName, stored
 
 
 class OptimizerState(nn.Module):
@@ -19,22 +20,22 @@ class OptimizerState(nn.Module):
     def add(self, slots: Iterable[Slot], like: "dict[str, torch.Tensor]") -> None:
         """Adds the tensors that are not there yet, zero, each like the parameter that it belongs to."""
         for slot in slots:
-            key = slot.name.replace(".", "/")
-            parameter = like[slot.name.partition(":")[2]]
+            key = stored(slot.name)
+            parameter = like[ValueName.of(slot).name]
             known = self._buffers.get(key)
             if slot.kind == "state" and (known is None or known.shape != parameter.shape):
                 self.register_buffer(key, torch.zeros_like(parameter, memory_format=torch.preserve_format))
 
     def reset(self, parameters: Iterable[str]) -> None:
         """Sets to zero what is kept of some parameters, since others bear their names now."""
-        names = {name.replace(".", "/") for name in parameters}
+        names = set(map(stored, parameters))
         for key, value in self._buffers.items():
-            if value is not None and key.partition(":")[2] in names:
+            if value is not None and ValueName.of(Slot("state", key)).name in names:
                 value.zero_()
 
     def place(self, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
         """Returns the mapping that holds a tensor, and its key there."""
-        return self._buffers, name.replace(".", "/")
+        return self._buffers, stored(name)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         table, key = self.place(name)

@@ -28,6 +28,7 @@ from altprop.ir.learner_operators import learners_of, put_back
 from altprop.ir.measurement import Measurement, RegionMeasure
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
+from altprop.ir.values import ValueName
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
@@ -191,7 +192,7 @@ def _share(before: float, after: float) -> float:
 
 def _local(before: Values, after: Values, name: str, e: torch.Tensor) -> float:
     """Local error reduction: `z' - t` is `z' - z + e`."""
-    slot = Slot("observed", f"activity:{name}")
+    slot = ValueName("observed", name, "activity").slot
     e = e.detach().double()
     now = after[slot].double() - before[slot].double() + e
     return _share(float(e.square().sum()), float(now.square().sum()))

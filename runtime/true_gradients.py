@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from altprop.ir.loss import Loss
+from altprop.ir.torch_private import pytree
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
 
@@ -40,5 +41,5 @@ def true_gradients(
 
 def first(output: Any) -> torch.Tensor:
     """The first floating tensor among what a model returns."""
-    leaves = torch.utils._pytree.tree_leaves(output)
+    leaves = pytree.tree_leaves(output)
     return next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point())

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from altprop.ir.alternate import SUFFIX, Turns
 from altprop.ir.errors import CompileError
@@ -17,6 +16,7 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.session import SessionProgram, numbers_outside
 from altprop.ir.sizes import line_in_batch
 from altprop.ir.structures import open_dataclasses, structure_of
+from altprop.ir.torch_private import pytree
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.backends.fast_call import straight
 from altprop.runtime.bindings import Bindings

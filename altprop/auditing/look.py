@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from altprop.ir.measurement import Measurement
+from altprop.ir.torch_private import pytree
 from altprop.runtime.net import LocalNet
 
 
@@ -46,11 +47,11 @@ def look(net: LocalNet, inputs: Any, target: Any) -> Look:
 
 
 def _samples(inputs: Any) -> int:
-    return len(next(leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)))
+    return len(next(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)))
 
 
 def _part(values: Any, start: int, stop: int) -> Any:
     def cut(leaf: Any) -> Any:
         return leaf[start:stop] if isinstance(leaf, torch.Tensor) else leaf
 
-    return torch.utils._pytree.tree_map(cut, values)
+    return pytree.tree_map(cut, values)

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.ir.torch_private import OpOverload, OpOverloadPacket
+
 _MOST = 20_000  # values; a fingerprint of more is no longer cheap
 _KNOWN = frozenset({*sys.stdlib_module_names, "builtins", "torch", "numpy", "altprop"})
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice)
@@ -265,7 +267,7 @@ class _Teller:
         (property, _property),
         ((*_BUILT_IN, *_DESCRIPTORS), _named),
         (types.MemberDescriptorType, _slot),
-        ((torch._ops.OpOverload, torch._ops.OpOverloadPacket), _operator),
+        ((OpOverload, OpOverloadPacket), _operator),
         (type, _class),
     )
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from altprop.compiler.cache.fingerprint import NotToldError, fingerprint
 from altprop.ir.argument_text import format_arguments
@@ -32,7 +31,9 @@ from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.region import Region
 from altprop.ir.size_text import TextError, format_size
+from altprop.ir.torch_private import pytree
 from altprop.passes.tune.kernels import onednn_pays
+from altprop.passes.tune.order import OURS, order
 from altprop.rules.base import Rule
 
 VERSION = 1
@@ -103,6 +104,8 @@ def _changing(fixed: str, captured: CapturedGraph, asked: Asked) -> Iterator[str
     yield str(asked.plan)
     for text, rule in sorted(asked.rules.items()):
         yield f"rule {text} {_rule(rule)}"
+    for one in order():
+        yield f"tuning {one}" if one in OURS else f"tuning {_told(one.name, one)}"
     yield f"loss {_told('the loss', asked.loss)}"
     yield f"optimizer {_optimizer(asked.optimizer)}, {asked.wants}, turns {asked.turns}"
     leaves, spec = pytree.tree_flatten(asked.target)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils import _pytree as pytree
+
+from altprop.ir.torch_private import FakeTensor, pytree
 
 _MISSING = object()
 

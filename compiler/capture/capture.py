@@ -16,7 +16,6 @@ import torch
 from torch import fx, nn
 from torch.export import Dim
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture import circular_padding, eager_products, mean_pooling
 from altprop.compiler.capture.attributes import attributes_kept
@@ -46,6 +45,7 @@ from altprop.ir.forms import Forms
 from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
+from altprop.ir.torch_private import OpOverload, has_kernel_for_key, pytree, registered_for_key, require
 
 log = logging.getLogger("altprop.capture")
 
@@ -170,7 +170,7 @@ def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
 
 
 def _decompositions() -> dict[Any, Any]:
-    names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+    names = registered_for_key("CompositeImplicitAutograd")
     return dict(_decompositions_of(tuple(names)))
 
 
@@ -192,12 +192,12 @@ def _decompositions_of(composite: tuple[str, ...]) -> dict[Any, Any]:
 
 def _changes_no_bits(op: Any) -> bool:
     """Composite operators are what eager itself decomposes; all others keep their kernels."""
-    if not isinstance(op, torch._ops.OpOverload):
+    if not isinstance(op, OpOverload):
         return False
     name = op._schema.name.removeprefix("aten::")
     if name in _WHOLE or name in _UNROLLED:
         return name in _UNROLLED
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    composite = has_kernel_for_key(op.name(), "CompositeImplicitAutograd")
     return composite or name in ("native_batch_norm", "_native_batch_norm_legit", "batch_norm")
 
 
@@ -257,7 +257,7 @@ def _share_batch(inputs: Sequence[Any], batch: int | torch.SymInt) -> None:
     for value in inputs:
         first = value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else None
         if isinstance(first, torch.SymInt) and isinstance(batch, torch.SymInt) and not first.node.expr.is_number:
-            torch._check(first == batch)
+            require(first == batch)
 
 
 def _held_back(graph: fx.Graph, reader: _Reader, outputs: tuple[str, ...]) -> set[str]:

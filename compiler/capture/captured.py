@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture.capture import capture as capture_graph
 from altprop.compiler.capture.quiet import quiet
@@ -20,6 +19,7 @@ from altprop.ir.modes import training
 from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.structures import structure_of
 from altprop.ir.timings import Timings
+from altprop.ir.torch_private import pytree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,19 +15,20 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch.export.exported_program import (
-    _override_composite_implicit_decomp,
-    _split_decomp_table_to_cia_and_python_decomp,
-)
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
 from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 from altprop.compiler.capture.functional import NotFunctionalError, functional
 from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
+from altprop.ir.torch_private import (
+    HigherOrderOperator,
+    enable_python_dispatcher,
+    make_fx,
+    override_composites,
+    pytree,
+    split_decompositions,
+)
 from altprop.ir.without_code import without_code
 
 log = logging.getLogger("altprop.capture")
@@ -88,7 +89,7 @@ _CONTEXTS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 def _is_straight(module: fx.GraphModule) -> bool:
     """Whether the program has no control flow, so that it runs from top to bottom; `no_grad` and autocast may stand."""
     for node in module.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.HigherOrderOperator):
+        if node.op == "call_function" and isinstance(node.target, HigherOrderOperator):
             if node.target.name() not in _CONTEXTS:
                 return False
             inner = module.get_submodule(next(str(arg.target) for arg in node.args if _is_module(module, arg)))
@@ -106,7 +107,7 @@ class _Program(fx.Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs an operator."""
-        if not isinstance(target, torch._ops.HigherOrderOperator):
+        if not isinstance(target, HigherOrderOperator):
             return super().call_function(target, args, kwargs)
         if target.name() == "wrap_with_set_grad_enabled":  # results of no_grad blocks are detached already
             _, inner, *rest = args
@@ -157,7 +158,7 @@ class _Decomposer:
             torch.no_grad(),
             mode,
             enable_python_dispatcher(),
-            _override_composite_implicit_decomp(own),
+            override_composites(own),
             traceback.preserve_node_meta(),
             without_code(),
         ):
@@ -237,6 +238,6 @@ class _Hashed:
 
 @functools.lru_cache(maxsize=2)
 def _split(hashed: _Hashed) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    composite, other = _split_decomp_table_to_cia_and_python_decomp(dict(hashed.table))
+    composite, other = split_decompositions(dict(hashed.table))
     own = {op: f for op, f in composite.items() if op not in hashed.table or f.__module__.startswith("altprop")}
     return own, other

@@ -16,6 +16,7 @@ from torch import fx
 
 from altprop.ir.aliases import aliases, root_of
 from altprop.ir.operators import writes
+from altprop.ir.torch_private import OpOverload
 
 aten = torch.ops.aten
 
@@ -73,14 +74,14 @@ def _made(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return value
 
 
-def _without_write(target: Any) -> torch._ops.OpOverload:
+def _without_write(target: Any) -> OpOverload:
     found = without_write(target)
     if found is None:
         raise NotFunctionalError(f"{target} has no form that makes a new value of the same arguments")
     return found
 
 
-def without_write(target: Any) -> torch._ops.OpOverload | None:
+def without_write(target: Any) -> OpOverload | None:
     """The form of an operator that makes a new value in the place of writing one: `add` for `add_`.
 
     Overloads are told by what they take: that of `pow_.Scalar` is `pow.Tensor_Scalar`, while `pow.Scalar` is another.

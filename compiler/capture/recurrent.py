@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from altprop.compiler.capture.recurrent_layers import LAYERS, Tensors, eager_has_onednn, layer_by_layer
 from altprop.ir.alone import compiles_here
+from altprop.ir.torch_private import mkldnn_enabled, set_mkldnn_enabled
 
 _NAME = "_flat_weights"
 
@@ -25,7 +26,7 @@ _NAME = "_flat_weights"
 @contextlib.contextmanager
 def whole_recurrent_layers(model: nn.Module) -> Iterator[None]:
     """Lets export see through the recurrent modules of `model`, and keeps their layers whole, for a while."""
-    token = eager_has_onednn.set(torch._C._get_mkldnn_enabled())  # tracers switch it off
+    token = eager_has_onednn.set(mkldnn_enabled())  # tracers switch it off
     try:
         with _plain_weights(model), _Whole():
             yield
@@ -63,12 +64,12 @@ def recurrent_operators(unrolled: Mapping[Any, Callable[..., Any]]) -> dict[Any,
 
 def _without_onednn(unrolled: Callable[..., Any], *args: Any) -> Any:
     """Unrolls: torch's own function would take oneDNN's kernel, whose derivative it does not keep whole."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+    enabled = mkldnn_enabled()
+    set_mkldnn_enabled(False)
     try:
         return unrolled(*args)
     finally:
-        torch._C._set_mkldnn_enabled(enabled)
+        set_mkldnn_enabled(enabled)
 
 
 def _run(operator: Any, unrolled: Callable[..., Any], args: Sequence[Any]) -> Any:

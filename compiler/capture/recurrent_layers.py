@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear
-from torch.utils import _pytree as pytree
 
+from altprop.ir.torch_private import pytree
 from altprop.passes.recurrent import onednn
 
 aten, own = torch.ops.aten, torch.ops.altprop

@@ -15,11 +15,10 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
+from altprop.ir.torch_private import FakeTensor, ShapeEnv
 
 _KEPT = ("nn_module_stack", "stack_trace")
 

@@ -19,7 +19,7 @@ def unrolled_modules(model: nn.Module, captured: CapturedGraph) -> Iterator[tupl
     for name, stack in captured.modules.items():
         for call in stack:
             if call.kind.startswith(_KIND):
-                path = call.path.partition("@")[0]
+                path = call.module
                 calls[path].add(call.path)
                 nodes[path].append(captured.node(name))
     for path, found in nodes.items():

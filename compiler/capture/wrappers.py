@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from altprop.ir.errors import CompileError
+from altprop.ir.torch_private import OptimizedModule
 
 _MANY = (
     "{name} runs a model on several devices: compile the model inside, `{name}.module`, and say devices= to "

@@ -7,7 +7,7 @@ inside the region. Regions that are cut whole on request, blocks or modules, may
 
 from collections.abc import Iterator, Sequence
 
-from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.captured_graph import CapturedGraph, module_of
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.region import Region
@@ -96,7 +96,7 @@ def _offer(captured: CapturedGraph, wanted: Wanted, known: set[tuple[str, ...]],
 def _children(captured: CapturedGraph) -> tuple[str, ...]:
     """The outermost modules that the forward calls."""
     paths = (calls[0].path for calls in captured.modules.values() if calls)
-    return tuple(dict.fromkeys(path.partition(".")[0].partition("@")[0] for path in paths if path))
+    return tuple(dict.fromkeys(module_of(path.partition(".")[0]) for path in paths if path))
 
 
 def _problems(captured: CapturedGraph, regions: Sequence[Region], wanted: Wanted) -> Iterator[str]:

@@ -18,6 +18,7 @@ from altprop.compiler.export.subject import Subject
 from altprop.ir.errors import ExportError
 from altprop.ir.plan import FROZEN
 from altprop.ir.program import Program, Slot
+from altprop.ir.values import FILE, ValueName
 
 VERSION = 1
 NEXT = ".next"
@@ -47,11 +48,9 @@ def input_names(program: Program) -> dict[Slot, str]:
 
 
 def _input_name(slot: Slot, targets: int) -> str:
-    if slot.kind in ("feedback", "state"):
-        return f"{slot.kind}.{slot.name}"
     if slot.kind == "target":
         return "target" if targets == 1 else f"target.{slot.name}"
-    return slot.name
+    return FILE.write(ValueName.of(slot))
 
 
 def output_names(program: Program) -> dict[Slot, str]:

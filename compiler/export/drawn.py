@@ -11,6 +11,7 @@ from altprop.compiler.export.numbers import is_symbolic
 from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, placeholders
 from altprop.compiler.export.subject import Subject
 from altprop.ir.program import Program, Slot
+from altprop.ir.torch_private import pytree
 
 BATCHES = (3, 5)
 
@@ -49,7 +50,7 @@ class _Draw:
             example = self.subject.example[self.subject.derived.captured.inputs.index(slot.name)]
             return self._like(example, like)
         if slot.kind == "target" and self.subject.target is not None:
-            leaves = torch.utils._pytree.tree_leaves(self.subject.target)
+            leaves = pytree.tree_leaves(self.subject.target)
             tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
             return self._like(tensors[int(slot.name)], like)
         if slot.kind == "target" and not like.is_floating_point():

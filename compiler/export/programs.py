@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from altprop.compiler.export.check import load, verify
 from altprop.compiler.export.contract import HELD, VERSION, describe, initial_state, input_names, metadata, output_names
@@ -26,7 +25,9 @@ from altprop.compiler.export.subject import Subject, constants_of, flat_program
 from altprop.compiler.export.translate import translate
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import GIVEN, Lowered
+from altprop.ir.schedule import Lowered, is_given
+from altprop.ir.torch_private import FakeTensorMode
+from altprop.ir.values import SCHEDULE
 
 CONTRACT = "schedule.json"
 Arrays = dict[str, np.ndarray]
@@ -103,9 +104,9 @@ def _write(
 
 def _contract(lowered: Lowered, entries: Sequence[Any], states: Mapping[int, Any]) -> dict[str, Any]:
     schedule = lowered.schedule
-    values = {item["value"] for entry in entries for item in entry["inputs"] if item["value"].startswith(GIVEN)}
+    values = {item["value"] for entry in entries for item in entry["inputs"] if is_given(item["value"])}
     given = [
-        {"value": value, "microbatch": int(value.rpartition("@")[2]), "shape": list(schedule.form(value).shape)}
+        {"value": value, "microbatch": SCHEDULE.read(value).micro, "shape": list(schedule.form(value).shape)}
         for value in sorted(values)
     ]
     return {
@@ -164,8 +165,7 @@ def _check(subject: Subject, contract: dict[str, Any], folder: Path, follow: Fol
     parts = contract["microbatches"]
     given = {}
     for item in contract["given"]:
-        kind, _, name = item["value"].rpartition("@")[0].partition(":")
-        whole = tensors[Slot(kind, name)]
+        whole = tensors[SCHEDULE.read(item["value"]).slot]
         cut = whole.dim() and whole.shape[0] == contract["batch"] and item["shape"][0] * parts == contract["batch"]
         given[item["value"]] = (whole.chunk(parts)[item["microbatch"]] if cut else whole).numpy()
     slots = {_name(slot): slot for slot in tensors if slot.kind in HELD}

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import fx
 from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from altprop.compiler.capture.functional import without_write
 from altprop.compiler.export.decompose import Table, table
@@ -20,6 +19,7 @@ from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
+from altprop.ir.torch_private import make_fx
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify
 

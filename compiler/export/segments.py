@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from altprop.ir.operators import is_view
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import Lowered, Piece, Schedule, Task, is_gradient, is_resident
+from altprop.ir.schedule import Lowered, Piece, Schedule, Task, is_gradient, is_loss_part, is_resident
+from altprop.ir.torch_private import FakeTensorMode
+from altprop.ir.values import SCHEDULE
 
 aten = torch.ops.aten
 
@@ -99,7 +100,7 @@ class SegmentBuilder:
             else:
                 self._compute(task)
         made = {name: node for name, node in self.values.items() if node not in self.inputs.values()}
-        kept = {name: node for name, node in made.items() if name in later or name.startswith("loss@")}
+        kept = {name: node for name, node in made.items() if name in later or is_loss_part(name)}
         results |= {Slot("value", name): node for name, node in kept.items()}
         self.graph.output(tuple(results.values()))
         steps = any(task.kind == "STEP" for task in segment.tasks)
@@ -138,9 +139,8 @@ class SegmentBuilder:
     def _take(self, name: str) -> fx.Node:
         if name in self.values:
             return self.values[name]
-        kind, _, rest = name.partition(":")
         held = is_resident(name) and name not in self.foreign
-        node = self._input(Slot(kind, rest) if held else Slot("value", name), None)
+        node = self._input(SCHEDULE.read(name).slot if held else Slot("value", name), None)
         form = self.lowered.schedule.form(name)
         with self.mode:
             node.meta["val"] = torch.empty_strided(form.shape, form.strides, dtype=getattr(torch, form.dtype))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.node import map_aggregate
 
 from altprop.compiler.pipeline import Options, fake_target
@@ -13,6 +12,8 @@ from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
+from altprop.ir.torch_private import FakeTensor
+from altprop.ir.values import ValueName
 from altprop.passes.add_optimizer import AddOptimizer
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flatten import complete
@@ -134,7 +135,7 @@ def constants_of(
 
 def region_of_slot(subject: Subject, slot: Slot) -> str:
     """The region that a result belongs to."""
-    name = slot.name.partition(":")[2] if slot.kind == "state" else slot.name
+    name = ValueName.of(slot).name
     locals_: Sequence[Any] = list(subject.derived.locals.values())
     found = [local.region.name for local in locals_ if name in local.theta]
     return f'region "{found[0]}"' if found else f'"{slot.name}"'

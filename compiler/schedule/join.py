@@ -20,7 +20,8 @@ from altprop.ir.aliases import root_of
 from altprop.ir.layouts import memory_order
 from altprop.ir.operators import is_pointwise, is_random, is_view
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import RESIDENT, ahead
+from altprop.ir.schedule import ahead
+from altprop.ir.values import RESIDENT
 from altprop.ir.without_code import graph_module
 
 aten = torch.ops.aten

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from altprop.ir.schedule import Piece
+from altprop.ir.torch_private import pytree
 from altprop.ir.without_code import graph_module
 
 _DEVICE = re.compile(r"device\(type='\w+'(?:, index=\d+)?\)")

@@ -9,6 +9,7 @@ from altprop.compiler.schedule.assign import homes
 from altprop.compiler.schedule.tagged import TaggedBuilder
 from altprop.ir.members import Members
 from altprop.ir.program import Program, Slot
+from altprop.ir.torch_private import OpOverload
 from altprop.ir.updates import LocalUpdate
 from altprop.ir.without_code import graph_module
 from altprop.passes.add_optimizer import add_step
@@ -122,7 +123,7 @@ class _Step:
         return _call(graph, aten.mul.Tensor, total, 1 if self.factor is None else self.factor)
 
 
-def _call(graph: fx.Graph, target: torch._ops.OpOverload, first: fx.Node, second: object) -> fx.Node:
+def _call(graph: fx.Graph, target: OpOverload, first: fx.Node, second: object) -> fx.Node:
     node = graph.call_function(target, (first, second))  # type: ignore[arg-type]
     node.meta["val"] = first.meta["val"]
     return node

@@ -23,6 +23,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view, written
 from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
+from altprop.ir.values import SCHEDULE, ValueName
 from altprop.ir.without_code import graph_module
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.flattening.builder import aten
@@ -231,12 +232,12 @@ class _Writer:
 
 def gradient_name(region: str, parameter: str) -> str:
     """Value of a region's contribution to the gradient of a parameter."""
-    return f"gradient:{region}:{parameter}"
+    return SCHEDULE.write(ValueName("gradient", parameter, region))
 
 
 def feedback_gradient_name(feedback: str) -> str:
     """Value of the gradient of a feedback parameter."""
-    return f"feedback_gradient:{feedback}"
+    return SCHEDULE.write(ValueName("feedback_gradient", feedback))
 
 
 def _accumulating(program: Program) -> Program:

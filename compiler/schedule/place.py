@@ -12,6 +12,7 @@ from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.tagged import LOSS, PREAMBLE, TARGET
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import source_of
 from altprop.ir.schedule import Task
 
 
@@ -89,7 +90,7 @@ def balance(weights: Mapping[str, float], parts: int, speeds: Sequence[float] | 
 
 def owner(task: Task) -> str:
     """Returns the region that a task lives with."""
-    return task.region.partition("->")[0] if task.kind == "M" else task.region
+    return source_of(task.region) if task.kind == "M" else task.region
 
 
 def place_tasks(graph: ErrorGraph, tasks: Sequence[Task], regions: Mapping[str, int]) -> list[int]:

@@ -7,7 +7,7 @@ the link is free; links carry one value at a time in each direction between two 
 from collections.abc import Mapping
 
 from altprop.compiler.schedule.cost_model import CostModel
-from altprop.ir.schedule import GIVEN, Schedule, Task, is_resident
+from altprop.ir.schedule import Schedule, Task, is_given, is_resident
 from altprop.ir.schedule_walk import walk
 from altprop.ir.timeline import Event, Timeline, Transfer
 
@@ -121,5 +121,5 @@ class _Memory:
         self.now[device] += sum(self.schedule.form(name).bytes for name in names)
         self.peak[device] = max(self.peak[device], self.now[device])
         if task.kind == "FREE":
-            made = [n for n in task.reads if not n.startswith(GIVEN) or n in self.received[device]]
+            made = [n for n in task.reads if not is_given(n) or n in self.received[device]]
             self.now[device] -= sum(self.schedule.form(name).bytes for name in made)

@@ -7,7 +7,8 @@ before its first reader, so that the transfer runs beside them; between two devi
 
 from collections.abc import Mapping, Sequence
 
-from altprop.ir.schedule import GIVEN, Task, ValueForm, base_name, is_resident
+from altprop.ir.schedule import Task, ValueForm, base_name, is_given, is_resident
+from altprop.ir.values import SCHEDULE
 
 AHEAD = 3
 
@@ -54,7 +55,7 @@ class Emitter:
                 found.setdefault(name, device)
         for task, device in zip(self.tasks, self.placed, strict=True):
             for name in task.reads:
-                if name.startswith(GIVEN):
+                if is_given(name):
                     found.setdefault(name, device)
         return found
 
@@ -76,7 +77,7 @@ class Emitter:
 
     def _transfer(self, kind: str, name: str, peer: int) -> Task:
         form = self.forms[base_name(name)]
-        microbatch = int(name.rpartition("@")[2]) if base_name(name) != name else None
+        microbatch = SCHEDULE.read(name).micro
         reads = (name,) if kind == "SEND" else ()
         writes = (name,) if kind == "RECV" else ()
         return Task(kind, name, microbatch, reads, writes, (), form.shape, form.bytes, peer=peer)

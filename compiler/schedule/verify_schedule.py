@@ -1,12 +1,12 @@
 """The laws of schedules, as a table; all violations are collected, then raised at once, marked in the programs."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import GIVEN, Schedule, Task, base_name, is_resident
+from altprop.ir.schedule import Schedule, Task, base_name, is_given, is_loss_part, is_resident
 from altprop.ir.schedule_walk import walk
+from altprop.ir.values import SCHEDULE, ValueName
 
 SHOWN = 20
 """Violations that one message lists."""
@@ -47,10 +47,6 @@ def _lines(schedule: Schedule) -> Iterator[tuple[int, int, Task]]:
             yield device, place, task
 
 
-def _is_given(name: str) -> bool:
-    return name.startswith(GIVEN)
-
-
 def _values_are_there(schedule: Schedule) -> Iterator[Found]:
     """What a task reads was made, received or given on its device, and was not freed; nothing is left behind."""
     for device, program in enumerate(schedule.programs):
@@ -60,7 +56,7 @@ def _values_are_there(schedule: Schedule) -> Iterator[Found]:
         for place, task in enumerate(program):
             for name in (*task.reads, *task.changes):
                 resident = is_resident(name) and schedule.homes.get(name, device) == device
-                given = _is_given(name) and name not in received
+                given = is_given(name) and name not in received
                 if name in freed:
                     yield device, place, f"{name} was freed before"
                 elif name not in there and not resident and not given:
@@ -78,12 +74,12 @@ def _values_are_there(schedule: Schedule) -> Iterator[Found]:
 
 def kept_values(microbatches: int) -> set[str]:
     """Returns the values that outlive a step: the losses of all micro-batches."""
-    return {f"loss@{microbatch}" for microbatch in range(microbatches)}
+    return {SCHEDULE.write(ValueName("value", "loss", micro=microbatch)) for microbatch in range(microbatches)}
 
 
 def is_loss(name: str, microbatches: int) -> bool:
     """Whether a value is one of `kept_values`, of which a text may announce any number."""
-    return re.fullmatch(r"loss@(0|[1-9][0-9]{0,17})", name) is not None and int(name[5:]) < microbatches
+    return is_loss_part(name) and (SCHEDULE.read(name).micro or 0) < microbatches
 
 
 def _updates_are_local(schedule: Schedule) -> Iterator[Found]:

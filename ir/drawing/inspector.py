@@ -18,6 +18,7 @@ from altprop.ir.drawing.places import place
 from altprop.ir.drawing.what_it_does import ties, what_it_does
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.reading import shape_text
+from altprop.ir.values import PLAN
 
 _PIXELS = 96
 # From which pass on a thing is there: what a page can show of each.
@@ -162,7 +163,7 @@ def _edges(graph: ErrorGraph, network: Network, measurement: Any) -> Iterator[di
             details = {
                 "connection": values["name"],
                 "feedback": f"{values['feedback']}, {'learned' if values['learning'] else 'fixed'}",
-                "size": "\n".join(f"{p.part or p.name.rpartition(':')[2]} {shape_text(p.shape)}" for p in own),
+                "size": "\n".join(f"{p.part or PLAN.read(p.name).part or p.name} {shape_text(p.shape)}" for p in own),
                 "start": values.get("start", ""),
                 "angle": "" if one is None or _finite(one.angle) is None else f"{one.angle:.1f} degrees",
             }

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.torch_private import OpOverload
+
 aten = torch.ops.aten
 
 FEEDBACK = "feedback_"
@@ -46,7 +48,7 @@ class TracedParameter:
         """A number of the step, of the group's own."""
         return self.number(self.group + name)
 
-    def call(self, target: torch._ops.OpOverload, *args: object, **kwargs: object) -> fx.Node:
+    def call(self, target: OpOverload, *args: object, **kwargs: object) -> fx.Node:
         """Emits an operator whose result is like its first argument."""
         node = self.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
         first = args[0]
@@ -54,7 +56,7 @@ class TracedParameter:
             node.meta["val"] = first.meta["val"]
         return node
 
-    def run(self, target: torch._ops.OpOverload, *args: object, **kwargs: object) -> fx.Node:
+    def run(self, target: OpOverload, *args: object, **kwargs: object) -> fx.Node:
         """Emits an operator whose result has another form than its first argument."""
         node = self.graph.call_function(target, args, kwargs)  # type: ignore[arg-type]
         values: list[Any] = [arg.meta.get("val") for arg in args if isinstance(arg, fx.Node)]

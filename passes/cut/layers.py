@@ -136,7 +136,7 @@ class _Cutter:
             return True
         same_sources = self.groups.sources(one) == self.groups.sources(other)
         shallow = not any(_has_activation(group) for group in (one, other))
-        return same_sources and shallow and _reads_same(one, other) and not is_concatenation(node)
+        return same_sources and shallow and _reads_same(one, other, self.captured) and not is_concatenation(node)
 
     def _reaches_only(self, group: Group, node: fx.Node) -> bool:
         return all(user in group.nodes or user is node for member in group.nodes for user in member.users)
@@ -220,22 +220,23 @@ def _has_activation(group: Group) -> bool:
     return any(is_nonlinear(node) for node in group.nodes)
 
 
-def _reads_same(one: Group, other: Group) -> bool:
+def _reads_same(one: Group, other: Group, captured: CapturedGraph) -> bool:
     def outside(group: Group) -> set[str]:
         inside = set(group.nodes)
         found = {s for node in group.nodes for s in node.all_input_nodes if s not in inside}
-        return {s.name for s in found if s.op != "placeholder" and s.meta.get("val") is not None and _is_data(s)}
+        made = (s for s in found if s.op != "placeholder" and s.meta.get("val") is not None)
+        return {s.name for s in made if _is_data(s, captured.parameters)}
 
     return outside(one) == outside(other)
 
 
-def _is_data(node: fx.Node) -> bool:
+def _is_data(node: fx.Node, parameters: Mapping[str, str]) -> bool:
     value = node.meta["val"]
-    return hasattr(value, "dim") and value.is_floating_point() and _fed_by_data(node)
+    return hasattr(value, "dim") and value.is_floating_point() and _fed_by_data(node, parameters)
 
 
-def _fed_by_data(node: fx.Node) -> bool:
-    return any(source.op != "placeholder" or not source.name.startswith("p_") for source in node.all_input_nodes)
+def _fed_by_data(node: fx.Node, parameters: Mapping[str, str]) -> bool:
+    return any(source.name not in parameters for source in node.all_input_nodes)
 
 
 def name_of(node: fx.Node, captured: CapturedGraph, roles: Roles) -> str:
@@ -247,5 +248,4 @@ def name_of(node: fx.Node, captured: CapturedGraph, roles: Roles) -> str:
     owner, _, leaf = owners[0].rpartition(".")
     if call and list(captured.parameters.values()).count(owners[0]) > 1:
         return call  # a tied parameter belongs to every module that holds it
-    suffix = call.rpartition("@")[1:] if "@" in call else ("", "")
-    return (owner or leaf) + "".join(suffix)
+    return (owner or leaf) + call[call.rindex("@") :] if "@" in call else owner or leaf

@@ -5,6 +5,7 @@ from torch import fx
 
 from altprop.ir.learner_operators import is_prediction
 from altprop.ir.operators import is_pointwise, short_name
+from altprop.ir.torch_private import OpOverload
 
 # Operators that mix the units of their input with a parameter; each starts a region.
 _MIXING = {
@@ -149,7 +150,7 @@ def is_concatenation(node: fx.Node) -> bool:
 
 def is_elementwise(node: fx.Node) -> bool:
     """Whether each element of the result depends on one element of each input."""
-    return isinstance(node.target, torch._ops.OpOverload) and (is_pointwise(node) or short_name(node) in _LINEAR)
+    return isinstance(node.target, OpOverload) and (is_pointwise(node) or short_name(node) in _LINEAR)
 
 
 def is_nonlinear(node: fx.Node) -> bool:

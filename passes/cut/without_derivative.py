@@ -8,11 +8,10 @@ activation may be one, for rules that never take its derivative.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import fx
-from torch._library.custom_ops import OPDEFS
 
 from altprop.ir.operators import facts, short_name
+from altprop.ir.torch_private import OPDEFS, OpOverload, has_kernel_for_key
 from altprop.ir.walks import descendants
 from altprop.passes.cut.operator_kinds import is_comparison, is_floating
 
@@ -26,7 +25,7 @@ _TORCH = ("aten", "prims", "prim", "higher_order", "altprop")
 
 def is_custom(target: Any) -> bool:
     """Whether an operator is neither torch's nor ours."""
-    return isinstance(target, torch._ops.OpOverload) and target.namespace not in _TORCH
+    return isinstance(target, OpOverload) and target.namespace not in _TORCH
 
 
 def formula_of(target: Any) -> Any:
@@ -40,7 +39,7 @@ def has_formula(target: Any) -> bool:
     if known is not None:
         return known._backward_fn is not None
     keys = ("Autograd", "AutogradCPU", "AutogradCUDA")
-    return any(torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), key) for key in keys)
+    return any(has_kernel_for_key(target.name(), key) for key in keys)
 
 
 def has_no_derivative(node: fx.Node) -> bool:

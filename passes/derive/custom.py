@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import CompileError
+from altprop.ir.torch_private import below_autograd, fill_defaults, pytree
 from altprop.passes.cut.without_derivative import formula_of, lacks_formula
 
 
@@ -23,7 +23,7 @@ def differentiable(operator: Any) -> Callable[..., Any]:
 
 
 def _below(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return operator(*args, **kwargs)
 
 
@@ -59,7 +59,7 @@ def _by_formula(operator: Any, known: Any) -> Callable[..., Any]:
     keywords = any(argument.kwarg_only for argument in schema.arguments)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = torch._library.utils.fill_defaults(schema, args, kwargs)
+        args, kwargs = fill_defaults(schema, args, kwargs)
         leaves, spec = pytree.tree_flatten(tuple(args))
 
         def forward(*given: Any) -> Any:
@@ -95,7 +95,7 @@ def _by_kernel(operator: Any) -> Callable[..., Any]:
             return operator(*(built := pytree.tree_unflatten(list(given), spec))[0], **built[1])
 
         def forward(*given: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
+            with below_autograd():
                 return call(given)
 
         def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_impls import register_op_impl
 
 from altprop.ir import learner_operators  # noqa: F401  it registers the operators
+from altprop.ir.torch_private import below_autograd, register_op_impl, suggest_memory_format
 from altprop.passes.cut.operator_kinds import is_moving
 from altprop.passes.cut.without_derivative import is_custom, lacks_formula
 from altprop.passes.derive.custom import differentiable
@@ -85,7 +85,7 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(kernel: Any, *args: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return kernel(*args)
 
     @staticmethod
@@ -105,7 +105,7 @@ class _Whole(torch.autograd.Function):
         for place, value in zip(ctx.places, ctx.saved_tensors[:count], strict=True):
             args[place] = value
         asked = ctx.needs_input_grad[1:]
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             _, derivative = _DERIVATIVES[ctx.operator]
             made = derivative(args, ctx.saved_tensors[count:], cotangents[: ctx.felt], asked)
         found = [value if wanted else None for value, wanted in zip(made, asked, strict=False)]
@@ -117,7 +117,7 @@ def _whole(kernel: Any) -> Callable[..., Any]:
 
 
 def _fake_of_resizing(mode: Any, function: Any, cotangent: torch.Tensor, size: Any, shape: Any, *rest: Any) -> Any:
-    layout = torch._prims_common.suggest_memory_format(cotangent)
+    layout = suggest_memory_format(cotangent)
     with mode:
         return torch.empty(shape, dtype=cotangent.dtype, device=cotangent.device, memory_format=layout)
 

@@ -13,6 +13,7 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.plan import Connection
 from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
+from altprop.ir.values import PLAN, ValueName
 from altprop.passes.derive.local_products import replaced_parameters
 from altprop.passes.derive.mirror import mirrors_of
 from altprop.passes.derive.own_feedback import Standing, own_feedback
@@ -172,7 +173,7 @@ def _is_inside(rule: Rule | None) -> bool:
 
 def noise_name(connection: Connection, value: str) -> str:
     """Name of the noise that a connection wants in the form of a parameter, or of a value that its source reads."""
-    return f"{connection.name}:{value}"
+    return PLAN.write(ValueName("noise", connection.name, value))
 
 
 def is_direct(connection: Connection) -> bool:

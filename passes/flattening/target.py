@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
+from altprop.ir.torch_private import make_fx, pytree
 from altprop.passes.flattening.builder import FlatBuilder
 
 

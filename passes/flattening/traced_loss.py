@@ -6,11 +6,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.utils import _pytree as pytree
 
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.distributions import unchecked_distributions
@@ -19,6 +14,14 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.operators import is_fill
 from altprop.ir.program import Slot
+from altprop.ir.torch_private import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+    enable_python_dispatcher,
+    make_fx,
+    pytree,
+)
 from altprop.passes.flattening.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flattening.reduction import Reduction
 from altprop.passes.flattening.target import add_target_inputs

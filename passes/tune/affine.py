@@ -25,6 +25,8 @@ from torch import fx
 from altprop.ir.operators import is_view
 from altprop.ir.walks import positions
 from altprop.passes.flattening.builder import prune
+from altprop.passes.tune.base import Tuned, TuningPass
+from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.traced_call import traced_call
 
 aten = torch.ops.aten
@@ -63,6 +65,16 @@ class _Layer:
     @property
     def weight(self) -> fx.Node:
         return self.product.args[1]  # type: ignore[return-value]
+
+
+class SpareInputGradients(TuningPass):
+    """Lets a norm in front of a layer learn without the layer's input gradient."""
+
+    def run(self, tuned: Tuned) -> int:
+        """See `spare_input_gradients`; what it leaves twice is merged."""
+        graph = tuned.program.graph.graph
+        count = spare_input_gradients(graph)
+        return count + merge_twins(graph) if count else 0
 
 
 def spare_input_gradients(graph: fx.Graph) -> int:

@@ -20,6 +20,7 @@ from torch import fx
 
 from altprop.ir.layouts import FORMATS, flatten_freely, is_channels_last
 from altprop.ir.operators import is_pointwise
+from altprop.passes.tune.base import Tuned, TuningPass
 from altprop.passes.tune.traced_call import trace_strides, traced_call
 
 aten = torch.ops.aten
@@ -31,6 +32,20 @@ _LEAST_SHARE = 8  # of an image's elements over a filter's
 _FIRST = {4: [0, 3, 1, 2], 5: [0, 4, 1, 2, 3]}
 # Operands of convolutions that are images, filters among them, by their places.
 _OPERANDS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
+
+
+class ChooseLayout(TuningPass):
+    """Lays images out channels last where that pays."""
+
+    def applies(self, tuned: Tuned) -> bool:
+        """Whether the layout was not chosen before."""
+        return not tuned.allowed.laid_out
+
+    def run(self, tuned: Tuned) -> int:
+        """See `choose_layout`."""
+        may_move = tuned.allowed.channels_last and (tuned.allowed.opaque or not tuned.has_caller)
+        seen = [node for slot, node in tuned.program.results.items() if slot.kind != "residual"]
+        return choose_layout(tuned.program.graph.graph, may_move=may_move, seen=seen)
 
 
 def layout_pays(graph: fx.Graph) -> bool:

@@ -11,8 +11,23 @@ import torch
 from torch import fx
 
 from altprop.passes.flattening.builder import prune
+from altprop.passes.tune.base import Tuned, TuningPass
+from altprop.passes.tune.merge import merge_twins
 
 aten = torch.ops.aten
+
+
+class FuseUpdates(TuningPass):
+    """Lets an update run into its buffer in one operator."""
+
+    def applies(self, tuned: Tuned) -> bool:
+        """Whether the program holds updates of tensors that are there."""
+        return tuned.allowed.fuse and tuned.moves
+
+    def run(self, tuned: Tuned) -> int:
+        """See `fuse_updates`; what it leaves twice is merged."""
+        graph = tuned.program.graph.graph
+        return fuse_updates(graph) + merge_twins(graph)
 
 
 def fuse_updates(graph: fx.Graph) -> int:

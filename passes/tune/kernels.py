@@ -13,10 +13,24 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from altprop.passes.tune.base import Tuned, TuningPass
+
 aten = torch.ops.aten
 
 _LEAST_SIZE = 2**13
 _ACTIVATIONS = {aten.tanh.default: "tanh", aten.relu.default: "relu", aten.sigmoid.default: "sigmoid"}
+
+
+class ChooseKernels(TuningPass):
+    """Chooses oneDNN's matrix product where it is the faster one."""
+
+    def applies(self, tuned: Tuned) -> bool:
+        """Whether another rounding is allowed, and oneDNN the faster one on this machine."""
+        return tuned.allowed.kernels and tuned.role != "forward" and onednn_pays()
+
+    def run(self, tuned: Tuned) -> int:
+        """See `choose_kernels`."""
+        return choose_kernels(tuned.program.graph.graph, opaque=tuned.allowed.opaque)
 
 
 @functools.cache

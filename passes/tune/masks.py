@@ -6,8 +6,17 @@ import torch
 from torch import fx
 
 from altprop.ir.operators import facts
+from altprop.passes.tune.base import Tuned, TuningPass
 
 aten = torch.ops.aten
+
+
+class NarrowMasks(TuningPass):
+    """Narrows backward operators to the results that are read."""
+
+    def run(self, tuned: Tuned) -> int:
+        """See `narrow_masks`."""
+        return narrow_masks(tuned.program.graph.graph)
 
 
 def narrow_masks(graph: fx.Graph) -> int:

@@ -10,10 +10,24 @@ import torch
 from torch import fx
 
 from altprop.ir.walks import ancestors, positions
+from altprop.passes.tune.base import Tuned, TuningPass
 
 aten = torch.ops.aten
 
 CHEAP = frozenset({aten.relu.default, aten.hardtanh.default, aten.leaky_relu.default})
+
+
+class RecomputeActivities(TuningPass):
+    """Makes cheap activities anew in a program that holds both forward and updates."""
+
+    def applies(self, tuned: Tuned) -> bool:
+        """Whether memory may be used again, and there is a loss to begin behind."""
+        return tuned.allowed.reuse and any(slot.kind == "loss" for slot in tuned.program.outputs)
+
+    def run(self, tuned: Tuned) -> int:
+        """See `recompute_activities`."""
+        loss = next(node for slot, node in tuned.program.results.items() if slot.kind == "loss")
+        return recompute_activities(tuned.program.graph.graph, loss)
 
 
 def cheaply_made(nodes: Iterable[fx.Node]) -> dict[fx.Node, fx.Node]:

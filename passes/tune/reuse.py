@@ -1,12 +1,13 @@
 """Lets results overwrite arguments that nothing reads any more; a relu behind a norm needs no memory of its own."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
 
 from altprop.ir.aliases import aliases, has_gaps, root_of
 from altprop.ir.walks import positions
+from altprop.passes.tune.base import Tuned, TuningPass
 from altprop.passes.tune.channels_last import is_dense
 
 aten = torch.ops.aten
@@ -33,6 +34,20 @@ _GRAD_INPUT: dict[Any, Any] = {
 }
 
 _OUT: dict[Any, Any] = {aten.sub.Tensor: aten.sub.out, aten.add.Tensor: aten.add.out, aten.mul.Tensor: aten.mul.out}
+
+
+class ReuseMemory(TuningPass):
+    """Lets results overwrite arguments that nothing reads any more."""
+
+    level: ClassVar[str] = "tuned"
+
+    def applies(self, tuned: Tuned) -> bool:
+        """Whether that is allowed."""
+        return tuned.allowed.reuse
+
+    def run(self, tuned: Tuned) -> int:
+        """See `reuse_memory`."""
+        return reuse_memory(tuned.program.graph.graph)
 
 
 def reuse_memory(graph: fx.Graph) -> int:

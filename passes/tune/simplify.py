@@ -5,12 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from altprop.ir.aliases import root_of
 from altprop.passes.flattening.builder import prune
+from altprop.passes.tune.base import Tuned, TuningPass
 
 aten = torch.ops.aten
 
 Rewrite = Callable[[fx.Node], fx.Node | None]
+
+
+class Simplify(TuningPass):
+    """Removes operators that do nothing."""
+
+    def run(self, tuned: Tuned) -> int:
+        """See `simplify`."""
+        return simplify(tuned.program.graph.graph)
 
 
 def simplify(graph: fx.Graph) -> int:
@@ -85,25 +93,6 @@ def _drop_factor_one(node: fx.Node) -> fx.Node | None:
     here, there = node.meta.get("val"), source.meta.get("val")
     same = isinstance(here, torch.Tensor) and isinstance(there, torch.Tensor) and here.dtype == there.dtype
     return source if same else None
-
-
-def separate_results(graph: fx.Graph) -> int:
-    """Copies results that share memory with another result, an input or a constant: each may be changed in place."""
-    output = next(node for node in graph.nodes if node.op == "output")
-    seen: set[fx.Node] = set()
-    results: list[fx.Node] = []
-    count = 0
-    for node in output.args[0]:  # type: ignore[union-attr]
-        root = root_of(node)
-        if root in seen or root.op in ("placeholder", "get_attr"):
-            with graph.inserting_before(output):
-                copied = graph.call_function(aten.clone.default, (node,))
-            copied.meta = dict(node.meta)
-            node, count = copied, count + 1
-        seen.add(root)
-        results.append(node)
-    output.args = (tuple(results),)
-    return count
 
 
 _REWRITES: dict[object, Rewrite] = {

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch.utils import _pytree as pytree
+
+from altprop.ir.torch_private import enable_python_dispatcher, pytree
 
 aten = torch.ops.aten
 

@@ -13,16 +13,18 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.torch_private import OpOverload, TensorBase
+
 Function = Callable[..., Sequence[Any]]
 
 _OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)(?=\()")
 
 aten = torch.ops.aten
-_Tensor = torch._C.TensorBase
+_Tensor = TensorBase
 
 # Functions of torch that take an operator's arguments as they are and call it, and no other; only short operators,
 # beside which reading the arguments takes time.
-NATIVE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
+NATIVE: dict[OpOverload, Callable[..., Any]] = {
     aten.add.Tensor: torch.add,
     aten.add_.Tensor: _Tensor.add_,
     aten.addmm.default: torch.addmm,
@@ -52,7 +54,7 @@ def straight(module: fx.GraphModule) -> Function:
     def bind(found: re.Match[str]) -> str:
         space, name, overload = found.groups()
         operator = getattr(getattr(getattr(torch.ops, space), name), overload)
-        if type(operator) is not torch._ops.OpOverload:  # others look at their arguments first
+        if type(operator) is not OpOverload:  # others look at their arguments first
             return found[0]
         bound = f"_{space}_{name}_{overload}"
         names[bound] = NATIVE.get(operator, operator._op)

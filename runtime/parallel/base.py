@@ -2,17 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optimizers import Optimizer
-from altprop.ir.schedule import Lowered, Schedule, residents
+from altprop.ir.schedule import Lowered, Schedule, location, residents
 from altprop.ir.structures import structure_of
+from altprop.ir.torch_private import pytree
+from altprop.ir.values import SCHEDULE, ValueName
 from altprop.runtime.bindings import Bindings
 from altprop.runtime.noise import Form, Noise
 from altprop.runtime.optimizer_state import OptimizerState
@@ -145,7 +147,9 @@ class Runtime:
                 "the inputs are not built as those of the capture: give the same keys in the same order."
             )
         leaves = call.leaves
-        return {f"input:{name}": leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)}
+        return {
+            SCHEDULE.write(ValueName("input", name)): leaf for name, leaf in zip(self.net.inputs, leaves, strict=True)
+        }
 
     def _named_targets(self, target: Any) -> dict[str, Any]:
         if structure_of(target) != self.lowered.target:
@@ -153,18 +157,19 @@ class Runtime:
                 "the target is not built as the example of net.schedule(target=): give the same keys in the same order."
             )
         tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, torch.Tensor)]
-        return {f"target:{index}": leaf for index, leaf in enumerate(tensors)}
+        return {SCHEDULE.write(ValueName("target", str(index))): leaf for index, leaf in enumerate(tensors)}
 
     def _noise(self) -> dict[str, torch.Tensor]:
         """The numbers that `net.step` would draw, cut where they are a batch's. Every process draws all of them."""
         count = self.schedule.microbatches
-        forms = [form for form in self.net.noise_forms if f"noise:{form[0].name}" in self.schedule.forms]
+        forms = [form for form in self.net.noise_forms if location(form[0]) in self.schedule.forms]
         drawn = self.net.noise.draw(forms, self.schedule.batch, torch.device("cpu"))
         found: dict[str, torch.Tensor] = {}
         for slot, _, sizes in forms:
             of_batch = bool(sizes) and sizes[0][0] > 0
             parts = drawn[slot].chunk(count) if of_batch else [drawn[slot]] * count
-            found |= {f"noise:{slot.name}@{index}": part for index, part in enumerate(parts)}
+            name = ValueName.of(slot)
+            found |= {SCHEDULE.write(replace(name, micro=index)): part for index, part in enumerate(parts)}
         return found
 
     def _cut(self, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from altprop.ir.devices import kind_of, module_of
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Lowered, Task, is_gradient, residents
+from altprop.ir.schedule import Lowered, Task, is_gradient, is_owned, residents
+from altprop.ir.values import SCHEDULE
 from altprop.runtime.parallel.agree import first_line, tell
 from altprop.runtime.parallel.base import NetTensors, Runtime
 from altprop.runtime.parallel.foreign import refuse_foreign
@@ -98,7 +99,7 @@ class DistributedRuntime(Runtime):
 
     def _own(self) -> torch.device:
         """The device that this rank's part of the net is on."""
-        held = (slot_of(name) for name in sorted(self.held) if not name.startswith("constant:"))
+        held = (slot_of(name) for name in sorted(self.held) if is_owned(name))
         return next((self.net.bindings.get(slot).device for slot in held), torch.device("cpu"))
 
     def save(self, folder: str | Path) -> Path:
@@ -149,8 +150,8 @@ class DistributedRuntime(Runtime):
 
     def _given(self, inputs: Any, target: Any) -> dict[str, Any]:
         """What this rank reads; the rest may be None."""
-        reads_input = any(name.startswith("input:") for name in self._needs)
-        reads_target = any(name.startswith("target:") for name in self._needs)
+        kinds = {SCHEDULE.read(name).kind for name in self._needs}
+        reads_input, reads_target = "input" in kinds, "target" in kinds
         if (reads_input and inputs is None) or (reads_target and target is None):
             what = "inputs" if inputs is None and reads_input else "a target"
             raise ScheduleError(f"rank {dist.get_rank()} runs tasks that read {what}: pass it to step().")

@@ -4,6 +4,7 @@ import torch
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import Lowered
+from altprop.ir.torch_private import OpOverload, has_computed_kernel_for_key
 
 
 def refuse_foreign(lowered: Lowered, number: int, device: torch.device) -> None:
@@ -20,13 +21,13 @@ def refuse_foreign(lowered: Lowered, number: int, device: torch.device) -> None:
     for task in lowered.schedule.programs[number]:
         nodes = lowered.piece(task).program.graph.graph.nodes if task.computes else ()
         for node in nodes:
-            if isinstance(node.target, torch._ops.OpOverload) and not has_kernel(node.target, device):
+            if isinstance(node.target, OpOverload) and not has_kernel(node.target, device):
                 raise ScheduleError(
                     f'"{task.label}" runs {node.target}, which {device.type} does not have: move the model to a '
                     f"{device.type} device before altprop.compile, or place this region elsewhere."
                 )
 
 
-def has_kernel(operator: torch._ops.OpOverload, device: torch.device) -> bool:
+def has_kernel(operator: OpOverload, device: torch.device) -> bool:
     """Whether an operator runs on a kind of device."""
-    return torch._C._dispatch_has_computed_kernel_for_dispatch_key(operator.name(), device.type.upper())
+    return has_computed_kernel_for_key(operator.name(), device.type.upper())

@@ -6,21 +6,22 @@ import torch
 from torch import nn
 
 from altprop.ir.program import Slot
-from altprop.ir.schedule import Schedule, is_resident, residents
+from altprop.ir.schedule import Schedule, is_owned, residents
+from altprop.ir.torch_private import can_hold_data_of
+from altprop.ir.values import SCHEDULE
 from altprop.runtime.bindings import Bindings, Getter
 
 
 def slot_of(name: str) -> Slot:
     """Returns the slot of a resident value."""
-    kind, _, rest = name.partition(":")
-    return Slot(kind, rest)
+    return SCHEDULE.read(name).slot
 
 
 def release(bindings: Bindings, schedule: Schedule, held: frozenset[str]) -> int:
     """Gives up the memory of what is not held: it becomes tensors on the device "meta". Returns the bytes."""
     count = 0
     for name, form in schedule.forms.items():
-        if is_resident(name) and not name.startswith("constant:") and name not in held:
+        if is_owned(name) and name not in held:
             old = bindings.get(slot_of(name))
             if old.device.type != "meta":
                 bindings.put(slot_of(name), torch.empty_like(old, device="meta"))
@@ -70,7 +71,7 @@ def _homes(schedule: Schedule) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for device in range(len(schedule.programs)):
         for name in sorted(residents(schedule, device)):
-            if not name.startswith("constant:"):
+            if is_owned(name):
                 found.setdefault(name, schedule.homes.get(name, device))
     return found
 
@@ -79,7 +80,7 @@ def _move(bindings: Bindings, slot: Slot, device: torch.device) -> None:
     """Moves a tensor of the net; as in `nn.Module.to`, a parameter stays the same object where that can be."""
     old = bindings.get(slot)
     moved = old.detach().to(device)
-    if not isinstance(old, nn.Parameter) or not torch._has_compatible_shallow_copy_type(old, moved):
+    if not isinstance(old, nn.Parameter) or not can_hold_data_of(old, moved):
         bindings.put(slot, moved)
         return
     old.data = moved

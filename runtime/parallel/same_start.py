@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, is_resident
+from altprop.ir.schedule import Schedule, is_owned
+from altprop.ir.torch_private import pytree
+from altprop.ir.values import SCHEDULE
 from altprop.runtime.parallel.agree import rank, share, tell
 from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.parallel.residents import slot_of
@@ -27,7 +28,7 @@ def compare_settings(net: NetTensors, schedule: Schedule) -> None:
     Raises:
         ScheduleError: names the first setting that differs, and the ranks.
     """
-    constants = [name for name in sorted(schedule.forms) if name.startswith("constant:")]
+    constants = [name for name in sorted(schedule.forms) if SCHEDULE.read(name).kind == "constant"]
     mine = {
         "optimizer": repr(net.optimizer),
         "seed of noise": str(net.noise.seed),
@@ -56,7 +57,7 @@ def share_state(net: NetTensors, schedule: Schedule) -> None:
     Raises:
         ScheduleError: a rank ended or hangs.
     """
-    names = [name for name in sorted(schedule.forms) if is_resident(name) and not name.startswith("constant:")]
+    names = [name for name in sorted(schedule.forms) if is_owned(name)]
     tensors = {name: net.bindings.get(slot_of(name)).detach() for name in names}
     told = tell(({n for n, t in tensors.items() if not t.is_meta}, net.state.count, net.noise.count), _SHARE)
     net.state.count, net.noise.count = told[0][1], told[0][2]

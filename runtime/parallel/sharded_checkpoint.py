@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from altprop.ir.errors import ScheduleError
+from altprop.ir.schedule import is_owned
 from altprop.runtime.folder_lock import FolderInUseError, hold_until_exit
 from altprop.runtime.parallel.agree import rank, tell, together, world
 from altprop.runtime.parallel.base import NetTensors
@@ -215,7 +216,7 @@ def _read(path: Path, manifest: Manifest, tensors: Mapping[str, torch.Tensor]) -
 
 def _tensors(net: NetTensors, held: Iterable[str]) -> dict[str, torch.Tensor]:
     """What this rank holds between steps, but constants, which the model's code makes."""
-    names = [name for name in sorted(held) if not name.startswith("constant:")]
+    names = [name for name in sorted(held) if is_owned(name)]
     return {name: net.bindings.get(slot_of(name)).detach() for name in names}
 
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 
 from altprop.ir.program import Slot
-from altprop.ir.schedule import GIVEN, Lowered, Schedule, Task, is_resident
+from altprop.ir.schedule import Lowered, Schedule, Task, is_given, is_loss_part, is_resident
+from altprop.ir.values import SCHEDULE
 from altprop.runtime.backends.fast_call import straight
 from altprop.runtime.bindings import Getter
 
@@ -64,7 +65,7 @@ class Worker:
     def inputs(self) -> list[str]:
         """Returns the inputs, targets and noise, `kind:name@microbatch`, that somebody has to put into `values`."""
         reads = [n for t in self.schedule.programs[self.device] if t.kind != "FREE" for n in t.reads]
-        given = [name for name in reads if name.startswith(GIVEN)]
+        given = [name for name in reads if is_given(name)]
         return [name for name in dict.fromkeys(given) if name not in self._received]
 
     def start(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
@@ -80,7 +81,7 @@ class Worker:
 
     def losses(self) -> list[torch.Tensor]:
         """Returns the losses of the micro-batches that this device made."""
-        return [value for name, value in self.values.items() if name.startswith("loss@")]
+        return [value for name, value in self.values.items() if is_loss_part(name)]
 
     def _bind(self, group: Sequence[Task]) -> Action:
         first = group[0]
@@ -100,8 +101,7 @@ class Worker:
         if not is_resident(name):
             value: torch.Tensor = self.values[name]
             return value
-        kind, _, rest = name.partition(":")
-        getter = self.bindings.getter(Slot(kind, rest))
+        getter = self.bindings.getter(SCHEDULE.read(name).slot)
         assert getter is not None
         copied: torch.Tensor = getter().detach().clone()
         return copied

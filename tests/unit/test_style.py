@@ -70,6 +70,32 @@ def long_functions(text: str) -> list[str]:
     return [f"{name} ({count} lines)" for name, count in counted if count > MOST_LINES_IN_A_FUNCTION]
 
 
+def private_names_of_torch(text: str) -> list[str]:
+    """What a source names of torch that is private or experimental; operators, `torch.ops...`, are no names of it."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        found += [name for name in names if re.match(r"torch(\.(?!ops\.)[a-z]\w*)*\.(_(?!_)|fx\.experimental)", name)]
+    return found
+
+
+def test_private_names_of_torch_are_in_one_file() -> None:
+    library = [path for path in PYTHON if path.parts[0] in LIBRARY and path.name != "torch_private.py"]
+    found = {str(path): private_names_of_torch(text_of(path)) for path in library}
+    assert not {path: names for path, names in found.items() if names}
+    assert private_names_of_torch("import torch._C") == ["torch._C"]
+    assert private_names_of_torch("from torch.utils import _pytree as p") == ["torch.utils._pytree"]
+    assert private_names_of_torch("from torch.fx.experimental.x import y") == ["torch.fx.experimental.x.y"]
+    assert private_names_of_torch("torch._check(x)") == ["torch._check"]
+    assert not private_names_of_torch("torch.ops.aten._softmax(x), torch.nn.functional.relu(x)")
+
+
 def test_files_are_found() -> None:
     assert Path("tests/unit/test_style.py") in PYTHON
 

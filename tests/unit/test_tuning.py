@@ -14,14 +14,23 @@ from tuning import block, program_of, tuned
 
 from altprop.passes.tune.channels_last import choose_layout, store_feedback
 from altprop.passes.tune.fuse import fuse_updates
+from altprop.passes.tune.join_projections import join_projections
 from altprop.passes.tune.kernels import choose_kernels
 from altprop.passes.tune.masks import narrow_masks
-from altprop.passes.tune.merge import merge_projections, merge_twins
+from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.recompute import recompute_activities
 from altprop.passes.tune.reuse import reuse_memory
-from altprop.passes.tune.simplify import separate_results, simplify
+from altprop.passes.tune.separate_results import separate_results
+from altprop.passes.tune.simplify import simplify
 
 NOT_HERE = "without oneDNN there is nothing to lay out"
+
+
+def join(graph: fx.Graph) -> int:
+    """Joins products with the feedback of a program."""
+    return join_projections(graph, [node for node in graph.nodes if node.name.startswith("feedback")])
+
+
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason=NOT_HERE)
 
 
@@ -209,7 +218,7 @@ def test_projections_of_one_error_become_one_product() -> None:
         give output c = c
     """
     parts = "list[float32 (N, 5) strides (9, 1); float32 (N, 4) strides (9, 1)]"
-    count, text = tuned(lines, merge_projections, within=1e-5)
+    count, text = tuned(lines, join, within=1e-5)
     assert (count, text) == (1, block(expected).format(parts=parts))
 
 
@@ -223,7 +232,7 @@ def test_wide_projections_stay_apart() -> None:
         give output a = a
         give output b = b
     """
-    assert tuned(lines, merge_projections)[0] == 0
+    assert tuned(lines, join)[0] == 0
 
 
 # Fuse
