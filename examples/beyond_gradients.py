@@ -69,17 +69,26 @@ def trees_below(inputs: int, seed: int) -> nn.Module:
     return nn.Sequential(forest, nn.Linear(64, CLASSES))
 
 
-STEP = 2.0
+STEP = 4.0
 SOLVER = altprop.optim.SGD
+
+
+def faster() -> Any:
+    """For layers beside trees, which follow what the trees do."""
+    return altprop.optim.AdamW(lr=1e-2)
+
+
 TRIALS = {
     "backpropagation": Trial(plain, "bp"),
     "least squares": Trial(plain, "ls", lambda: SOLVER(lr=1.0)),
     "inner steps towards rec-LRA's target": Trial(plain, "inner", lambda: SOLVER(lr=1.0)),
     "threshold units by rec-LRA": Trial(threshold, "reclra"),
+    "threshold units by an evolution strategy": Trial(threshold, "es"),
+    "an evolution strategy": Trial(plain, "es"),
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
-    "trees in the middle, DFA below": Trial(trees_between, "dfa"),
-    "trees in the middle, target propagation below": Trial(trees_between, "tp(top='inverse', step=1.0)"),
-    "trees in the middle, frozen below": Trial(trees_between, {"0": "frozen", "*": "dfa"}),
+    "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),
+    "trees in the middle, target propagation below": Trial(trees_between, "tp", faster),
+    "trees in the middle, frozen below": Trial(trees_between, {"0": "frozen", "*": "dfa"}, faster),
     "neighbours in the middle, DFA below": Trial(neighbours_between, "dfa"),
     "trees as output, DFA below": Trial(trees_above, "dfa"),
     "trees as output, frozen below": Trial(trees_above, {"0": "frozen", "*": "dfa"}),

@@ -11,6 +11,7 @@ from altprop.rules.dfa_head import HeadFeedbackAlignment
 from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.dtp import DifferenceTargetPropagation
+from altprop.rules.es import EvolutionStrategy
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
 from altprop.rules.hdfa import HybridFeedbackAlignment
@@ -42,6 +43,7 @@ __all__ = [
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
     "ErrorDrivenLRA",
+    "EvolutionStrategy",
     "FeedbackAlignment",
     "FixedRandomSign",
     "HeadFeedbackAlignment",

@@ -12,21 +12,22 @@ step at rate `rate`, of a loss that is a mean over samples.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 
 from altprop.ir.errors import RuleError
 from altprop.rules.about import About, equation_of
-from altprop.rules.base import Incoming, Local, Rule
+from altprop.rules.as_other import AsOther
+from altprop.rules.base import Local, Rule
 from altprop.rules.recipe import Recipe
 from altprop.rules.registry import get
 from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
-class Inner(Rule):
+class Inner(AsOther):
     """Several steps towards one target.
 
     Attributes:
@@ -39,7 +40,7 @@ class Inner(Rule):
         name="inner",
         summary="inner steps: several steps of another rule towards one target",
         source="Zenkai, arXiv 2311.09663",
-        equation=lambda rule: f"{equation_of(rule.other)}; {rule.k} steps",
+        equation=lambda rule: f"{equation_of(rule.other())}; {rule.k} steps",
         recipe=Recipe(optimizer="sgd", lr=1.0),
     )
     wiring: ClassVar[Wiring] = Wiring(averaged=False)
@@ -51,41 +52,11 @@ class Inner(Rule):
     def __post_init__(self) -> None:
         if self.k < 1 or self.rate <= 0:
             raise RuleError(f"inner: k={self.k}, rate={self.rate}; k is 1 or more, a rate above 0.")
-        other = self.other.wiring
-        if other.draws_noise or other.alone or other.bare or not other.averaged or other.alternate(self.other):
-            raise RuleError(f'inner: "{self.rule}" sets no target that stays; use reclra, dfa or their like.')
-        own = other.but(
-            averaged=False,
-            feedback=lambda rule, source, target, adjacent: other.feedback(rule.other, source, target, adjacent),
-            edge_feedback=lambda rule, source, target: other.edge_feedback(rule.other, source, target),
-            output=lambda rule, usual: rule,
-            inner=lambda rule: rule,
-            globs=lambda rule: other.globs(rule.other),
-            proportional=False,
-            unscaled=Wiring.unscaled,
-            follows_weights=Wiring.follows_weights,
-            check=Wiring.check,
-        )
-        object.__setattr__(self, "wiring", own)  # it is wired as the other rule is
+        super().__post_init__()
 
-    @property
     def other(self) -> Rule:
         """The rule that sets the target."""
         return get(self.rule)
-
-    def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
-        """The other rule's message."""
-        return self.other.signal(local, incoming)
-
-    def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
-        """The other rule's error; at an output the loss's gradient."""
-        return super().error(local, d) if local.region.is_output else self.other.error(local, d)
-
-    def feedback_update(
-        self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """The other rule's."""
-        return self.other.feedback_update(local, incoming, d, e)
 
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """From where the region is to where k steps take it."""
@@ -96,6 +67,6 @@ class Inner(Rule):
             if step:
                 here = local.moved(theta)
                 total = e + (here.h - local.h if local.region.is_output else here.z - local.z)
-            moved = self.other.update(here, total)
+            moved = self.other().update(here, total)
             theta = {name: p - moved[name] * (self.rate / samples) if name in moved else p for name, p in theta.items()}
         return {name: before - theta[name] for name, before in local.parameters.items()}
