@@ -83,7 +83,6 @@ TRIALS = {
     "least squares": Trial(plain, "ls", lambda: SOLVER(lr=1.0)),
     "inner steps towards rec-LRA's target": Trial(plain, "inner", lambda: SOLVER(lr=1.0)),
     "threshold units by rec-LRA": Trial(threshold, "reclra"),
-    "threshold units by an evolution strategy": Trial(threshold, "es"),
     "an evolution strategy": Trial(plain, "es"),
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
     "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),

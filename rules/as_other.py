@@ -8,7 +8,6 @@ import torch
 
 from altprop.ir.errors import RuleError
 from altprop.rules.base import Incoming, Local, Rule
-from altprop.rules.registry import get
 from altprop.rules.wiring import Wiring
 
 

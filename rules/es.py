@@ -54,7 +54,7 @@ class EvolutionStrategy(AsOther):
 
     members: int = 64
     sigma: float = 0.1
-    target: str = "reclra(units='beta')"
+    target: str = "reclra(beta=1.0)"
     credit: str = "unit"
     shaping: str = "rank"
 
@@ -63,8 +63,8 @@ class EvolutionStrategy(AsOther):
             raise RuleError(f"es: members={self.members}, sigma={self.sigma}; members is even, sigma above 0.")
         if self.credit not in ("unit", "region") or self.shaping not in ("none", "rank"):
             raise RuleError(
-                f'es: credit="{self.credit}", shaping="{self.shaping}"; credit is "unit" or "region", shaping "none" or '
-                '"rank".'
+                f'es: credit="{self.credit}", shaping="{self.shaping}"; credit is "unit" or "region", shaping "rank" '
+                'or "none".'
             )
         super().__post_init__()
         if self.shaping == "rank":

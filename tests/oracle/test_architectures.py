@@ -14,7 +14,8 @@ from grid import CASES, FAILS, RULES, check_plain, load, run_cell, save, tidy, w
 FEW = ("unet", "nerf", "gat", "mixer")
 ELSEWHERE = {
     "local_loss": "mixer",  # it needs one target a sample, or one at every position
-    "ls": "mlp_tanh",  # it needs regions of one layer alone
+    "es": "mlp_tanh",  # they need regions of one layer alone
+    "ls": "mlp_tanh",
 }
 SOME = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
 SOME += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]
