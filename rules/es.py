@@ -79,9 +79,9 @@ class EvolutionStrategy(AsOther):
         units, pairs = units_of(local, self.about.name), self.members // 2
         parameters = local.parameters
         first = next(iter(parameters.values()))
-        like = {"dtype": first.dtype, "device": first.device}
-        a = torch.randn(pairs, units, **like)
-        b = torch.randn(pairs, sum(p.numel() // units for p in parameters.values()), **like)
+        inputs = sum(p.numel() // units for p in parameters.values())
+        a = torch.randn(pairs, units, dtype=first.dtype, device=first.device)
+        b = torch.randn(pairs, inputs, dtype=first.dtype, device=first.device)
         moved = self.sigma * a * _answers(local, b, units).unsqueeze(-1)  # (positions, pairs, units)
         here = _by_unit(local, local.h).unsqueeze(1)
         fitness = [self._distances(local, here + change, e) for change in (moved, -moved)]
