@@ -86,7 +86,7 @@ TRIALS = {
     "an evolution strategy": Trial(plain, "es"),
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
     "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),
-    "trees in the middle, target propagation below": Trial(trees_between, "tp", faster),
+    "trees in the middle, target propagation below": Trial(trees_between, "tp"),
     "trees in the middle, frozen below": Trial(trees_between, {"0": "frozen", "*": "dfa"}, faster),
     "neighbours in the middle, DFA below": Trial(neighbours_between, "dfa"),
     "trees as output, DFA below": Trial(trees_above, "dfa"),
