@@ -1,5 +1,6 @@
 """The site: every page is in its contents, its code runs, and a built page asks no other server for anything."""
 
+import operator
 import re
 import runpy
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from processes import HANG
+
+import altprop
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -26,6 +29,13 @@ def test_contents_name_pages_and_llms_txt_names_them_all() -> None:
     text = LLMS["llms"]()
     assert text.startswith("# altprop\n\n> ")
     assert all(f"]({page}): " in text for page in listed)
+
+
+def test_the_reference_names_what_there_is() -> None:
+    names = re.findall(r"^::: altprop\.(\S+)$", (DOCS / "reference.md").read_text("utf-8"), re.MULTILINE)
+    assert names
+    for name in names:
+        operator.attrgetter(name)(altprop)  # raises where it is gone
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("tutorials/*.md")), ids=lambda path: path.stem)
