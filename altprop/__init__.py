@@ -1,5 +1,6 @@
 """altprop: a compiler that rewrites PyTorch models into local-learning programs."""
 
+import altprop.checkout  # noqa: F401 - before all else, since all else comes through its links
 from altprop import backends, learners, nn, optim, rules
 from altprop.api import compile
 from altprop.auditing import Audit, audit

@@ -8,7 +8,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.region import Region, forward_edges
 from altprop.passes.base import Pass
-from altprop.rules.feedback import FORWARD_SHAPED, KINDS
+from altprop.rules.feedback import DIRECT, EDGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ConnectSkipErrors(Pass):
 def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph) -> None:
     where = f"connections[{index}] ({connection.name})"
     kind = connection.feedback.kind
-    if kind not in KINDS:
-        raise PlanError(f'{where}.feedback.kind: there is no kind "{kind}"; there are {", ".join(KINDS)}.')
-    if kind in FORWARD_SHAPED and not is_edge:
+    if kind not in DIRECT and kind not in EDGE:
+        raise PlanError(f'{where}.feedback.kind: there is no kind "{kind}"; there are {", ".join([*DIRECT, *EDGE])}.')
+    if kind in EDGE and not is_edge:
         raise PlanError(
             f'{where}: feedback "{kind}" runs backwards over a forward edge, but {connection.source} does not read '
             f"{connection.target}; use a direct kind, such as dense."

@@ -35,6 +35,7 @@ from altprop.ir.torch_private import pytree
 from altprop.passes.tune.kernels import onednn_pays
 from altprop.passes.tune.order import OURS, order
 from altprop.rules.base import Rule
+from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind
 
 VERSION = 1
 
@@ -106,6 +107,7 @@ def _changing(fixed: str, captured: CapturedGraph, asked: Asked) -> Iterator[str
         yield f"rule {text} {_rule(rule)}"
     for one in order():
         yield f"tuning {one}" if one in OURS else f"tuning {_told(one.name, one)}"
+    yield from _kinds(asked.plan)
     yield f"loss {_told('the loss', asked.loss)}"
     yield f"optimizer {_optimizer(asked.optimizer)}, {asked.wants}, turns {asked.turns}"
     leaves, spec = pytree.tree_flatten(asked.target)
@@ -171,6 +173,14 @@ def _rule(rule: Rule) -> str:
     """A rule of ours counts by its text, that of a user by what it does."""
     ours = type(rule).__module__.startswith("altprop.")
     return type(rule).__qualname__ if ours else _told(f'the rule "{rule}"', rule)
+
+
+def _kinds(plan: WiringPlan) -> Iterator[str]:
+    """The kinds of feedback that are a user's own, by what they do."""
+    for name in sorted({c.feedback.kind for c in plan.connections}):
+        kind: DirectKind | EdgeKind | None = DIRECT.get(name) or EDGE.get(name)
+        if kind is not None and not type(kind).__module__.startswith("altprop."):
+            yield f"kind {name} {_told(f'{name} feedback', kind)}"
 
 
 def _optimizer(optimizer: Optimizer | None) -> str:

@@ -1,12 +1,13 @@
 """Feedback kinds: what may stand on a connection. One file a direct kind, and one for those along forward edges.
 
-`DIRECT` and `EDGE` are the tables.
+`DIRECT` and `EDGE` are the tables; `add_kind` adds one of a user's own.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from altprop.ir.errors import PlanError
 from altprop.ir.plan import Feedback
 from altprop.ir.region import Region
 from altprop.rules.feedback.bare import Bare
@@ -30,7 +31,7 @@ PLACES = ("preactivation", "output")
 BARE = Bare.name
 """The kind without a parameter and without a message of its own."""
 
-DIRECT: Mapping[str, DirectKind] = {
+DIRECT: dict[str, DirectKind] = {
     kind.name: kind
     for kind in (
         Dense(),
@@ -46,14 +47,9 @@ DIRECT: Mapping[str, DirectKind] = {
     )
 }
 
-EDGE: Mapping[str, EdgeKind] = {
+EDGE: dict[str, EdgeKind] = {
     kind.name: kind for kind in (Forward(), EdgeKind(), Identity(), Sign(), SignBatch(), SignFixed(), PseudoInverse())
 }
-
-FORWARD_SHAPED = tuple(EDGE)
-"""Kinds that run through the source's forward operators."""
-
-KINDS = (*DIRECT, *EDGE)
 
 __all__ = [
     "AT",
@@ -61,14 +57,13 @@ __all__ = [
     "DIRECT",
     "DISTRIBUTIONS",
     "EDGE",
-    "FORWARD_SHAPED",
-    "KINDS",
     "PLACES",
     "DirectKind",
     "EdgeKind",
     "Identity",
     "Part",
     "Place",
+    "add_kind",
     "as_heard",
     "choose_direct_kind",
     "feedback_of",
@@ -77,6 +72,21 @@ __all__ = [
     "shares_positions",
     "width",
 ]
+
+
+def add_kind(kind: DirectKind | EdgeKind) -> None:
+    """Adds a kind of feedback, which plans and rules then know by its name.
+
+    Raises:
+        PlanError: it has no name, or that of another kind.
+    """
+    known: DirectKind | EdgeKind | None = DIRECT.get(kind.name) or EDGE.get(kind.name)
+    if not kind.name or (known is not None and type(known).__module__.startswith("altprop.")):
+        raise PlanError(f'{type(kind).__name__}: name="{kind.name}"; give the kind of feedback a name of its own.')
+    if isinstance(kind, DirectKind):
+        DIRECT[kind.name] = kind
+    else:
+        EDGE[kind.name] = kind
 
 
 def kinds_that_start(start: str) -> list[str]:
