@@ -7,21 +7,20 @@ updates and an optimizer. Every stage is immutable and prints.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 
 from altprop.ir.alternate import Alternation
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.local import LocalGraph
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.program import Program
 from altprop.ir.region import Region
 from altprop.ir.starts import AT_RANDOM, Start
-
-if TYPE_CHECKING:
-    from altprop.ir.local import LocalGraph
-    from altprop.ir.updates import LocalUpdate
+from altprop.ir.updates import LocalUpdate
+from altprop.ir.views import show
 
 LEVELS = ("captured", "cut", "neurons", "wired", "linearized", "feedback", "derived")
 
@@ -116,8 +115,8 @@ class ErrorGraph:
     neurons: Mapping[str, ErrorNeurons] = dataclasses.field(default_factory=dict)
     connections: tuple[Connection, ...] = ()
     feedback: Mapping[str, FeedbackParameter] = dataclasses.field(default_factory=dict)
-    locals: Mapping[str, "LocalGraph"] = dataclasses.field(default_factory=dict)
-    updates: Mapping[str, "LocalUpdate"] = dataclasses.field(default_factory=dict)
+    locals: Mapping[str, LocalGraph] = dataclasses.field(default_factory=dict)
+    updates: Mapping[str, LocalUpdate] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer | None = None
     programs: Mapping[str, Program] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -146,15 +145,12 @@ class ErrorGraph:
 
     def to_networkx(self) -> "nx.MultiDiGraph[str]":
         """Returns regions, error neurons, forward edges and skip-error connections as one networkx graph."""
-        from altprop.ir.drawing import to_networkx
-
-        return to_networkx(self)
+        made: nx.MultiDiGraph[str] = show("graph as networkx", self)
+        return made
 
     def dot(self) -> str:
         """Returns the drawing in the DOT language."""
-        from altprop.ir.drawing import to_dot
-
-        return to_dot(self)
+        return str(show("graph as dot", self))
 
     def draw(self, path: str | Path, *, history: Any = None, measurement: Any = None, schedule: Any = None) -> Path:
         """Draws the graph; the suffix chooses svg, png, pdf, dot, graphml or html.
@@ -171,12 +167,7 @@ class ErrorGraph:
         Returns:
             The path.
         """
-        from altprop.ir.drawing import draw
-        from altprop.ir.drawing.inspector import Beside
-
-        return draw(self, Path(path), Beside(history, measurement, schedule))
+        return Path(show("graph as a picture", self, Path(path), history, measurement, schedule))
 
     def __str__(self) -> str:
-        from altprop.ir.graph_text import format_graph
-
-        return format_graph(self)
+        return str(show("graph as text", self))

@@ -7,12 +7,9 @@ is expected at scale one. Squares do not tell: half the factor is twice the dist
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-
-if TYPE_CHECKING:
-    from altprop.ir.loss import Loss
 
 _ROWS = 256
 
@@ -28,6 +25,17 @@ class Told:
 
     scale: torch.Tensor
     misfit: torch.Tensor
+
+
+class LossForm(Protocol):
+    """What has to be known of a loss."""
+
+    @property
+    def mean(self) -> bool:
+        """Whether it is a mean over samples, or positions."""
+
+    def feature_dim(self, dims: int) -> int:
+        """Returns the dimension of the classes, in an output of so many dimensions."""
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -50,7 +58,7 @@ def read_scale(pair: Pair, dtype: torch.dtype) -> Told:
     return Told(torch.where(near, power, scale), misfit)
 
 
-def tell_classes(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> Pair:
+def tell_classes(loss: LossForm, output: torch.Tensor, gradient: torch.Tensor) -> Pair:
     """Cross-entropy: `p / N` for all classes but the one meant, with as many positions `N` as are not ignored."""
     dim = loss.feature_dim(output.dim())
     scores, given = (_rows(tensor, dim) for tensor in (output, gradient))
@@ -65,7 +73,7 @@ def tell_classes(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> 
     return given.scatter(1, meant, 0.0), expected / count
 
 
-def tell_likelihood(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> Pair:
+def tell_likelihood(loss: LossForm, output: torch.Tensor, gradient: torch.Tensor) -> Pair:
     """The negative log-likelihood: `-1 / N` at the class meant, nothing elsewhere."""
     given = _rows(gradient, loss.feature_dim(output.dim()))
     known = given.abs().sum(1, keepdim=True) > 0
@@ -73,21 +81,21 @@ def tell_likelihood(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) 
     return given.abs(), expected / known.sum() if loss.mean else expected
 
 
-def tell_logits(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> Pair:
+def tell_logits(loss: LossForm, output: torch.Tensor, gradient: torch.Tensor) -> Pair:
     """Binary cross-entropy of logits: `sigmoid(-o)` or `sigmoid(o)`, over all entries."""
     scores = output.to(_wide(output.dtype))
     expected = torch.where(gradient < 0, torch.sigmoid(-scores), torch.sigmoid(scores))
     return gradient.abs().to(scores.dtype), expected / (output.numel() if loss.mean else 1)
 
 
-def tell_shares(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> Pair:
+def tell_shares(loss: LossForm, output: torch.Tensor, gradient: torch.Tensor) -> Pair:
     """Binary cross-entropy of probabilities: `1 / p` or `1 / (1 - p)`, over all entries."""
     shares = output.to(_wide(output.dtype))
     expected = 1 / torch.where(gradient < 0, shares, 1 - shares).clamp_min(1e-12)
     return gradient.abs().to(shares.dtype), expected / (output.numel() if loss.mean else 1)
 
 
-def tell_distance(loss: "Loss", output: torch.Tensor, gradient: torch.Tensor) -> Pair:
+def tell_distance(loss: LossForm, output: torch.Tensor, gradient: torch.Tensor) -> Pair:
     """Absolute differences: 1, over all entries, where there is a difference."""
     given = gradient.abs().to(_wide(gradient.dtype))
     return given, (given > 0).to(given.dtype) / (output.numel() if loss.mean else 1)

@@ -17,6 +17,7 @@ from typing import Any
 import networkx as nx
 
 from altprop.ir.errors import PlanError
+from altprop.ir.views import show
 
 VERSION = 1
 _SHOWN = 20  # problems that one message lists
@@ -195,9 +196,7 @@ class WiringPlan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan; the suffix chooses JSON (`.json`), GraphML (`.graphml`) or text (`.txt`)."""
-        from altprop.ir.plan_file import save_plan
-
-        save_plan(self, Path(path))
+        show("plan to a file", self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> "WiringPlan":
@@ -206,21 +205,16 @@ class WiringPlan:
         Raises:
             PlanError: the file is missing, has an unknown version, or a key that is wrong; it is named.
         """
-        from altprop.ir.plan_file import load_plan
-
-        return load_plan(Path(path))
+        plan: WiringPlan = show("plan from a file", Path(path))
+        return plan
 
     @staticmethod
     def schema() -> dict[str, Any]:
         """Returns the JSON schema of plan files."""
-        from altprop.ir.plan_schema import json_schema
-
-        return json_schema()
+        return dict(show("schema of plans"))
 
     def __str__(self) -> str:
-        from altprop.ir.plan_text import format_plan
-
-        return format_plan(self)
+        return str(show("plan as text", self))
 
 
 def _some(names: Iterable[str], limit: int = 6) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import fx
 
+from altprop.ir.views import show
+
 SLOT_KINDS = (
     "parameter",  # a parameter of the model
     "buffer",  # a buffer of the model
@@ -88,6 +90,4 @@ class Program:
         return dict(zip(self.outputs, values, strict=True))
 
     def __str__(self) -> str:
-        from altprop.ir.program_text import format_program
-
-        return format_program(self)
+        return str(show("program as text", self))

@@ -26,6 +26,7 @@ from typing import Any
 
 from altprop.ir.program import Program, Slot
 from altprop.ir.values import PIECE, SCHEDULE, ValueName
+from altprop.ir.views import show
 
 COMPUTE = ("F", "M", "E", "U", "STEP")
 KINDS = (*COMPUTE, "SEND", "RECV", "FREE")
@@ -137,9 +138,7 @@ class Schedule:
         return hashlib.sha256(str(self).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        from altprop.ir.schedule_text import format_schedule
-
-        return format_schedule(self)
+        return str(show("schedule as text", self))
 
     @staticmethod
     def parse(text: str, where: str = "schedule text") -> "Schedule":
@@ -148,9 +147,8 @@ class Schedule:
         Raises:
             ScheduleError: names the line that cannot be read.
         """
-        from altprop.ir.schedule_text import parse_schedule
-
-        return parse_schedule(text, where)
+        made: Schedule = show("schedule from text", text, where)
+        return made
 
 
 @dataclasses.dataclass(frozen=True)

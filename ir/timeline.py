@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.ir.errors import ScheduleError
+from altprop.ir.views import show
 
 _DRAWINGS = (".svg", ".png", ".pdf")
 
@@ -137,9 +138,7 @@ class Timeline:
         path = Path(path)
         if path.suffix not in _DRAWINGS:
             raise ScheduleError(f"{path}: a chart's file ends in one of {', '.join(_DRAWINGS)}.")
-        from altprop.ir.drawing.gantt import draw_gantt
-
-        draw_gantt(self, path)
+        show("timeline as a picture", self, path)
         return path
 
     def __str__(self) -> str:

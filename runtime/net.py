@@ -37,7 +37,7 @@ from altprop.runtime.lessons import Lessons
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
-from altprop.runtime.parallel.base import NetTensors
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.prepared_step import Ready
 from altprop.runtime.reductions import Reductions, trial_step
 from altprop.runtime.reductions import check as check_reductions

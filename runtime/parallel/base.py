@@ -1,7 +1,7 @@
 """What all runtimes of schedules share: cutting a batch into micro-batches, the optimizer's numbers, the loss."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,49 +10,13 @@ import torch
 
 from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
-from altprop.ir.optimizers import Optimizer
 from altprop.ir.schedule import Lowered, Schedule, location, residents
 from altprop.ir.structures import structure_of
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import SCHEDULE, ValueName
-from altprop.runtime.bindings import Bindings
-from altprop.runtime.noise import Form, Noise
-from altprop.runtime.optimizer_state import OptimizerState
+from altprop.runtime.parallel.net_tensors import NetTensors
+from altprop.runtime.parallel.sharded_checkpoint import load, save
 from altprop.runtime.variant import Call
-
-
-class NetTensors:
-    """What a runtime needs of a net.
-
-    Attributes:
-        bindings: finds parameters, buffers, feedback, state and constants.
-        inputs: names of the model's inputs, in the order of the flattened call.
-        keywords: names of the keyword inputs, in the order of the capture.
-        optimizer: the optimizer inside the program.
-        state: its tensors and step count.
-        noise: draws what programs want of it.
-        noise_forms: what a step of the whole net wants.
-        structure: how the inputs of the capture were built.
-        settings: what else makes nets train differently, as texts; ranks compare it.
-    """
-
-    def __init__(
-        self,
-        bindings: Bindings,
-        inputs: tuple[str, ...],
-        keywords: tuple[str, ...],
-        optimizer: Optimizer | None,
-        state: OptimizerState,
-        noise: Noise,
-        noise_forms: Sequence[Form],
-    ) -> None:
-        if optimizer is None:
-            raise ScheduleError("a schedule runs whole steps: give altprop.compile an optimizer=altprop.optim....")
-        self.bindings, self.inputs, self.keywords = bindings, inputs, keywords
-        self.optimizer, self.state = optimizer, state
-        self.noise, self.noise_forms = noise, noise_forms
-        self.structure: Any = None
-        self.settings: Mapping[str, str] = {}
 
 
 class Runtime:
@@ -112,8 +76,6 @@ class Runtime:
         Raises:
             ScheduleError: a rank cannot write, ended or hangs, or another run has the folder; earlier checkpoints stay.
         """
-        from altprop.runtime.parallel.sharded_checkpoint import save
-
         return save(folder, self.net, self.held)
 
     def resume(self, folder: str | Path) -> int:
@@ -127,8 +89,6 @@ class Runtime:
         Raises:
             ScheduleError: the checkpoint is of another net, or there are some of which none is whole.
         """
-        from altprop.runtime.parallel.sharded_checkpoint import load
-
         return load(folder, self.net, self.held)
 
     def _run(self, given: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:

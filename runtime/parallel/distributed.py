@@ -30,8 +30,9 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import Lowered, Task, is_gradient, is_owned, residents
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.parallel.agree import first_line, tell
-from altprop.runtime.parallel.base import NetTensors, Runtime
+from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.foreign import refuse_foreign
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.residents import Residence, release, slot_of
 from altprop.runtime.parallel.same_start import compare_batches, compare_settings, share_state
 from altprop.runtime.parallel.transport import Transport, device_of_rank, device_type_of_backend

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from altprop.ir.schedule import Lowered
-from altprop.runtime.parallel.base import NetTensors, Runtime
+from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.foreign import refuse_foreign
 from altprop.runtime.parallel.lanes import make_lanes, step_of
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.residents import Residence
 from altprop.runtime.parallel.worker import Mail, Worker
 

@@ -15,7 +15,7 @@ from altprop.ir.schedule import Schedule, is_owned
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.parallel.agree import rank, share, tell
-from altprop.runtime.parallel.base import NetTensors
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.residents import slot_of
 from altprop.runtime.parallel.transport import device_type_of_backend
 

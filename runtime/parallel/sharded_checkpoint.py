@@ -22,8 +22,8 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import is_owned
 from altprop.runtime.folder_lock import FolderInUseError, hold_until_exit
 from altprop.runtime.parallel.agree import rank, tell, together, world
-from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.parallel.manifest import NAME, Entry, Manifest, dtype_of
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.residents import slot_of
 from altprop.runtime.whole_files import DamagedFileError, digest_of, reason_of, sync_file, sync_folder
 

@@ -11,8 +11,8 @@ import torch
 
 from altprop.ir.schedule import Lowered, Task
 from altprop.ir.schedule_walk import walk
-from altprop.runtime.parallel.base import NetTensors
 from altprop.runtime.parallel.lanes import Parcel
+from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.one_process import LocalRuntime
 from altprop.runtime.parallel.worker import Arrival
 

@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,3 +154,25 @@ def test_violation_is_caught(folder: str, source: str, reason: str) -> None:
 )
 def test_right_import_passes(path: str, source: str) -> None:
     assert violations(source, Path(path)) == []
+
+
+def circles(texts: dict[str, str]) -> list[list[str]]:
+    """Modules that import each other in a circle; every import counts, also one inside a function."""
+    graph = nx.DiGraph()
+    for module, text in texts.items():
+        for _, name in imported_names(ast.parse(text)):
+            whole = name if name in texts else name.rpartition(".")[0]
+            if whole in texts and whole != module:
+                graph.add_edge(module, whole)
+    return [sorted(found) for found in nx.strongly_connected_components(graph) if len(found) > 1]
+
+
+def test_no_files_import_in_a_circle() -> None:
+    rooms = [path for path in sources() if folder_of(path) in FOLDERS]
+    names = {path: ".".join(("altprop", *path.with_suffix("").parts)).removesuffix(".__init__") for path in rooms}
+    assert not circles({names[path]: (ROOT / path).read_text("utf-8") for path in rooms})
+
+
+def test_a_circle_is_caught() -> None:
+    texts = {"a.b": "from a import c", "a.c": "def f():\n    from a.b import x", "a.d": "import a.b"}
+    assert circles(texts) == [["a.b", "a.c"]]
