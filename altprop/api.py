@@ -14,7 +14,6 @@ from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.examine.feedback_size import refuse_too_large
 from altprop.compiler.export.door import export, make_session
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
-from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
 from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
@@ -24,6 +23,7 @@ from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan, is_plan_file
 from altprop.ir.session import SessionProgram
 from altprop.passes.flattening.traced_loss import tell_parameters
+from altprop.read_devices import Devices, read_devices
 from altprop.rules.base import Rule
 from altprop.rules.beside_plan import check_beside_plan
 from altprop.rules.registry import DEFAULT_PLAN, recipe_of, rules_of

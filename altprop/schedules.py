@@ -18,7 +18,6 @@ from altprop.compiler.schedule.lower import Lowering
 from altprop.compiler.schedule.pieces import Tuning
 from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.verify_schedule import verify_schedule
-from altprop.devices import Devices, read_devices
 from altprop.exporting import subject_of
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
@@ -30,6 +29,7 @@ from altprop.ir.schedule import Lowered, location
 from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.timeline import Timeline
 from altprop.ir.values import RESIDENT
+from altprop.read_devices import Devices, read_devices
 from altprop.runtime.net import LocalNet
 from altprop.runtime.parallel.base import Runtime
 from altprop.runtime.parallel.distributed import DistributedRuntime

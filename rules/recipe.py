@@ -1,5 +1,5 @@
-"""Recipes: settings under which a rule trains, kept with the rule as data; see `altprop.ir.recipe`."""
+"""Recipes: settings under which a rule trains, kept with the rule as data; see `altprop.ir.training_recipe`."""
 
-from altprop.ir.recipe import Recipe
+from altprop.ir.training_recipe import Recipe
 
 __all__ = ["Recipe"]

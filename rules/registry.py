@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.json_document import cut_short, shown
 from altprop.ir.plan import FROZEN, WiringPlan
-from altprop.ir.recipe import Recipe
+from altprop.ir.training_recipe import Recipe
 from altprop.rules.about import recipe_of_rule
 from altprop.rules.base import RULES, Rule
 from altprop.rules.frozen import Frozen

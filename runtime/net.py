@@ -23,24 +23,24 @@ from altprop.ir.modes import training
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.program import LOSS, Slot
-from altprop.ir.recipe import Recipe
 from altprop.ir.timings import Timings
+from altprop.ir.training_recipe import Recipe
 from altprop.ir.values import STATE_DICT, ValueName
 from altprop.runtime.autograd_bridge import LocalFunction
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
 from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
+from altprop.runtime.error_reductions import Reductions, trial_step
+from altprop.runtime.error_reductions import check as check_reductions
 from altprop.runtime.feedback import FeedbackStore
-from altprop.runtime.groups import groups_of
 from altprop.runtime.lessons import Lessons
 from altprop.runtime.memory import Held, count_held
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.net_tensors import NetTensors
+from altprop.runtime.parameter_groups import groups_of
 from altprop.runtime.prepared_step import Ready
-from altprop.runtime.reductions import Reductions, trial_step
-from altprop.runtime.reductions import check as check_reductions
 from altprop.runtime.replicas import Replicas
 from altprop.runtime.signature import SignatureOfModel
 from altprop.runtime.tied import leave_out, other_names, put_back
@@ -259,7 +259,7 @@ class LocalNet(nn.Module):
             target: the loss's target.
             spectra: whether to tell the sizes of activities and the ranks of errors and updates too.
             reductions: whether to make a step, and undo it, to see by how much each region's part of it lowers the
-                loss, and the region's own error; see `altprop.runtime.reductions`.
+                loss, and the region's own error; see `altprop.runtime.error_reductions`.
             mode: of the rows' `ger`: each region's part alone, "isolated", or one after the other, "cumulative".
             optimizer: the one that makes the step, where the net has none inside; it is left as it is.
 

@@ -28,8 +28,8 @@ import torch
 import typer
 from killed_ranks import STEPS as RANK_STEPS
 from kills import count_calls, die_after, in_child
+from made_schedules import BATCH, batches, compiled
 from rich.progress import track
-from schedules import BATCH, batches, compiled
 from torch import Tensor
 
 from altprop.training import Reporter, make_config, train

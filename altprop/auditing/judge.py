@@ -10,8 +10,8 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 
+from altprop.auditing.audit_report import Finding, RegionRow
 from altprop.auditing.look import Look
-from altprop.auditing.report import Finding, RegionRow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import typer
 
 from altprop.command.options import Debug
 from altprop.command.screen import note, results
-from altprop.compiler.cache.folder import VARIABLE, Folder, wanted_folder
+from altprop.compiler.cache.cache_folder import VARIABLE, Folder, wanted_folder
 
 
 def cache(

@@ -10,7 +10,7 @@ from altprop.command import options
 from altprop.command.example import compile_example, make_example
 from altprop.command.screen import CommandError, results
 from altprop.command.timings_table import show
-from altprop.compiler.cache.folder import without_cache
+from altprop.compiler.cache.cache_folder import without_cache
 from altprop.training.user_rule import known_rule
 
 _WIDTH = 160

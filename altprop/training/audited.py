@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import altprop
-from altprop.auditing.report import Audit
-from altprop.auditing.subject import Subject
+from altprop.auditing.audit_report import Audit
+from altprop.auditing.audit_subject import Subject
 from altprop.data import BatchSampler, DataSet
 from altprop.ir.loss import get_loss
 from altprop.runtime.net import LocalNet

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from altprop.compiler.cache.cache_folder import Folder, folder_of_environment
 from altprop.compiler.cache.fingerprint import NotToldError
-from altprop.compiler.cache.folder import Folder, folder_of_environment
 from altprop.compiler.cache.key import Asked, key_of
 from altprop.compiler.cache.record import Record, RecordError, parse_record, record_of
 from altprop.ir.alternate import SUFFIX

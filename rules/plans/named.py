@@ -6,8 +6,8 @@ from typing import Any
 
 from altprop.ir.errors import PlanError
 from altprop.rules.literals import LiteralError, parse_call
+from altprop.rules.plans.by_groups import blocks, head, modules
 from altprop.rules.plans.connect import Way, chain, direct, edges
-from altprop.rules.plans.groups import blocks, head, modules
 from altprop.rules.plans.network import Network
 from altprop.rules.plans.recursive import recursive
 

@@ -11,9 +11,9 @@ from torch import nn
 
 import altprop
 from altprop.auditing import Limits, RegionRow
+from altprop.auditing.audit_subject import score
 from altprop.auditing.judge import judge
 from altprop.auditing.look import look
-from altprop.auditing.subject import score
 from altprop.command import main
 from altprop.ir.loss import get_loss
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import altprop
 from altprop.command import main
-from altprop.compiler.cache.folder import Folder, wanted_folder, without_cache
+from altprop.compiler.cache.cache_folder import Folder, wanted_folder, without_cache
 from altprop.ir.graph import ErrorGraph
 from altprop.rules import Rule
 from altprop.rules.base import RULES

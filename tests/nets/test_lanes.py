@@ -14,7 +14,7 @@ import kept
 import pytest
 import tiny
 import torch
-from schedules import BATCH, batches, compiled
+from made_schedules import BATCH, batches, compiled
 from torch import nn
 from torch.utils import _pytree as pytree
 

@@ -9,7 +9,7 @@ import kept
 import pytest
 import tiny
 import torch
-from schedules import net_of, schedule_of
+from made_schedules import net_of, schedule_of
 from torch import nn
 
 import altprop

@@ -8,7 +8,7 @@ import kept
 import pytest
 import tiny
 import torch
-from schedules import BATCH, batches, compiled
+from made_schedules import BATCH, batches, compiled
 from torch import Tensor, nn
 from zoo import ZOO
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedules import schedule_of
+from made_schedules import schedule_of
 
 from altprop import ScheduleError
 from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from kills import count_calls, die_after, in_child
-from schedules import BATCH, batches, compiled
+from made_schedules import BATCH, batches, compiled
 
 import altprop
 

@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-from altprop.compiler.export.operators import creation, elementwise, indexing, matrix_products, reductions, shapes
+from altprop.compiler.export.operators import (
+    creation,
+    elementwise,
+    indexing,
+    matrix_products,
+    shapes,
+    sums_and_extremes,
+)
 from altprop.compiler.export.operators.elementwise import Translator
 
 TRANSLATORS: dict[Any, Translator] = {
     **elementwise.TABLE,
     **shapes.TABLE,
-    **reductions.TABLE,
+    **sums_and_extremes.TABLE,
     **matrix_products.TABLE,
     **indexing.TABLE,
     **creation.TABLE,

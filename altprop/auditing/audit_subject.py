@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from altprop.auditing.audit_report import Audit
 from altprop.auditing.judge import Limits, judge, rows_of
 from altprop.auditing.look import look
-from altprop.auditing.report import Audit
 from altprop.ir.loss import Loss
 from altprop.runtime.net import LocalNet
 from altprop.runtime.true_gradients import first

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from altprop.ir.members import Members
-from altprop.ir.recipe import Recipe
+from altprop.ir.training_recipe import Recipe
 
 
 def groups_of(

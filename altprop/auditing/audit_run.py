@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from altprop.api import compile
+from altprop.auditing.audit_report import Audit
+from altprop.auditing.audit_subject import Pair, Subject
 from altprop.auditing.judge import Limits
-from altprop.auditing.report import Audit
-from altprop.auditing.subject import Pair, Subject
 from altprop.ir.loss import get_loss
 from altprop.ir.optimizers import SGD, Adam, AdamW, Optimizer
-from altprop.ir.recipe import Recipe
+from altprop.ir.training_recipe import Recipe
 from altprop.rules.base import Rule
 from altprop.rules.registry import recipe_of, rules_of
 from altprop.runtime.net import LocalNet
