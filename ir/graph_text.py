@@ -30,7 +30,6 @@ from altprop.ir.reading import (
     shape_text,
 )
 from altprop.ir.region import Region
-from altprop.ir.views import view
 
 VERSION = 1
 _ALONG_EDGES = {
@@ -44,7 +43,6 @@ _ALONG_EDGES = {
 _OPERATORS = {**_ALONG_EDGES, "bare": "[{}]"}
 
 
-@view("graph as text")
 def format_graph(graph: ErrorGraph) -> str:
     """Returns the text of a graph at any level."""
     sections = [f"altprop graph {VERSION}, level {graph.level}"]

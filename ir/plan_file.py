@@ -10,10 +10,8 @@ from altprop.ir.plan import WiringPlan
 from altprop.ir.plan_graphml import format_graphml, parse_graphml
 from altprop.ir.plan_schema import from_document, to_document
 from altprop.ir.plan_text import format_plan, parse_plan
-from altprop.ir.views import view
 
 
-@view("plan to a file")
 def save_plan(plan: WiringPlan, path: Path) -> None:
     """Writes a plan; the suffix chooses the format.
 
@@ -27,7 +25,6 @@ def save_plan(plan: WiringPlan, path: Path) -> None:
         raise PlanError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
-@view("plan from a file")
 def load_plan(path: Path) -> WiringPlan:
     """Reads a plan; the suffix says the format.
 

@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 from altprop.ir.errors import PlanError
 from altprop.ir.json_document import parse_json, shown
 from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
-from altprop.ir.views import view
 
 SCHEMA = "altprop/wiring-plan"
 _SHOWN = 8  # problems that one message lists
@@ -98,7 +97,6 @@ class PlanDocument(_Model):
     connections: list[ConnectionDocument]
 
 
-@view("schema of plans")
 def json_schema() -> dict[str, Any]:
     """Returns the JSON schema of plan files."""
     return PlanDocument.model_json_schema(by_alias=True)

@@ -22,7 +22,6 @@ from altprop.ir.errors import PlanError
 from altprop.ir.json_document import JsonReader, is_unicode, shown
 from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
 from altprop.ir.plan_schema import json_text, printable, to_document
-from altprop.ir.views import view
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 # Words with spaces between them, never behind them: so there is one way to read a line, and one look at each character.
@@ -42,7 +41,6 @@ _OPTION_KEY = re.compile(rf"\s*({_QUOTED}|\w+)\s*=\s*")
 _KEYWORDS = ("altprop ", "plan ", "region ")
 
 
-@view("plan as text")
 def format_plan(plan: WiringPlan) -> str:
     """Returns the text of a plan; `parse_plan` gives the plan back.
 

@@ -37,7 +37,6 @@ from altprop.ir.json_document import cut_short, shown
 from altprop.ir.operators import operator_called, operator_text
 from altprop.ir.program import SLOT_KINDS, Program, Slot
 from altprop.ir.size_text import BATCH, TextError
-from altprop.ir.views import view
 
 VERSION = 1
 LONGEST = 300  # characters of a name
@@ -63,7 +62,6 @@ _CALL = re.compile(rf"({_NODE}) = ([A-Za-z_][\w.]*)\((.*)")
 _REST = re.compile(rf"(?:: (.+?))?(?: in ({_NAME}))?")
 
 
-@view("program as text")
 def format_program(program: Program) -> str:
     """Returns the text of a program; `parse_program` gives the program back.
 

@@ -30,7 +30,6 @@ import torch
 from altprop.ir.errors import ScheduleError
 from altprop.ir.json_document import cut_short, is_unicode, shown
 from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
-from altprop.ir.views import view
 
 VERSION = 1
 LONGEST = 300  # characters of a name
@@ -146,7 +145,6 @@ def _read(line: str, text: str) -> dict[str, Any] | None:
     return None if any(idle) else values  # there is one way to write a value: that which is left out is not written
 
 
-@view("schedule as text")
 def format_schedule(schedule: Schedule) -> str:
     """Returns the text of a schedule; `parse_schedule` gives the schedule back."""
     lines = [f"altprop schedule {VERSION}"]
@@ -162,7 +160,6 @@ def format_schedule(schedule: Schedule) -> str:
     return "\n".join(lines)
 
 
-@view("schedule from text")
 def parse_schedule(text: str, where: str = "schedule text") -> Schedule:
     """Builds the schedule that a text describes.
 

@@ -38,7 +38,6 @@ from altprop.ir.reading import (
     shape_text,
 )
 from altprop.ir.region import Region
-from altprop.ir.views import view
 
 Network: TypeAlias = "nx.MultiDiGraph[str]"
 
@@ -48,7 +47,6 @@ def error_name(region: str) -> str:
     return f"e[{region}]"
 
 
-@view("graph as networkx")
 def to_networkx(graph: ErrorGraph) -> "nx.MultiDiGraph[str]":
     """Returns the graph with the nodes, edges and attributes of the module's tables."""
     plan = graph.plan.name if graph.plan is not None else ""

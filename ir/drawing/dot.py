@@ -6,7 +6,6 @@ from typing import Any
 from altprop.ir.drawing.as_networkx import Network, to_networkx
 from altprop.ir.drawing.style import colour_of, feedback_kinds
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.views import view
 
 _NODES: Mapping[str, Mapping[str, str]] = {
     "input": {"shape": "plain"},
@@ -23,7 +22,6 @@ _EDGES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@view("graph as dot")
 def to_dot(graph: ErrorGraph) -> str:
     """Returns the drawing of a graph in the DOT language."""
     network = to_networkx(graph)

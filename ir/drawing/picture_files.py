@@ -14,8 +14,6 @@ from altprop.ir.drawing.inspector import Beside, to_inspector
 from altprop.ir.drawing.page import to_page
 from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.timeline import Timeline
-from altprop.ir.views import view
 
 _MOST_PIXELS = 12000
 
@@ -84,15 +82,6 @@ _FORMATS: Mapping[str, Callable[[ErrorGraph], bytes]] = {
 }
 
 
-@view("graph as a picture")
 def draw_beside(graph: ErrorGraph, path: Path, history: Any, measurement: Any, schedule: Any) -> Path:
     """Draws a graph; a page shows the rest beside it, as far as it is there."""
     return draw(graph, path, Beside(history, measurement, schedule))
-
-
-@view("timeline as a picture")
-def draw_timeline(timeline: Timeline, path: Path) -> None:
-    """Draws a Gantt chart; the suffix chooses svg, png or pdf."""
-    from altprop.ir.drawing.gantt import draw_gantt  # matplotlib takes long to load
-
-    draw_gantt(timeline, path)

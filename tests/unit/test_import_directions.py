@@ -12,6 +12,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from altprop.ir.views import VIEWS
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("ir", "rules", "passes", "compiler", "runtime")
 PUBLIC = ("rules",)
@@ -176,3 +178,11 @@ def test_no_files_import_in_a_circle() -> None:
 def test_a_circle_is_caught() -> None:
     texts = {"a.b": "from a import c", "a.c": "def f():\n    from a.b import x", "a.d": "import a.b"}
     assert circles(texts) == [["a.b", "a.c"]]
+
+
+def test_every_view_is_there() -> None:
+    """Data classes find their texts and pictures by a table of names."""
+    for place in VIEWS.values():
+        module, _, function = place.partition(":")
+        path = ROOT / f"{module.removeprefix('altprop.').replace('.', '/')}.py"
+        assert f"\ndef {function}(" in path.read_text("utf-8")
