@@ -39,7 +39,7 @@ def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph)
             f'{where}: feedback "{kind}" runs backwards over a forward edge, but {connection.source} does not read '
             f"{connection.target}; use a direct kind, such as dense."
         )
-    if kind in FORWARD_SHAPED:
+    if kind in EDGE:
         _refuse_uncrossed(where, graph, graph.region(connection.source))
     for end in (connection.source, connection.target):
         if end not in graph.neurons:
