@@ -114,7 +114,7 @@ def compile(
         example_kwargs: keyword inputs.
         plan: None for the rule's own, and for "edges" where no rule is named either; "chain", "direct", "edges",
             "blocks", "blocks(gap=3)", a plan, or the path of a file; "auto" weighs many for `devices`
-            (`net.graph.options["weighed"]` says what it weighed).
+            (`net.graph.weighed` says what it weighed).
         regions: "layer" (attention is one region with its projections), "operator" (its output projection is one of
             its own), "block", or globs over module names.
         loss: a name, or a callable `(output, target) -> scalar`; one whose `reduction` is not "sum" counts as the mean

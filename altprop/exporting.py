@@ -45,8 +45,7 @@ def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Var
 
 def before_flatten(history: Any) -> ErrorGraph:
     """Returns the graph that the pass `flatten` was given."""
-    names = list(history)
-    found: ErrorGraph = history[names[names.index("flatten") - 1]]
+    found: ErrorGraph = history["derive_updates"]
     return found
 
 

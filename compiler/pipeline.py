@@ -311,7 +311,7 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, 
     )
     plan = search.best.plan
     assert plan is not None
-    return graph.replace(options={**graph.options, "weighed": search}), plan
+    return graph.replace(weighed=search), plan
 
 
 def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]:

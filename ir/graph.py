@@ -102,7 +102,7 @@ class ErrorGraph:
         updates: local updates by region, in the order in which they run.
         optimizer: the optimizer inside the program, or None.
         programs: flat programs by name.
-        options: loss, seed and whatever else the passes agree on.
+        weighed: the plans that `plan="auto"` chose from, or None.
         alternation: how programs by other rules take turns with these, or None.
     """
 
@@ -119,7 +119,7 @@ class ErrorGraph:
     updates: Mapping[str, LocalUpdate] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer | None = None
     programs: Mapping[str, Program] = dataclasses.field(default_factory=dict)
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weighed: Any = None
     alternation: Alternation | None = None
 
     def region(self, name: str) -> Region:

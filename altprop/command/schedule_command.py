@@ -48,7 +48,7 @@ def schedule(
     net = choice.compile(plan, devices=devices, optimizer=optimizer)
     made: altprop.Schedule = net.schedule(microbatches=microbatches, join=join, machine=machine, order=order)
     if plan == "auto":
-        results.print(f"{net.graph.options['weighed']}\n")
+        results.print(f"{net.graph.weighed}\n")
     timeline = made.simulate()
     results.print(f"{timeline.grid()}\n\n{timeline}")
     for path, write in ((output, made.save), (trace, timeline.to_perfetto), (chart, timeline.draw)):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from altprop.compiler.export.numbers import numpy_type
-from altprop.compiler.export.retrace import SEED, STEP, placeholders
+from altprop.compiler.export.retrace import SEED, STEP
 from altprop.compiler.export.subject import Subject
 from altprop.ir.errors import ExportError
 from altprop.ir.plan import FROZEN
@@ -74,7 +74,7 @@ def _output_name(slot: Slot, outputs: Sequence[Slot]) -> str:
 def describe(subject: Subject, program: Program, what: str, made_by: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the contract of a pure program, ready for JSON; `made_by` are the versions of what wrote it."""
     names, results = input_names(program), output_names(program)
-    values = dict(zip(program.inputs, placeholders(program), strict=True))
+    values = program.placeholders
     states = [
         _head(names[slot], slot.kind, values[slot].meta["val"])
         | {"next": results.get(slot), "state_dict": subject.key(slot)}

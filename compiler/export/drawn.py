@@ -8,7 +8,7 @@ import torch
 
 from altprop.compiler.export.contract import HELD
 from altprop.compiler.export.numbers import is_symbolic
-from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP, placeholders
+from altprop.compiler.export.retrace import RATE, RATES, SEED, STEP
 from altprop.compiler.export.subject import Subject
 from altprop.ir.program import Program, Slot
 from altprop.ir.torch_private import pytree
@@ -30,7 +30,7 @@ def random_inputs(subject: Subject, programs: Sequence[Program], batch: int, see
     The optimizer's tensors are drawn as well, positive: next to zero, Adam would turn the noise of rounding into steps.
     """
     draw = _Draw(subject, torch.Generator().manual_seed(seed), batch)
-    nodes = {s: n for program in programs for s, n in zip(program.inputs, placeholders(program), strict=True)}
+    nodes = {s: n for program in programs for s, n in program.placeholders.items()}
     made = {slot for slot in programs[0].inputs if slot.kind in ("scalar", "noise")} - {SEED, *RATES}
     return {slot: draw.value(slot, node.meta["val"]) for slot, node in nodes.items() if slot not in made}
 

@@ -11,7 +11,7 @@ from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.export.contract import describe, initial_state, input_names, output_names
 from altprop.compiler.export.drawn import random_inputs
 from altprop.compiler.export.reference import TOLERANCE, difference, reference
-from altprop.compiler.export.retrace import placeholders, purify
+from altprop.compiler.export.retrace import purify
 from altprop.compiler.export.state_file import save_state
 from altprop.compiler.export.subject import Subject, cleaned, constants_of, flat_program
 from altprop.ir.errors import ExportError
@@ -67,7 +67,7 @@ def _export(subject: Subject, module: NamedProgram, pure: Program) -> torch.expo
     batch = subject.derived.captured.batch
     given = _feeds(subject, pure, 3 if isinstance(batch, torch.SymInt) else int(batch))
     names = input_names(pure)
-    nodes = dict(zip(pure.inputs, placeholders(pure), strict=True))
+    nodes = pure.placeholders
     shapes = {names[slot]: _dynamic(nodes[slot].meta["val"]) for slot in given}
     with quiet(), torch.no_grad():
         made: Any = torch.export.export(

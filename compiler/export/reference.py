@@ -14,7 +14,7 @@ from torch import fx
 
 from altprop.compiler.export.decompose.recurrent_backward import OPAQUE
 from altprop.compiler.export.drawn import size_at
-from altprop.compiler.export.retrace import RATE, SEED, STEP, draws, placeholders
+from altprop.compiler.export.retrace import RATE, SEED, STEP, draws
 from altprop.compiler.export.subject import Subject
 from altprop.compiler.export.threefry import Random
 from altprop.ir.program import Program, Slot
@@ -37,7 +37,7 @@ def reference(subject: Subject, original: Program, given: Mapping[Slot, torch.Te
         values |= {Slot("scalar", n): torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}
     random = Random(torch.tensor(int(given.get(SEED, 0))), torch.tensor(step))
     batch = next((value.shape[0] for slot, value in given.items() if slot.kind == "input" and value.dim()), 1)
-    for slot, node in zip(original.inputs, placeholders(original), strict=True):
+    for slot, node in original.placeholders.items():
         if slot.kind == "noise":
             like = node.meta["val"]
             values[slot] = random.noise([size_at(size, batch) for size in like.shape], like.dtype)

@@ -194,13 +194,13 @@ def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer |
     if optimizer is not None:
         values |= scalars(optimizer, given, step + 1)
     random = Random(given.get(SEED, zero), step)
-    for slot, node in zip(program.inputs, placeholders(program), strict=True):
+    for slot, node in program.placeholders.items():
         if slot.kind == "noise":
             values[slot] = random.noise(node.meta["val"].shape, node.meta["val"].dtype)
     runner = PureRunner(program, random)
     returned = runner.run(*(values[slot] for slot in program.inputs), enable_io_processing=False)
     made = dict(zip(program.outputs, returned, strict=True))
-    for slot, node in zip(program.inputs, placeholders(program), strict=True):
+    for slot, node in program.placeholders.items():
         if runner.env[node] is not values[slot]:
             made[slot] = runner.env[node]
     if STEP in given and program.name == "step":

@@ -15,7 +15,7 @@ from altprop.compiler.export.fold_momentum import MomentumFolder, named, without
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.places import parts_of, site_of, values_named
-from altprop.compiler.export.retrace import placeholders, region_of
+from altprop.compiler.export.retrace import region_of
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
 
@@ -71,7 +71,7 @@ def translate(
     emitter = Emitter(block=block)
     given = constants or {}
     heads = []
-    for slot, node in zip(program.inputs, placeholders(program), strict=True):
+    for slot, node in program.placeholders.items():
         emitter.names[node] = inputs[slot]
         if slot in given:
             add_initializer(emitter, inputs[slot], given[slot], apart=apart)

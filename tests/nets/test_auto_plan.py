@@ -44,7 +44,7 @@ def compiled(devices: int) -> altprop.LocalNet:
 def test_the_papers_example(golden: Callable[[str, str], None]) -> None:
     """Five devices: three make the targets of 8, 5 and 2, then five those of the rest."""
     net = compiled(5)
-    search = net.graph.options["weighed"]
+    search = net.graph.weighed
     assert search.best.waves == (("fc8", "fc5", "fc2"), ("fc7", "fc6", "fc4", "fc3", "fc1"))
     golden("auto_plan_nine_layers", f"{search}\n\n{net.plan}")
 
@@ -99,8 +99,8 @@ def test_memory_limits_the_choice() -> None:
 
 def test_rules_along_edges_keep_their_chain() -> None:
     net = kept.compile(tiny.mlp(3), rule="fa", plan="auto", devices=3, example_inputs=(torch.zeros(3, 7),))
-    assert net.graph.options["weighed"].best.text == "chain"
-    assert 'so it cannot follow the plan "direct"' in str(net.graph.options["weighed"])
+    assert net.graph.weighed.best.text == "chain"
+    assert 'so it cannot follow the plan "direct"' in str(net.graph.weighed)
 
 
 @pytest.mark.parametrize("devices", [0, -1, True, 1.5, []])
