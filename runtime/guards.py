@@ -82,9 +82,10 @@ class Guards:
         self._model = model
         self._wanted = [read.value for read in reads]
         self._reads = reads
+        self.still: Still = Still(())
+        self._known: bool = False
         if fresh:
             self._wanted = [read.now(model) if read.kind not in (VALUE, LENGTH) else read.value for read in reads]
-        self.forget()
         self.hold()
 
     def bind(self, model: nn.Module) -> "Guards":

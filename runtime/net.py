@@ -479,7 +479,7 @@ class LocalNet(nn.Module):
                 None for all.
         """
         self._warn_if_late()
-        given = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
+        given: dict[str, Any] = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
         given |= {"feedback_weight_decay": feedback_weight_decay}
         usual = self.recipe if lr is None else Recipe(feedback_weight_decay=0.0)
         recipe = dataclasses.replace(usual, **{key: value for key, value in given.items() if value is not None})

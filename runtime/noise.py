@@ -44,7 +44,7 @@ class Noise(nn.Module):
         self.count += bool(forms)
         return found
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:  # type: ignore[type-arg]
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         draws = self._buffers.get("draws")
         if draws is not None:
             draws.fill_(self.count)

@@ -1,6 +1,6 @@
 """Tensors that the optimizer inside the program keeps, and its step count."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ class OptimizerState(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.count = 0
 
-    def add(self, slots: Iterable[Slot], like: "dict[str, torch.Tensor]") -> None:
+    def add(self, slots: Iterable[Slot], like: Mapping[str, torch.Tensor]) -> None:
         """Adds the tensors that are not there yet, zero, each like the parameter that it belongs to."""
         for slot in slots:
             key = stored(slot.name)
@@ -49,7 +49,7 @@ class OptimizerState(nn.Module):
         self.__dict__["count"] = number  # as an attribute, without what modules do at each assignment
         return number
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:  # type: ignore[type-arg]
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         step = self._buffers["step"]
         assert step is not None
         step.fill_(self.count)

@@ -86,7 +86,7 @@ def _read(
         later()
         return history[stage]
 
-    makers = {stage: (lambda stage=stage: after(stage)) for stage in record.stages[:-1]}  # type: ignore[misc]
+    makers = {stage: (lambda stage=stage: after(stage)) for stage in record.stages[:-1]}
     known = OnDemand.of({**history, record.stages[-1]: graph})
     return Made(graph, graph.replace(feedback=own), _in_order(known, OnDemand(makers), record.stages))
 

@@ -22,6 +22,7 @@ from altprop.compiler.capture.functional import NotFunctionalError, functional
 from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
 from altprop.ir.torch_private import (
+    FakeTensor,
     HigherOrderOperator,
     enable_python_dispatcher,
     make_fx,
@@ -151,8 +152,8 @@ class _Decomposer:
 
     def _trace(self) -> fx.GraphModule:
         module = self.program.graph_module
-        fakes = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
-        mode = next(value.fake_mode for value in fakes if isinstance(value, torch.Tensor))
+        fakes: list[Any] = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+        mode = next(value.fake_mode for value in fakes if isinstance(value, FakeTensor))
         own, other = _kernels(tuple(self.table), self.table)
         with (
             torch.no_grad(),

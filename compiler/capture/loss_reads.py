@@ -52,7 +52,8 @@ def _of(part: Any, label: str, seen: set[int], depth: int) -> Iterator[Read]:
 def _of_function(function: types.FunctionType, label: str, seen: set[int], depth: int) -> Iterator[Read]:
     table = function.__globals__
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    held = [(table, name, table[name]) for name in sorted(names_in(function.__code__).globals) if name in table]
+    read = sorted(names_in(function.__code__).globals)
+    held: list[tuple[Any, str, Any]] = [(table, name, table[name]) for name in read if name in table]
     held += [(_Cell(cell), name, _Cell(cell)[name]) for name, cell in cells.items() if _is_filled(cell)]
     for where, name, value in held:
         if is_plain(value):

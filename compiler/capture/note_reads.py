@@ -57,7 +57,8 @@ class Reads:
             self._patched.clear()
 
     def _patch(self, kind: type, *, with_writes: bool) -> None:
-        look, write = kind.__getattribute__, kind.__setattr__
+        look: Callable[..., Any] = kind.__getattribute__
+        write: Callable[..., Any] = kind.__setattr__
 
         def get(owner: Any, name: str) -> Any:
             value = look(owner, name)

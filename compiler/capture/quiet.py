@@ -52,7 +52,7 @@ def graphs_unprinted() -> Iterator[None]:
     What a forward printed there of its own appears where the trace succeeds.
     """
     held = _Held(sys.stderr)
-    with contextlib.redirect_stderr(held):  # type: ignore[type-var]
+    with contextlib.redirect_stderr(held):
         yield
     for text in held.kept:
         held.stream.write(text)

@@ -100,9 +100,9 @@ def layer_by_layer(
 
 def _by_role(weights: Sequence[torch.Tensor], *, biased: bool) -> Sequence[Optional]:
     """Weights of a layer: of the input, of the state, the biases of both, and the projection of the state."""
-    w_ih, w_hh, *rest = weights
-    b_ih, b_hh, *rest = rest if biased else (None, None, *rest)
-    return (w_ih, w_hh, b_ih, b_hh, *(rest or [None]))
+    w_ih, w_hh, *given = weights
+    b_ih, b_hh, *rest = given if biased else (None, None, *given)
+    return (w_ih, w_hh, b_ih, b_hh, *(rest or (None,)))
 
 
 def _runs_onednn(x: torch.Tensor) -> bool:

@@ -117,8 +117,10 @@ def _head(name: str, kind: str, value: torch.Tensor) -> dict[str, Any]:
     return {"name": name, "part": part, "dtype": np.dtype(numpy_type(value.dtype)).name, "shape": shape}
 
 
-def _symbols(size: torch.SymInt) -> Iterable[Any]:
-    return size.node.expr.free_symbols
+def _symbols(size: Any) -> Iterable[Any]:
+    """The symbols of a size that depends on the batch."""
+    found: Iterable[Any] = size.node.expr.free_symbols
+    return found
 
 
 def _scalar(subject: Subject, slot: Slot) -> dict[str, Any]:

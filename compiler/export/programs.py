@@ -54,7 +54,7 @@ def write_programs(subject: Subject, lowered: Lowered, folder: Path, follow: Fol
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         draft = Path(temporary)
         states: dict[int, dict[str, torch.Tensor]] = {}
-        entries = []
+        entries: list[dict[str, Any]] = []
         for segment, later in zip(parts, needed_later(parts), strict=True):
             program = SegmentBuilder(lowered, mode).build(segment, later)
             number = sum(one["device"] == segment.device for one in entries)

@@ -80,7 +80,7 @@ def translate(
     parts = parts_of(program)
     for node in program.graph.graph.nodes:
         if node.op == "get_attr":
-            value = functools.reduce(getattr, str(node.target).split("."), program.graph)
+            value: Any = functools.reduce(getattr, str(node.target).split("."), program.graph)
             emitter.names[node] = emitter.constant(value.detach().cpu().numpy())
         elif node.op == "call_function":
             emitter.site, emitter.note = site_of(node, parts)

@@ -16,7 +16,7 @@ def count_flops(graph: fx.Graph, sizes: Sizes) -> int:
 
 
 def _flops(node: fx.Node, sizes: Sizes) -> int:
-    made = node.meta.get("val")
+    made: Any = node.meta.get("val")
     if node.target is torch.ops.mkldnn._linear_pointwise.default:
         inner = _fake(node.args[0]).shape[-1]
         return 2 * sizes.form("", made).elements * sizes.number(inner)

@@ -9,7 +9,7 @@ micro-batch: such an update stays one of each micro-batch.
 
 import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import fx
@@ -86,8 +86,9 @@ class _Kinds:
     def _made(self, node: fx.Node) -> Any:
         """What an operator makes of what it is given."""
         if node.target is operator.getitem:
-            several = self.found[node.args[0]]  # type: ignore[index]
-            return several[node.args[1]] if isinstance(several, tuple) else None
+            source, index = cast("tuple[fx.Node, int]", node.args)
+            several = self.found[source]
+            return several[index] if isinstance(several, tuple) else None
         kinds = [self.found[source] for source in node.all_input_nodes]
         if any(kind is None or isinstance(kind, tuple) for kind in kinds):
             return None
@@ -102,11 +103,11 @@ def line_of(node: fx.Node) -> int | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
-    found = [i for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
-    return found[0] if len(found) == 1 and _is_multiple(value.shape[found[0]]) else None
+    found = [(i, size) for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+    return found[0][0] if len(found) == 1 and _is_multiple(found[0][1]) else None
 
 
-def _is_multiple(size: torch.SymInt) -> bool:
+def _is_multiple(size: Any) -> bool:
     """Whether a size is the batch times a number."""
     expression = size.node.expr
     return len(expression.free_symbols) == 1 and bool((expression / next(iter(expression.free_symbols))).is_number)
@@ -302,7 +303,9 @@ def _behind_one_another(graph: fx.Graph, parts: list[fx.Node], whole: fx.Node) -
     """The value of all micro-batches; it lies in memory as one part does, which `cat` alone would not keep to."""
     order = memory_order(parts[0].meta["val"].stride())
     turned = [_turned(graph, part, order) for part in parts]
-    made = graph.call_function(aten.cat.default, (turned, order.index(line_of(whole))))
+    line = line_of(whole)
+    assert line is not None
+    made = graph.call_function(aten.cat.default, (turned, order.index(line)))
     made.meta["val"] = whole.meta["val"].permute(order)
     return _turned(graph, made, [order.index(dim) for dim in range(len(order))])
 

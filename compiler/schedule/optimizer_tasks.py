@@ -1,6 +1,7 @@
 """The optimizer as tasks: each region's `STEP` moves its parameters and the feedback on connections into it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -111,8 +112,8 @@ class _Step:
             return total
         source = self.finish[slot].graph
         given = [node for node in source.nodes if node.op == "placeholder"]
-        made = graph.graph_copy(source, dict(zip(given, (total, own[slot]), strict=True)))
-        result: fx.Node = made[0]  # type: ignore[index]
+        made: Any = graph.graph_copy(source, dict(zip(given, (total, own[slot]), strict=True)))
+        result: fx.Node = made[0]
         return result
 
     def _total(self, graph: fx.Graph, nodes: list[fx.Node]) -> fx.Node:

@@ -6,7 +6,7 @@ views it itself, so that every value that crosses owns its memory.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import networkx as nx
 import torch
@@ -244,7 +244,7 @@ def _accumulating(program: Program) -> Program:
     """The same update, but gradients are added to those that are there."""
     graph = fx.Graph()
     here: dict[fx.Node, fx.Node] = {}
-    returned = graph.graph_copy(program.graph.graph, here)
+    returned: Any = graph.graph_copy(program.graph.graph, here)
     inputs = list(zip(program.inputs, [n for n in graph.nodes if n.op == "placeholder"], strict=True))
     kept: list[tuple[Slot, fx.Node]] = []
     for slot, node in zip(program.outputs, returned, strict=True):

@@ -126,7 +126,7 @@ class TaggedBuilder(FlatBuilder):
         simplify(self.graph)
         choose_layout(self.graph, may_move=choose)
         store_feedback(self.graph, [[node] for slot, node in self.inputs if slot.kind == "feedback"])
-        found: list[fx.Node] = list(results.args[0])  # type: ignore[arg-type]
+        found: list[fx.Node] = list(results.args[0])
         self.values.update(zip(keys, found[: len(keys)], strict=True))
         self.loss = found[len(keys)]
         self.graph.erase_node(results)

@@ -10,6 +10,7 @@ then of the rest on five.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import PlanError
@@ -126,7 +127,7 @@ class _Sizes:
         """Multiplications of a region's forward for one sample: units times inputs of each."""
         fan = 0
         for name in region.parameters:
-            shape = getattr(named.get(name), "shape", ())
+            shape: Any = getattr(named.get(name), "shape", ())
             if len(shape) > 1:
                 fan += int(shape[1:].numel())
         return region.error_units * max(fan, 1)

@@ -1,5 +1,8 @@
 """`backend="inductor"`: programs through torch.compile, compared with themselves at their first run."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from altprop.ir.backend import Wants
@@ -10,7 +13,7 @@ from altprop.runtime.compared import Compared, draws
 from altprop.runtime.executor import Executor
 
 # The compiler lays convolutions out itself, messages and all; inductor would turn each message over.
-_OPTIONS = {"layout_optimization": False}
+_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
 
 
 class Inductor(Backend):

@@ -97,7 +97,7 @@ def _agrees(wide: int, inner: int, groups: int) -> bool:
     generator = np.random.default_rng(0)
     x = generator.standard_normal((2, inner * groups, 9, 8)).astype(np.float32)
     w = generator.standard_normal((MAKERS, inner, 3, 2)).astype(np.float32)
-    options = {"strides": [2, 1], "pads": [1, 0, 1, 0], "dilations": [1, 2], "group": groups}
+    options: dict[str, Any] = {"strides": [2, 1], "pads": [1, 0, 1, 0], "dilations": [1, 2], "group": groups}
     e = Emitter(block=wide)
     plain = e.op("Conv", "x", "w", **options)
     blocked = convolve(e, "x", "w", None, w.shape, options)

@@ -63,8 +63,8 @@ def compare(kind: str, negate: bool = False) -> Translator:
 
 def _common(x: Any, y: Any) -> torch.dtype:
     values = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in (x, y)]
-    plain = [value if isinstance(value, (torch.Tensor, int, float, bool)) else 1 for value in values]
-    dtype = torch.result_type(*plain)
+    one, other = (value if isinstance(value, (torch.Tensor, int, float, bool)) else 1 for value in values)
+    dtype = torch.result_type(one, other)
     return torch.int64 if dtype is torch.bool and type_of(x) is not torch.bool else dtype
 
 

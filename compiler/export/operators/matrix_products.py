@@ -34,7 +34,7 @@ def addmm(e: Emitter, node: fx.Node, bias: Any, x: fx.Node, y: fx.Node, *, beta:
     """A matrix product and a sum."""
     one, turned = _straight(x)
     other, second = _straight(y)
-    options = {"alpha": float(alpha), "beta": float(beta), "transA": int(turned), "transB": int(second)}
+    options: dict[str, Any] = {"alpha": float(alpha), "beta": float(beta), "transA": int(turned), "transB": int(second)}
     return e.op("Gemm", e.value(one), e.value(other), e.value(bias), **options)
 
 
