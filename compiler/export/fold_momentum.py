@@ -80,7 +80,9 @@ class MomentumFolder:
         for first, second in (tuple(add.input), tuple(reversed(add.input))):
             decay, product = self._decayed(first), self._product(second)
             if decay is not None and product is not None:
-                return self._write(add, *decay, *product)
+                momentum, factor = decay
+                gemm, scale, shaped = product
+                return self._write(add, momentum, factor, gemm, scale, shaped)
         return [add]
 
     def _own(self, name: str, kind: str) -> NodeProto | None:
