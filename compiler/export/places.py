@@ -12,6 +12,7 @@ from torch import fx
 
 from altprop.compiler.export.emitter import Emitter
 from altprop.ir.program import Program
+from altprop.ir.values import ValueName
 from altprop.ir.walks import ancestors
 
 
@@ -35,7 +36,7 @@ def _moved(program: Program) -> dict[fx.Node, str]:
     reached: dict[fx.Node, set[str]] = {}
     for slot, node in program.results.items():
         if slot.kind in ("parameter", "feedback", "state"):
-            reached.setdefault(node, set()).add(slot.name.rpartition(":")[2])
+            reached.setdefault(node, set()).add(ValueName.of(slot).name)
     for node in reversed(program.graph.graph.nodes):
         for name in reached.get(node, ()):
             for read in node.all_input_nodes:
