@@ -12,8 +12,8 @@ from altprop.ir.schedule import ahead, base_name, in_microbatch, is_loss_part, l
 from altprop.ir.values import FILE, GIVEN, GRADIENTS, PIECE, PLAN, RESIDENT, SCHEDULE, SLOT, STATE_DICT, ValueName
 
 FOLDERS = ("ir", "rules", "passes", "compiler", "runtime", "altprop")
-# They take apart names of files, of devices, of ways to fit and of backends of torch.distributed.
-OTHERS = ("values.py", "machine.py", "user_model.py", "repro_command.py", "scikit.py", "transport.py")
+# They take apart names of files, devices, functions, ways to fit, and backends of torch.distributed.
+OTHERS = ("values.py", "machine.py", "user_model.py", "repro_command.py", "scikit.py", "transport.py", "views.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 paths = st.from_regex(r"[a-z_][a-z0-9_]*(\.[a-z0-9_]+){0,2}", fullmatch=True)
