@@ -58,7 +58,7 @@ class Result:
     Attributes:
         name: of the benchmark.
         machine: processor, number of threads, versions.
-        rounds: how often each figure was taken.
+        rounds: how often each figure was taken, at least.
         tables: the figures.
         remark: under what circumstances.
     """
@@ -79,7 +79,7 @@ class Result:
     def markdown(self) -> str:
         """Returns all tables, and what they were measured on."""
         said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
-        lines = [f"Measured on: {said}; {self.rounds} rounds. {self.remark}".rstrip(), ""]
+        lines = [f"Measured on: {said}; {self.rounds} rounds or more. {self.remark}".rstrip(), ""]
         return "\n".join([*lines, "\n\n".join(table.markdown() for table in self.tables)])
 
 
@@ -119,7 +119,7 @@ def merge(old: Result | None, new: Result) -> Result:
     titles = list(dict.fromkeys([*(table.title for table in old.tables), *fresh]))
     before = {table.title: table.rows for table in old.tables}
     tables = tuple(Table(title, {**before.get(title, {}), **fresh.get(title, {})}) for title in titles)
-    return dataclasses.replace(new, tables=tables)
+    return dataclasses.replace(new, tables=tables, rounds=min(old.rounds, new.rounds))
 
 
 def lost_ground(old: Result | None, new: Result) -> list[str]:

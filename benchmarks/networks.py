@@ -198,6 +198,9 @@ WORKS: dict[str, Work] = {
     "ViT of 4 x 128, batch 32": Work(ViT, images(32, 32), classes(32), 1),
     "MobileNetV2 x 0.25, 64 x 64, batch 16": Work(mobilenet, images(16, 64), classes(16), 1, "kind='channel'"),
     "U-Net of 16, 32 x 32, batch 16": Work(UNet, images(16, 32), classes(16, 32, 32, count=4), 1),
+    "U-Net of 16, batch 16, feedback by channel": Work(
+        UNet, images(16, 32), classes(16, 32, 32, count=4), 1, "kind='channel'"
+    ),
     "GPT of 4 x 256, 8 x 128 tokens": Work(GPT, texts(8, 128), classes(8, 128, count=CHARACTERS), 1),
     "LSTM 2 x 256, 32 x 32 characters": Work(LSTM, texts(32, 32), classes(32, 32, count=CHARACTERS), 1),
 }

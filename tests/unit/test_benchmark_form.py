@@ -54,6 +54,8 @@ def test_lost_ground_is_said() -> None:
 
 def test_rows_that_were_not_measured_stay() -> None:
     before, after = result({"MLP": (0.6, 0.5, 0.7), "GPT": (0.5, 0.4, 0.6)}), result({"GPT": (0.4, 0.3, 0.5)})
+    fewer = dataclasses.replace(after, rounds=3)
+    assert form.merge(before, fewer).rounds == 3
     rows = form.merge(before, after).tables[0].rows
     assert {name: row["dfa"].value for name, row in rows.items()} == {"MLP": 0.6, "GPT": 0.4}
     other = form.merge(before, result({"GPT": (0.4, 0.3, 0.5)}, {"processor": "two"}))
