@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 import altprop
 from altprop import models
 
+# A build by Vite and a page that trains take 20 seconds of processor time.
+pytestmark = pytest.mark.full
+
 SOURCE = Path(__file__).resolve().parents[2] / "examples" / "browser"
 LEFT_OUT = shutil.ignore_patterns("node_modules", "dist", "model")
 
