@@ -80,11 +80,12 @@ def table(runs: list[kept_runs.Run]) -> str:
 
 
 def _cell(scores: list[float], nats: bool) -> str:
-    """Mean and spread."""
+    """Mean and spread; one seed alone says so."""
     if not scores:
         return ""
     digits = 3 if nats else 1
-    return f"{statistics.mean(scores):.{digits}f} ({max(scores) - min(scores):.{digits}f})"
+    spread = f"({max(scores) - min(scores):.{digits}f})" if len(scores) > 1 else "(one seed)"
+    return f"{statistics.mean(scores):.{digits}f} {spread}"
 
 
 def arguments() -> argparse.Namespace:
