@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class RegionRow:
-    """One region behind training.
+    """One region behind training; where gradients are gone by then, behind the first quarter of it.
 
     Attributes:
         region: its name.

@@ -1,6 +1,7 @@
 """What is audited, and the runs that it takes: the rule's own, and those of the controls."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from altprop.auditing.audit_report import Audit
-from altprop.auditing.judge import Limits, judge, rows_of
-from altprop.auditing.look import look
+from altprop.auditing.judge import Limits, above_floor, judge, rows_of
+from altprop.auditing.look import Look, look
 from altprop.ir.loss import Loss
 from altprop.runtime.net import LocalNet
 from altprop.runtime.true_gradients import first
@@ -52,12 +53,20 @@ class Subject:
         before = look(fresh, *self.batch)
         net = trained or self._trained("rule", fresh)
         after = look(net, *self.batch)
+        limits = limits or Limits()
         outputs = [region.name for region in fresh.graph.regions if region.is_output]
         measure, scores = "accuracy", {}
         for name, run in (("rule", net), ("frozen blocks", self._frozen(outputs)), ("shallow head", self._shallow())):
             measure, scores[name] = (measure, math.nan) if run is None else score(run.model, self.loss, self.test())
         rows = rows_of(before, after)
-        return Audit(rule, measure, scores, rows, judge(rows, outputs, scores, measure, limits or Limits()))
+        if above_floor([row for row in rows if row.region not in outputs]) < limits.measurable:
+            rows = rows_of(before, self._early(), after)
+        return Audit(rule, measure, scores, rows, judge(rows, outputs, scores, measure, limits))
+
+    def _early(self) -> Look:
+        """The rule in the first quarter of its steps: a net that has learned its data has no gradients left."""
+        steps = max(sum(1 for _ in self.batches()) // 4, 1)
+        return look(self._trained("rule, first quarter", self.compile(self.start(), None), steps), *self.batch)
 
     def _frozen(self, outputs: list[str]) -> LocalNet:
         """The same model, of which the output layer alone learns."""
@@ -75,9 +84,9 @@ class Subject:
         head = nn.Sequential(nn.Flatten(), nn.Linear(inputs[0].numel(), output.shape[1]))
         return self._trained("shallow head", self.compile(head.to(inputs), {"*": "bp"}))
 
-    def _trained(self, what: str, net: LocalNet) -> LocalNet:
+    def _trained(self, what: str, net: LocalNet, steps: int | None = None) -> LocalNet:
         net.train()
-        for inputs, target in self.batches():
+        for inputs, target in itertools.islice(self.batches(), steps):
             net.step(inputs, target)
             self.stepped(what)
         return net

@@ -8,7 +8,7 @@ one direction is not what a gradient of many wants. Each check is one of these.
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from altprop.auditing.audit_report import Finding, RegionRow
 from altprop.auditing.look import Look
@@ -33,16 +33,28 @@ class Limits:
     rank: float = 0.25
 
 
-def rows_of(before: Look, after: Look) -> tuple[RegionRow, ...]:
-    """Returns a row a region; angles only where the gradient is above its floor."""
+def above_floor(rows: Sequence[RegionRow]) -> float:
+    """Returns the share of regions whose true gradient is above its floor; NaN of none."""
+    return sum(not math.isnan(row.angle) for row in rows) / len(rows) if rows else math.nan
+
+
+def rows_of(before: Look, after: Look, end: Look | None = None) -> tuple[RegionRow, ...]:
+    """Returns a row a region; angles only where the gradient is above its floor.
+
+    Args:
+        before: training.
+        after: some of it, where gradients and updates are looked at.
+        end: behind all of it, where activities are looked at; None for `after`.
+    """
     rows = []
     for name, found in after.whole.regions.items():
         spectrum, old = after.whole.spectra[name], before.whole.spectra[name].activity
+        size = (end or after).whole.spectra[name].activity
         floor = after.floors[name]
         rows.append(
             RegionRow(
                 region=name,
-                growth=spectrum.activity / old if old else math.nan,
+                growth=size / old if old else math.nan,
                 gradient=found.gradient,
                 floor=floor,
                 angle=found.angle if found.gradient > floor else math.nan,
@@ -78,7 +90,7 @@ def judge(
 
 def _hidden(rows: tuple[RegionRow, ...], limits: Limits) -> list[Finding]:
     above = [row for row in rows if not math.isnan(row.angle)]
-    share = len(above) / len(rows) if rows else math.nan
+    share = above_floor(rows)
     reason = f"{len(above)} of {len(rows)} hidden regions have a true gradient above its floor"
     floor = Finding("gradient floor", _at_least(share, limits.measurable), share, limits.measurable, reason)
     angle = _median([row.angle for row in above])

@@ -1,6 +1,7 @@
 """Audits: what they look at, when they pass, and that nothing of the caller's is altered."""
 
 import copy
+import dataclasses
 import json
 import math
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.auditing import Limits, RegionRow
+from altprop.auditing import Limits, RegionRow, audit_subject
 from altprop.auditing.audit_subject import score
 from altprop.auditing.judge import judge
 from altprop.auditing.look import look
@@ -162,3 +163,24 @@ def test_a_run_is_audited_behind_its_end(tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))
     assert read["scores"]["rule"] == pytest.approx(100 * result["test_accuracy"], abs=1e-3)
     assert f"{read['verdict']}: bp" in out
+
+
+def test_a_net_that_has_learned_its_data_is_looked_at_earlier(monkeypatch):
+    """Where the final look has no gradient above its floor."""
+    looks = []
+
+    def seen(net, inputs, target):
+        found = look(net, inputs, target)
+        looks.append(found)
+        if len(looks) == 2:  # behind training
+            found = dataclasses.replace(found, floors=dict.fromkeys(found.floors, math.inf))
+        return found
+
+    monkeypatch.setattr(audit_subject, "look", seen)
+    adam = altprop.optim.Adam(lr=1e-2)
+    audit = altprop.audit(narrow(), rings(256, 0), rings(64, 1), "bp", optimizer=adam, epochs=2, batch=32)
+    assert len(looks) == 3
+    assert next(f for f in audit.findings if f.check == "gradient floor").passed
+    grown = looks[1].whole.spectra["0"].activity / looks[0].whole.spectra["0"].activity
+    assert audit.regions[0].growth == pytest.approx(grown)
+    assert audit.regions[0].gradient == looks[2].whole.regions["0"].gradient
