@@ -91,8 +91,12 @@ def _run(net: Any, case: Case) -> Values:
 
 def _draws(net: Any) -> bool:
     """Whether the session draws random numbers: from a seed, where torch has a stream of its own."""
-    steps = [kept.variant.executor("step") for kept in net.compilations.variants]
+    steps = [kept.variant.executor("step") for kept in net.compilations.variants if _steps(kept)]
     return any(SEED in step.session.program.inputs for step in steps if step.session is not None)
+
+
+def _steps(kept: Any) -> bool:
+    return "step" in kept.variant.compiled.graph.programs
 
 
 def _follow(net: Any, case: Case, other: Any) -> Values:
@@ -117,7 +121,8 @@ def _drawn_step(net: Any, other: Any, step: int, inputs: Any, target: Any) -> Va
     subject = subject_of(net, other.compilations.compiler.options, target, variant)
     program = flat_program(subject, "step", outputs=False)
     start = {slot: variant.tensor(slot) for slot in program.inputs if slot.kind in (*HELD, "constant")}
-    given = other._feeds(variant.given(call, target)) | {STEP: torch.tensor(step)}
+    given = {k: one.contiguous() for k, one in variant.given(call, target).items() if isinstance(one, torch.Tensor)}
+    given |= other._variant(call, target).numbers(other.optimizer, other.feedback.seed, step + 1)
     made = reference(subject, program, {**start, **given})
     moved = {subject.key(slot): value for slot, value in made.items() if slot.kind in HELD and slot != STEP}
     return {"loss": made[Slot("loss", "loss")]} | moved
