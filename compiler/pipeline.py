@@ -25,7 +25,7 @@ from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
 from altprop.ir.backend import Wants
 from altprop.ir.captured_graph import CapturedGraph
-from altprop.ir.errors import CompileError
+from altprop.ir.errors import CompileError, VerifyError
 from altprop.ir.explain import exact_targets
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.learner_operators import refuse_learners
@@ -254,6 +254,23 @@ def _ambient() -> Callable[[], contextlib.AbstractContextManager[None]]:
     return ambient
 
 
+@contextlib.contextmanager
+def blaming_ourselves(stage: str) -> Iterator[None]:
+    """Says of a graph that breaks a law that it is no fault of the user's, in a sentence without the graph.
+
+    Raises:
+        CompileError: what a pass made is not right.
+    """
+    try:
+        yield
+    except VerifyError as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise CompileError(
+            f"altprop has a fault: {stage} made a graph that breaks a law of its level, {first[:200]} Your model is "
+            "not to blame. Please report it with the model; another rule, plan or regions= may get around it."
+        ) from error
+
+
 class _Runner:
     """Runs passes and keeps every graph."""
 
@@ -262,7 +279,7 @@ class _Runner:
         self.timings = Timings()
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
-        with self.timings.stage(name):
+        with self.timings.stage(name), blaming_ourselves(name):
             made = work()
             collect_young()
         return made
@@ -273,7 +290,7 @@ class _Runner:
 
         @contextlib.contextmanager
         def making(name: str) -> Iterator[None]:
-            with ambient(), self.timings.stage(f"program {name}"):
+            with ambient(), self.timings.stage(f"program {name}"), blaming_ourselves(f"program {name}"):
                 yield
 
         return making

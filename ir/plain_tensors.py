@@ -21,7 +21,7 @@ def refuse_model(model: nn.Module) -> None:
     for name, tensor in named:
         if nn.parameter.is_lazy(tensor):
             raise CaptureError(f"{name} has no shape yet: run a lazy model once, model(*inputs), before compiling.")
-        if (tensor.is_meta or isinstance(tensor, nn.Parameter)) and (why := why_odd(tensor)):
+        if why := why_odd(tensor):
             raise CaptureError(f"{name} {why}")
 
 

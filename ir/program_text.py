@@ -69,7 +69,10 @@ def format_program(program: Program) -> str:
         ProgramError: an operator, an argument or a value has no text.
     """
     lines = [f"altprop program {VERSION}", f"program {_write_name(program.name)}"]
-    batch = _batch(program.graph.graph)
+    try:
+        batch = _batch(program.graph.graph)
+    except TextError as error:
+        raise ProgramError(f"program {program.name}: {error}.") from error
     if batch is not None:
         lines.append(f"batch {batch}")
     slots = {node: slot for slot, node in program.placeholders.items()}

@@ -13,6 +13,11 @@ def size_at(size: Any, batch: int) -> int:
     return int(expression.subs(dict.fromkeys(expression.free_symbols, batch)))
 
 
+def is_known(size: Any) -> bool:
+    """Whether a size is a number or follows from the batch; one that the numbers in a tensor tell is neither."""
+    return not isinstance(size, torch.SymInt) or size.node.hint is not None
+
+
 def line_in_batch(size: Any, batch: Any = None) -> tuple[int, int] | None:
     """Returns `(a, b)` where `size = a batch + b`, or None where it is not of that form.
 

@@ -1,12 +1,12 @@
 """Puts feedback parameters on the connections."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import networkx as nx
 
-from altprop.ir.errors import PlanError
+from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import forward_edges
@@ -137,6 +137,23 @@ def _check_start(where: str, options: Mapping[str, Any], kind: DirectKind | Edge
         raise PlanError(f'{where}.start_noise={noise}: it is a number, 0 or more, and goes with start="weights".')
 
 
+def _parts(connection: Connection, place: Place) -> Sequence[Any]:
+    """The parts of direct feedback.
+
+    Raises:
+        PlanError: the activity has sizes that follow the batch, or the numbers in a tensor.
+    """
+    try:
+        return DIRECT[connection.feedback.kind].parts(place)
+    except CompileError:
+        raise
+    except ValueError as error:  # a size that is no number
+        raise PlanError(
+            f'connection {connection.name}: the activity of "{place.target.name}" has the shape {place.target.shape}, '
+            "whose sizes follow the batch: use a rule that follows the forward's edges, such as fa."
+        ) from error
+
+
 def _parameters(connection: Connection, graph: ErrorGraph, follows: bool) -> list[FeedbackParameter]:
     kind = connection.feedback.kind
     if kind in DIRECT:
@@ -146,7 +163,7 @@ def _parameters(connection: Connection, graph: ErrorGraph, follows: bool) -> lis
             connection.feedback.options,
             lambda: _weights_between(connection, graph),
         )
-        return [_part(connection, part) for part in DIRECT[kind].parts(place)]
+        return [_part(connection, part) for part in _parts(connection, place)]
     if not EDGE[kind].stores:
         return []
     target_values = set(graph.region(connection.target).outputs)

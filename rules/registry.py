@@ -114,7 +114,7 @@ def _is_forgotten(rule: type[Rule], option: str) -> bool:
 
 def _build(name: str, options: dict[str, object]) -> Rule:
     if name not in RULES:
-        raise RuleError(f'there is no rule "{name[:60]}"; there are {", ".join(sorted(RULES))}.')
+        raise RuleError(f'there is no rule "{name[:60]}"; there are {", ".join(available())}.')
     known = {field.name for field in dataclasses.fields(RULES[name])}
     unknown = sorted(set(options) - known)
     if unknown:

@@ -20,6 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from altprop.compiler.capture import circular_padding, eager_products, mean_pooling
 from altprop.compiler.capture.attributes import attributes_kept
 from altprop.compiler.capture.causal_masks import known_masks
+from altprop.compiler.capture.covariance import WrittenCovariances
 from altprop.compiler.capture.decompose import Decomposed, decompose
 from altprop.compiler.capture.drop_noops import copy, tidy
 from altprop.compiler.capture.failures import explain_failure
@@ -134,6 +135,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
                 named,
                 known_masks(model, args, kwargs),
                 RefuseInnerGradients(),
+                WrittenCovariances(),
                 kept,
                 reads.listening(),
                 spent("export"),
@@ -213,7 +215,11 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
+    before = _returned(graph)
     tidy(graph)
+    renamed = dict(zip(before, _returned(graph), strict=True))  # what mends an operator puts others in its place
+    outputs = tuple(renamed.get(name, name) for name in outputs)
+    updates = {renamed.get(name, name): buffer for name, buffer in updates.items()}
     refuse_numbers(graph)
     refuse_mixed_types(graph)
     nodes = {node.name: node for node in graph.nodes}
@@ -250,6 +256,12 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
         fake_mode=home.mode if home else fake_mode,
         forms=home.forms if home else Forms(),
     )
+
+
+def _returned(graph: fx.Graph) -> list[str]:
+    """Names of what a graph returns, in order."""
+    (returned,) = next(node for node in graph.nodes if node.op == "output").args
+    return [value.name if isinstance(value, fx.Node) else "" for value in returned]
 
 
 def _share_batch(inputs: Sequence[Any], batch: int | torch.SymInt) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.operators import argument
 from altprop.ir.sizes import size_at
 
 aten = torch.ops.aten
@@ -33,7 +34,7 @@ def tidy(graph: fx.Graph) -> None:
         name = str(node.target).removeprefix("aten.").split(".")[0]
         if name in _NORMS:
             _detach_statistics(graph, node)
-        elif name == "rrelu_with_noise_functional" and node.args[4] is True:
+        elif name == "rrelu_with_noise_functional" and argument(node, "training") is True:
             _draw_once(graph, node)
         elif node.target in _DRAWS and _is_new(node.args[0]):
             _draw_in_memory_order(graph, node)

@@ -19,6 +19,11 @@ _REMEDIES = (
         "torch.cond.",
     ),
     (
+        r"aten\.equal|aten\.allclose",
+        "Whether the numbers of two tensors are equal is asked here, which only their values tell: leave the question "
+        "out (torch.cov asks it of weights: multiply the centred rows instead).",
+    ),
+    (
         r"\.item\(\)|_local_scalar_dense|unbacked|int\(\)|float\(\)",
         "A tensor is turned into a Python number here: keep it a tensor.",
     ),

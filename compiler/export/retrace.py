@@ -107,7 +107,8 @@ def plain(node: fx.Node) -> Any:
 def region_of(node: fx.Node) -> str:
     """Says which region an operator belongs to."""
     name = node.meta.get("custom", {}).get("region")
-    return f'region "{name}"' if name else "the loss or the optimizer"
+    outside = "what stands outside of all regions, before the first layer, in the loss or in the optimizer"
+    return f'region "{name}"' if name else outside
 
 
 def roots(node: fx.Node) -> Iterator[fx.Node]:

@@ -15,7 +15,7 @@ from torch import fx
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.local import BODY, PARAMETERS, PHI, PRODUCTS, TAIL, LocalGraph, Role
-from altprop.ir.operators import is_fill, writes
+from altprop.ir.operators import is_fill, is_pointwise, short_name, writes
 from altprop.ir.region import Region
 from altprop.ir.torch_private import enable_python_dispatcher, make_fx
 from altprop.ir.walks import closure
@@ -131,9 +131,11 @@ class _Linearizer:
         """Tracing a derivative may bind the batch to that of the example; what comes out runs on no other."""
         batch = self.captured.batch
         if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:
+            calls = (node for node in self.nodes if node.op == "call_function" and not is_pointwise(node))
+            named = ", ".join(dict.fromkeys(filter(None, map(short_name, calls)))) or "an operator"
             raise CompileError(
-                f'region "{self.region.name}" has an operator whose derivative torch writes for a batch of {batch} '
-                "alone, such as masked_select: use torch.where, or indexing by a mask."
+                f'region "{self.region.name}" has operators ({named}) of which torch writes a derivative for a batch '
+                f"of {batch} alone: along the batch use sums, means and products, and torch.where in place of choices."
             )
 
     def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:

@@ -187,6 +187,11 @@ class TracedLocal:
     def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The network's loss of another prediction, as a sum over samples."""
         assert self._loss is not None
+        if not self._captured.out_spec.is_leaf() and self._loss.structured:
+            raise RuleError(
+                f'region "{self.local.region.name}": the rule asks what the loss says of one prediction, and the model '
+                "returns several, or a structure: use a rule that takes the loss at the model's outputs, such as dfa."
+            )
         if self.ending is not None:
             prediction = self.ending(prediction)
             target = target.reshape(prediction.shape)

@@ -20,6 +20,7 @@ from torch import fx
 
 from altprop.ir.layouts import FORMATS, flatten_freely, is_channels_last
 from altprop.ir.operators import is_pointwise
+from altprop.ir.sizes import is_known
 from altprop.passes.tune.base import Tuned, TuningPass
 from altprop.passes.tune.traced_call import trace_strides, traced_call
 
@@ -139,7 +140,8 @@ def _convolutions(graph: fx.Graph) -> list[fx.Node]:
 
 def is_dense(value: torch.Tensor) -> bool:
     """Whether a value fills its memory without gaps, contiguous or channels last."""
-    return value.is_contiguous() or is_channels_last(value)
+    known = all(map(is_known, (*value.shape, *value.stride())))
+    return known and (value.is_contiguous() or is_channels_last(value))
 
 
 def _dimensions(node: Any) -> int:

@@ -129,8 +129,7 @@ def units(shape: Shape) -> int:
     if shape[0] != "N":
         raise PlanError(
             f"an error of the shape {shape} has no batch in front, so that direct feedback cannot tell its samples "
-            "apart: use batch_first=True, return (N, positions, classes) in the place of flattened scores, or use a "
-            "rule that follows the forward's edges, such as fa."
+            f"apart: {_remedy(shape)}, or use a rule that follows the forward's edges, such as fa."
         )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise PlanError(
@@ -138,6 +137,15 @@ def units(shape: Shape) -> int:
             "follows the forward's edges, such as fa, or have the model return features and the loss compare them."
         )
     return math.prod(int(size) for size in shape[1:])
+
+
+def _remedy(shape: Shape) -> str:
+    """How the batch comes in front: it stands elsewhere, it was flattened with positions, or nothing follows it."""
+    if "N" in shape:
+        return "use batch_first=True"
+    if any(isinstance(size, str) for size in shape):
+        return "return (N, positions, classes) in the place of flattened scores"
+    return "give each sample a row of its own; of one graph whose nodes are the samples, pass the nodes as the batch"
 
 
 def sizes(place: Place, kind: str) -> tuple[int, int]:

@@ -193,7 +193,8 @@ def test_ranks_with_gpus(scenario: str, count: int, tmp_path: Path) -> None:
     """NCCL with one rank; over gloo a rank on the CPU beside one on the GPU, and two that share the GPU."""
     script = Path(ranks.__file__)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    path = os.pathsep.join([str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
         [*command, str(script), scenario, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=HANG
     )

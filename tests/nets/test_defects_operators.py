@@ -1,0 +1,119 @@
+"""Operators at the edge: each equals autograd, or is refused in a sentence of ours."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import altprop
+from altprop.compiler import pipeline
+from altprop.ir.errors import CompileError, VerifyError
+from altprop.ir.fakes import Fakes
+from altprop.passes.tune.channels_last import is_dense
+from altprop.rules.feedback.kind import units
+
+X, Y = torch.randn(4, 8).double(), torch.tensor([0, 1, 2, 1])
+
+
+class Between(nn.Module):
+    """A layer, an operator, a layer."""
+
+    def __init__(self, operator: Callable[[torch.Tensor], Any], width: int = 6) -> None:
+        super().__init__()
+        self.first, self.operator, self.last = nn.Linear(8, 6), operator, nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.operator(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [lambda h: h @ torch.cov(h.T), lambda h: h @ torch.corrcoef(h.T), lambda h: h * torch.cov(h[:, 0], correction=0)],
+    ids=["cov", "corrcoef", "cov of a row"],
+)
+def test_defect_38_covariances_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = Between(operator).double()
+    net = altprop.compile(model, "bp", example_inputs=(X,))
+    net.backward(X, Y)
+    found = model.first.weight.grad
+    model.zero_grad()
+    nn.functional.cross_entropy(model(X), Y).backward()
+    torch.testing.assert_close(found, model.first.weight.grad, rtol=0, atol=1e-12)
+
+
+def test_defect_38_sizes_that_follow_the_batch_are_refused() -> None:
+    model = Between(lambda h: torch.linalg.svdvals(h) * h[:, :4], 4)
+    with pytest.raises(CompileError, match=r"activity of \"first\" has the shape .* whose sizes follow the batch"):
+        altprop.compile(model, "dfa", example_inputs=(X.float(),))
+
+
+def test_defect_38_operators_that_bind_the_batch_are_named() -> None:
+    with pytest.raises(CompileError, match=r"has operators \(.*cumprod.*\) of which torch writes a derivative for a"):
+        altprop.compile(Between(lambda h: torch.cumprod(h, 0)), "bp", example_inputs=(X.float(),))
+
+
+def test_defect_38_a_graph_that_breaks_a_law_is_our_fault() -> None:
+    def broken() -> None:
+        raise VerifyError("a region has no name.\n  line 3: region")
+
+    with pytest.raises(CompileError, match="altprop has a fault: cut made a graph that breaks a law") as caught:
+        pipeline._Runner().time("cut", broken)
+    assert not isinstance(caught.value, VerifyError)
+    assert "\n" not in str(caught.value)
+
+
+def test_defect_42_a_result_that_a_mend_replaces_is_returned() -> None:
+    """`rrelu` is written anew at capture, and the model returns it."""
+    model = nn.Sequential(nn.Linear(8, 6), nn.RReLU())
+    net = altprop.compile(model, "bp", example_inputs=(X.float(),), loss="mse")
+    torch.manual_seed(0)
+    output = net(X.float())
+    torch.manual_seed(0)
+    assert torch.equal(output, model(X.float()))
+
+
+def test_defect_42_sizes_that_numbers_tell_are_not_dense() -> None:
+    fakes = Fakes.fresh()
+    with fakes.mode:
+        found = torch.nonzero(torch.ones(3))
+    assert not is_dense(found)
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a, self.b = nn.Linear(8, 6), nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        h = torch.tanh(self.first(x))
+        return {"a": self.a(h), "b": self.b(h)}
+
+
+def two(output: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(output["a"], target) + output["b"].square().mean()
+
+
+def test_defect_39_a_loss_of_several_outputs_has_no_local_prediction() -> None:
+    with pytest.raises(CompileError, match="asks what the loss says of one prediction, and the model returns several"):
+        altprop.compile(Named(), "local_loss", example_inputs=(X.float(),), loss=two).backward(X.float(), Y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((5, "N", 3), "use batch_first=True"),
+        (("4*N", 3), "in the place of flattened scores"),
+        ((34, 4), "pass the nodes as the batch"),
+    ],
+)
+def test_defect_39_what_to_do_without_a_batch_in_front(shape: tuple[int | str, ...], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        units(shape)
+
+
+def test_defect_39_rules_that_are_not_listed_are_not_offered() -> None:
+    with pytest.raises(CompileError, match='there is no rule "hebian"') as caught:
+        altprop.rules.get("hebian")
+    assert "hebbian" not in str(caught.value)
