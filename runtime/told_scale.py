@@ -66,7 +66,10 @@ class LossScale:
         if misfit is None:
             why = f"the gradient of the loss {loss.name} does not tell by what factor your loop multiplies it"
         else:
-            why = f"your loop's loss is not {loss.name}, for which the net was compiled, times a factor"
+            why = (
+                f"the gradient is not that of {loss.name}, for which the net was compiled, at whole classes or zeros "
+                "and ones, times a factor (your loop's targets are soft, or its loss is another)"
+            )
         warnings.warn(
             f"{why}, and the errors of this rule depend on it: it is taken to be 1. If it is, say loss_scale=1.0 to "
             "altprop.compile; else give the factor, or a function that returns it, such as scaler.get_scale.",

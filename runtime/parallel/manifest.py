@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,21 @@ class Manifest:
         draws: how often noise was drawn.
         tensors: by name.
         digests: SHA-256 of each file, by its name.
+        generators: torch's random state in each rank, by kind of device; none in checkpoints of older versions.
     """
 
     step: int
     draws: int
     tensors: Mapping[str, Entry]
     digests: Mapping[str, str]
+    generators: Sequence[Mapping[str, str]] = ()
 
     def save(self, folder: Path) -> None:
         """Writes it; with it the checkpoint is whole."""
         tensors = {name: [entry.file, entry.dtype, list(entry.shape)] for name, entry in self.tensors.items()}
-        document = {"version": VERSION, "step": self.step, "draws": self.draws}
-        text = json.dumps({**document, "digests": dict(self.digests), "tensors": tensors}, indent=1)
+        document: dict[str, Any] = {"version": VERSION, "step": self.step, "draws": self.draws}
+        document |= {"digests": dict(self.digests), "generators": list(self.generators)}
+        text = json.dumps({**document, "tensors": tensors}, indent=1)
         write_signed(folder / NAME, lambda file: file.write(text.encode()))
 
     @staticmethod
@@ -98,4 +101,5 @@ def _checked(found: Any) -> Manifest:
     sound = plain and {entry.file for entry in tensors.values()} <= digests.keys()
     if not sound or not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
         raise ValueError("odd contents")
-    return Manifest(found["step"], found["draws"], tensors, digests)
+    generators = [{str(k): str(state) for k, state in one.items()} for one in found.get("generators", [])]
+    return Manifest(found["step"], found["draws"], tensors, digests, generators)

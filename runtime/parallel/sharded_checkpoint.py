@@ -4,6 +4,8 @@ Every rank writes what it alone holds, or holds first, into a safetensors file: 
 optimizer state, under names that do not depend on where they live. Then a signed manifest lists them with the digests
 of the files. A checkpoint is written into a folder under a name that does not count, and gets its name when all ranks
 are done; so a run that is killed at any moment leaves only whole checkpoints behind. Nothing that is read can run code.
+The manifest has torch's random state of each rank too, which dropout draws from, so that a run goes on as if nothing
+had stopped it.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from altprop.runtime.folder_lock import FolderInUseError, hold_until_exit
 from altprop.runtime.parallel.agree import rank, tell, together, world
 from altprop.runtime.parallel.manifest import NAME, Entry, Manifest, dtype_of
 from altprop.runtime.parallel.net_tensors import NetTensors
+from altprop.runtime.parallel.random_state import random_state, set_random_state
 from altprop.runtime.parallel.residents import slot_of
 from altprop.runtime.whole_files import DamagedFileError, digest_of, reason_of, sync_file, sync_folder
 
@@ -57,8 +60,8 @@ def save(folder: str | Path, net: NetTensors, held: Iterable[str]) -> Path:
     return target
 
 
-Part = tuple[str, str, Mapping[str, Entry]]
-"""What one rank wrote: the file's name, its digest, and its tensors."""
+Part = tuple[str, str, Mapping[str, Entry], Mapping[str, str]]
+"""What one rank wrote: the file's name, its digest, its tensors, and torch's random state there."""
 
 
 def _begin(unfinished: Path) -> None:
@@ -79,17 +82,19 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Part:
     with _named(folder.parent):
         save_file(_alone(tensors), folder / name)
         sync_file(folder / name)
-        return name, digest_of(folder / name), {k: Entry(name, dtype_of(t), tuple(t.shape)) for k, t in tensors.items()}
+        entries = {key: Entry(name, dtype_of(tensor), tuple(tensor.shape)) for key, tensor in tensors.items()}
+        return name, digest_of(folder / name), entries, random_state()
 
 
 def _finish(unfinished: Path, target: Path, net: NetTensors, parts: Iterable[Part]) -> None:
     """Lists what was written, and gives the checkpoint its name; the first rank alone does."""
     if rank():
         return
-    digests = {name: digest for name, digest, _ in parts}
-    tensors = {name: entry for _, _, entries in parts for name, entry in entries.items()}
+    digests = {name: digest for name, digest, _, _ in parts}
+    tensors = {name: entry for _, _, entries, _ in parts for name, entry in entries.items()}
+    generators = [state for _, _, _, state in parts]
     with _named(target.parent):
-        Manifest(net.state.count, net.noise.count, tensors, digests).save(unfinished)
+        Manifest(net.state.count, net.noise.count, tensors, digests, generators).save(unfinished)
         if target.exists():
             aside = unfinished.with_name(f"{unfinished.name}-old")
             target.rename(aside)
@@ -121,8 +126,18 @@ def load(folder: str | Path, net: NetTensors, held: Iterable[str]) -> int:
     tensors = _tensors(net, held)
     together(lambda: _compare(path, manifest, net, tensors), _LOAD, (_AnotherNetError,))
     together(lambda: _read(path, manifest, tensors), _LOAD, _PROBLEMS)
+    together(lambda: _set_random_state(path, manifest), _LOAD, _PROBLEMS)
     net.state.count, net.noise.count = manifest.step, manifest.draws
     return manifest.step
+
+
+def _set_random_state(path: Path, manifest: Manifest) -> None:
+    """Puts torch's random state of a rank back; on more ranks than there were, they take turns."""
+    try:
+        if manifest.generators:
+            set_random_state(manifest.generators[rank() % len(manifest.generators)])
+    except ValueError as error:
+        raise DamagedFileError(f"{path}: {error}") from error
 
 
 def latest(folder: str | Path) -> Path | None:

@@ -103,9 +103,16 @@ def test_defect_09_what_the_user_says_is_taken():
 
 def test_defect_09_another_loss_than_the_compiled_one_is_said():
     net, y = compiled("reclra"), batch()[1]
-    with pytest.warns(UserWarning, match="your loop's loss is not cross_entropy, for which the net was compiled"):
+    with pytest.warns(UserWarning, match="the gradient is not that of cross_entropy, for which the net was compiled"):
         functional.cross_entropy(net(batch()[0]), y, label_smoothing=0.2).backward()
     functional.cross_entropy(net(batch()[0]), y, label_smoothing=0.2).backward()
+
+
+def test_defect_09_soft_targets_are_not_called_another_loss():
+    net = compiled("reclra", loss="bce_with_logits")
+    soft = torch.full((8, 10), 0.3, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"zeros and ones, times .* targets are soft, or its loss is another"):
+        functional.binary_cross_entropy_with_logits(net(batch()[0]), soft).backward()
 
 
 def test_defect_09_an_output_that_is_written_over_tells_nothing():
