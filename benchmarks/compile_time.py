@@ -205,7 +205,7 @@ def table(results: dict[str, Any]) -> str:
         for rule, found in rows.items():
             cells = (
                 name, f"`{rule}`", found["export"], found["cold"], found["warm"], f"**{found['ratio']:.2f}**",
-                found["second_rule"], found["second_process"], found["regions"], found["model_mib"],
+                found["second_rule"], found.get("second_process", "not run"), found["regions"], found["model_mib"],
                 found["peak_mib"], f"{found['feedback_mib']:.0f}",
             )  # fmt: skip
             lines.append(f"| {' | '.join(map(str, cells))} |")
