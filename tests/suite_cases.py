@@ -100,7 +100,7 @@ def has_batch(leaf: Any) -> bool:
 def seed_all() -> None:
     """The same numbers for who makes samples, and for who draws."""
     random.seed(SEED)
-    np.random.seed(SEED)  # noqa: TID251 (samples of torch draw there)
+    np.random.seed(SEED)
     torch.manual_seed(SEED)
 
 

@@ -30,7 +30,8 @@ def sizes_from_batch(graph: fx.Graph, tensors: Set[fx.Node], anchor: fx.Node, ba
     """
     count = 0
     for node in list(graph.nodes):
-        if node.target is aten.sym_size.int and node.args[0] in tensors:
+        off_a_tensor = node.target is aten.sym_size.int and node.args[0] in tensors
+        if off_a_tensor or node.target is aten.sym_numel.default:  # which may be of what a cotangent makes
             made = _from_batch(graph, node.meta.get("val"), anchor, batch)
             if made is not None:
                 node.replace_all_uses_with(made)

@@ -74,6 +74,25 @@ def test_defect_42_a_result_that_a_mend_replaces_is_returned() -> None:
     assert torch.equal(output, model(X.float()))
 
 
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.hsplit(x * self.weight, 2)
+
+
+def test_defect_42_sizes_are_read_off_no_cotangent() -> None:
+    """Halves of a batch: the trace counts the elements of what comes back."""
+    model, x = Halves(), torch.randn(6)
+    loss = lambda output, target: output[0].square().sum() + 3 * output[1].square().sum() + 0 * target.sum()  # noqa: E731
+    net = altprop.compile(model, "bp", example_inputs=(x,), loss=loss)
+    net.backward(x, torch.zeros(6))
+    expected = 2 * (x[:3].square().sum() + 3 * x[3:].square().sum())
+    torch.testing.assert_close(model.weight.grad, expected)
+
+
 def test_defect_42_sizes_that_numbers_tell_are_not_dense() -> None:
     fakes = Fakes.fresh()
     with fakes.mode:
