@@ -57,5 +57,5 @@ def _kind(case: str, outcome: str, reasons: dict[str, str]) -> str:
 def _plain(outcome: str) -> str:
     """A refusal without the names of one model."""
     text = outcome.removeprefix("refused: ")
-    text = re.sub(r" at /\S+:\d+ \(.*?\)(?=:)", "", text)
+    text = re.sub(r' at \S+:\d+ \(".*?"\)', "", text)
     return re.sub(r"\d+", "#", text)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -249,4 +250,5 @@ def _far(found: torch.Tensor | None, wanted: torch.Tensor) -> float:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    here = f"{Path(__file__).parent}/"
+    return " ".join(str(error).replace(here, "").split())[:300]
