@@ -215,11 +215,7 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
-    before = _returned(graph)
-    tidy(graph)
-    renamed = dict(zip(before, _returned(graph), strict=True))  # what mends an operator puts others in its place
-    outputs = tuple(renamed.get(name, name) for name in outputs)
-    updates = {renamed.get(name, name): buffer for name, buffer in updates.items()}
+    outputs, updates = _tidied(graph, outputs, updates)
     refuse_numbers(graph)
     refuse_mixed_types(graph)
     nodes = {node.name: node for node in graph.nodes}
@@ -256,6 +252,17 @@ def _read(program: Decomposed, model: nn.Module) -> CapturedGraph:
         fake_mode=home.mode if home else fake_mode,
         forms=home.forms if home else Forms(),
     )
+
+
+def _tidied(
+    graph: fx.Graph, outputs: tuple[str, ...], updates: dict[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Mends a graph; returns outputs and updates by the names that they have then: a mend may put others there."""
+    before = _returned(graph)
+    tidy(graph)
+    renamed = dict(zip(before, _returned(graph), strict=True))
+    names = tuple(renamed.get(name, name) for name in outputs)
+    return names, {renamed.get(name, name): buffer for name, buffer in updates.items()}
 
 
 def _returned(graph: fx.Graph) -> list[str]:
