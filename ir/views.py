@@ -27,5 +27,5 @@ VIEWS: Mapping[str, str] = {
 
 def show(name: str, *args: Any) -> Any:
     """Calls the function of a name in `VIEWS`."""
-    module, _, function = VIEWS[name].partition(":")
+    module, function = VIEWS[name].split(":")
     return getattr(importlib.import_module(module), function)(*args)

@@ -168,7 +168,7 @@ def _parameters(connection: Connection, graph: ErrorGraph, follows: bool) -> lis
         return []
     target_values = set(graph.region(connection.target).outputs)
     weights = replaced_parameters(graph.locals[connection.source], target_values)
-    parts = weights if len(weights) > 1 else [""]
+    parts = [""] if len(weights) == 1 else weights
     names = [PLAN.write(ValueName("feedback", connection.name, part)) for part in parts]
     owners = [name for region in graph.regions for name in region.parameters]
     return [

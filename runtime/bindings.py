@@ -52,8 +52,9 @@ class Bindings:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first parameter is."""
-        return next(self._model.parameters()).device
+        """Where the model's first parameter is; a model of learners alone, which have none, is on the CPU."""
+        first = next(self._model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yields all parameters and buffers of model, feedback and optimizer, each once."""

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from _pytest.mark import ParameterSet
 
+import altprop
+from altprop.rules.base import RULES
+
 FULL = pytest.mark.full
 
 
@@ -78,3 +81,8 @@ def covering(sizes: Sequence[int]) -> set[tuple[int, ...]]:
 def meetings(places: Sequence[int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Which two values of which two options meet in a case."""
     return list(itertools.combinations(enumerate(places), 2))
+
+
+def rules_of_ours() -> list[str]:
+    """Names of the rules that altprop lists, without those that a test has added."""
+    return [name for name in altprop.rules.available() if RULES[name].__module__.startswith("altprop.")]

@@ -28,6 +28,7 @@ from against_autograd import (
     gradients,
     moved_by_autograd,
 )
+from choose import rules_of_ours
 from zoo import LARGE, SMALL, Case
 from zoo_architectures import ARCHITECTURES
 from zoo_more import MORE
@@ -41,7 +42,7 @@ HEADINGS = {
     "Small models": SMALL,
 }
 CASES = {case.name: case for cases in HEADINGS.values() for case in cases}
-RULES = tuple(sorted(altprop.rules.available(), key=lambda rule: rule != "bp"))
+RULES = tuple(sorted(rules_of_ours(), key=lambda rule: rule != "bp"))
 FAINT = 1e-12
 """Updates below this are rounding."""
 AMPLIFIED = (1e3, 1e6, 1e9, 1e12)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from choose import rules_of_ours
 from onnx_nets import zoo_net
 from zoo import ZOO, Case, single
 
@@ -25,7 +26,7 @@ from altprop.exporting import subject_of
 from altprop.ir.program import Slot
 from altprop.runtime.variant import Call
 
-RULES = tuple(sorted(altprop.rules.available()))
+RULES = tuple(sorted(rules_of_ours()))
 STEPS = 20
 ALLOWED = 1e-5
 MOST = 0.75  # of single steps; in others a value next to the kink of a ReLU may round to its other side

@@ -22,7 +22,7 @@ from altprop.compiler.capture.attributes import attributes_kept
 from altprop.compiler.capture.causal_masks import known_masks
 from altprop.compiler.capture.covariance import WrittenCovariances
 from altprop.compiler.capture.decompose import Decomposed, decompose
-from altprop.compiler.capture.drop_noops import copy, tidy
+from altprop.compiler.capture.drop_noops import copy, drop_effects, tidy
 from altprop.compiler.capture.failures import explain_failure
 from altprop.compiler.capture.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.capture.note_reads import Reads
@@ -258,6 +258,7 @@ def _tidied(
     graph: fx.Graph, outputs: tuple[str, ...], updates: dict[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Mends a graph; returns outputs and updates by the names that they have then: a mend may put others there."""
+    drop_effects(graph)  # its tokens are returned, too
     before = _returned(graph)
     tidy(graph)
     renamed = dict(zip(before, _returned(graph), strict=True))

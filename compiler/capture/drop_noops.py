@@ -28,7 +28,7 @@ def copy(x: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> t
 
 def tidy(graph: fx.Graph) -> None:
     """Mends a captured graph in place."""
-    _drop_effects(graph)
+    drop_effects(graph)
     _drop_assertions(graph)
     for node in list(graph.nodes):
         name = str(node.target).removeprefix("aten.").split(".")[0]
@@ -88,7 +88,7 @@ def _drop_assertions(graph: fx.Graph) -> None:
 _CHECKS = ("_assert", "sym_constrain", "_linalg_check_errors", "with_effects")
 
 
-def _drop_effects(graph: fx.Graph) -> None:
+def drop_effects(graph: fx.Graph) -> None:
     """Takes the checks that run for their effect out of the chain of tokens that orders them."""
     output = next(node for node in graph.nodes if node.op == "output")
     ordered = [node for node in graph.nodes if str(node.target) == "with_effects"]

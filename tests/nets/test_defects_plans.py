@@ -10,6 +10,7 @@ from torch import nn
 
 import altprop
 from altprop.ir.errors import PlanError
+from altprop.rules.registry import DEFAULT
 from altprop.training.config import make_config
 
 X = torch.zeros(4, 6)
@@ -57,11 +58,11 @@ def test_defect_06_a_rule_that_the_plan_follows_may_stand_beside_it(
     assert [row.rule for row in net.explain().rows[::2]] == ["dfa", "dfa", "bp"]
 
 
-def test_defect_06_who_names_no_rule_gets_reclra_or_the_plans(captured: altprop.Captured, tmp_path: Path) -> None:
-    assert altprop.compile(captured).explain()["0.weight"].rule == "reclra"
+def test_defect_06_who_names_no_rule_gets_the_default_or_the_plans(captured: altprop.Captured, tmp_path: Path) -> None:
+    assert altprop.compile(captured).explain()["0.weight"].rule == str(altprop.rules.get(DEFAULT))
     one = altprop.capture(nn.Sequential(nn.Linear(6, 3)), X)
     plan = altprop.compile(one, rule="dfa").plan
     assert altprop.compile(one, rule="dfa", plan=plan).explain()["0.weight"].rule == "bp", "the output follows the loss"
-    assert make_config(None, {}).rule == "reclra"
+    assert make_config(None, {}).rule == DEFAULT
     assert make_config(None, {"plan": "plan.json"}).rule is None
     assert make_config(None, {"plan": "plan.json", "rule": "dfa"}).rule == "dfa"

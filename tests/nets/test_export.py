@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from choose import rules_of_ours
 from onnx_nets import ADAMW, SGD, SHAPES, batch_of, compiled, convnet, mlp, seeded
 from safetensors.torch import load_file
 from torch import nn
@@ -76,9 +77,7 @@ def test_a_loop_in_onnxruntime_trains_as_the_net_does(name: str, optimizer: str,
 
 
 # A net whose rules take turns has no single program; test_schedule_rules sees it refused.
-ONE_PROGRAM = [
-    name for name in altprop.rules.available() if (rule := altprop.rules.get(name)).wiring.alternate(rule) is None
-]
+ONE_PROGRAM = [name for name in rules_of_ours() if (rule := altprop.rules.get(name)).wiring.alternate(rule) is None]
 
 
 # What solves equations: there is no such operator in ONNX.

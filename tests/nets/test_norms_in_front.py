@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.passes import cleanup
+from altprop.passes.tune import affine
 
 
 class Blocks(nn.Module):
@@ -43,7 +43,7 @@ def test_norms_learn_the_same(
 ) -> None:
     x, y = torch.randn(4, 32, 5, dtype=torch.float64), torch.randint(3, (4, 32))
     count, found = learned(altprop.compile(captured, rule), x, y)
-    monkeypatch.setattr(cleanup, "spare_input_gradients", lambda graph: 0)
+    monkeypatch.setattr(affine, "spare_input_gradients", lambda graph: 0)
     before, expected = learned(altprop.compile(captured, rule), x, y)
     assert before - count == spared
     for name, gradient in found.items():

@@ -209,7 +209,7 @@ def test_command_line_that_cannot_be_read(run: Command, words: list[str], reason
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["step.txt"], "a program's file ends in .onnx or .pt2"),
+        (["step.txt"], "a program's file ends in .onnx or .pte or .pt2"),
         (["step.onnx", "--optimizer", "lion"], "there is no optimizer 'lion'"),
         (["step.onnx", "--optimizer", "adam", "--momentum", "0.9"], "--momentum belongs to sgd"),
     ],
