@@ -33,17 +33,18 @@ def _reduce(e: Emitter, kind: str, x: fx.Node, dims: Any, keepdim: bool, dtype: 
 def _sum_of_rows(e: Emitter, name: str, x: fx.Node, keepdim: bool, dtype: torch.dtype) -> str:
     """A row of ones times a matrix: engines are quick at products, and slow at sums along columns."""
     count = shape_of(x)[0]
+    # What draws of noise make may bear the example's batch as a number: only a symbol says that two counts are one.
     rows = e.shared(
-        ("ones", str(count), dtype),
-        lambda: e.op("Expand", e.value(1.0, dtype), e.op("Concat", e.integers([1]), _count(e, name, count), axis=0)),
+        ("ones", str(count) if is_symbolic(count) else name, dtype),
+        lambda: e.op("Expand", e.value(1.0, dtype), e.op("Concat", e.integers([1]), _count(e, name), axis=0)),
     )
     e.rows.add(rows)
     made: str = e.op("Gemm", rows, name)
     return made if keepdim else e.op("Squeeze", made, e.integers([0]))
 
 
-def _count(e: Emitter, name: str, count: Any) -> str:
-    return e.op("Shape", name, start=0, end=1) if is_symbolic(count) else e.integers([int(count)])
+def _count(e: Emitter, name: str) -> str:
+    return e.op("Shape", name, start=0, end=1)
 
 
 def reducer(kind: str) -> Translator:
