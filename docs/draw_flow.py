@@ -7,7 +7,7 @@ of three regions before and after its error pathway is wired.
 import textwrap
 from pathlib import Path
 
-from altprop.passes.tune.order import order
+from altprop.passes.tune.tuning_order import order
 
 WIDTH, HEIGHT = 980, 740
 BOX_WIDTH, BOX_HEIGHT = 230, 44

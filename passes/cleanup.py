@@ -12,7 +12,7 @@ from altprop.ir.program import Program
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
 from altprop.passes.tune.base import Allowed, Tuned
-from altprop.passes.tune.order import order
+from altprop.passes.tune.tuning_order import order
 
 
 @dataclasses.dataclass(frozen=True)

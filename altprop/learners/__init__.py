@@ -7,7 +7,7 @@ region's rule sets; see `docs/learners.md`.
 from altprop.learners.base import Learner
 from altprop.learners.compose import Rolling, Vote
 from altprop.learners.cross import Search, Surrogate
-from altprop.learners.memory import LookupTable, Neighbours
+from altprop.learners.lookup import LookupTable, Neighbours
 from altprop.learners.scikit import Scikit
 from altprop.learners.trees import Boosted, Forest
 

@@ -33,7 +33,7 @@ from altprop.ir.region import Region
 from altprop.ir.size_text import TextError, format_size
 from altprop.ir.torch_private import pytree
 from altprop.passes.tune.kernels import onednn_pays
-from altprop.passes.tune.order import OURS, order
+from altprop.passes.tune.tuning_order import OURS, order
 from altprop.rules.base import Rule
 from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon, Recta
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-from altprop.ir.drawing.places import Point
+from altprop.ir.drawing.arrange import Point
 
 Curve = Sequence[Point]
 """Start, then two control points and an end for each Bezier curve."""

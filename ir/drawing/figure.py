@@ -6,10 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from altprop.ir.drawing import style
+from altprop.ir.drawing.arrange import Layout, Point, place
 from altprop.ir.drawing.as_networkx import Network, error_name
 from altprop.ir.drawing.canvas import Canvas, bend, inches, shorten, through
 from altprop.ir.drawing.legend import Legend
-from altprop.ir.drawing.places import Layout, Point, place
 
 _RADIUS = 0.13
 _BOX_HEIGHT = 0.4

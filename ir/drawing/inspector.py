@@ -12,9 +12,9 @@ from importlib.resources import files
 from typing import Any
 
 from altprop.ir.drawing import style
+from altprop.ir.drawing.arrange import place
 from altprop.ir.drawing.as_networkx import Network, error_name, to_networkx
 from altprop.ir.drawing.canvas import inches
-from altprop.ir.drawing.places import place
 from altprop.ir.drawing.what_it_does import ties, what_it_does
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.reading import shape_text

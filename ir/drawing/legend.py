@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from altprop.ir.drawing import style
+from altprop.ir.drawing.arrange import Point
 from altprop.ir.drawing.canvas import DASHES, Canvas, inches
-from altprop.ir.drawing.places import Point
 
 _SAMPLE, _GAP, _LINE = 0.34, 0.26, 0.2
 

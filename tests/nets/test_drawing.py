@@ -17,9 +17,9 @@ from tiny import compiled
 
 from altprop import Connection, ExportError, Feedback, RegionPlan, WiringPlan
 from altprop.ir.drawing import to_dot, to_networkx
+from altprop.ir.drawing.arrange import place
 from altprop.ir.drawing.canvas import inches, shorten
 from altprop.ir.drawing.figure import make_figure
-from altprop.ir.drawing.places import place
 from altprop.ir.drawing.style import colour_of
 from altprop.ir.graph import ErrorGraph, ErrorNeurons
 from altprop.rules.resolve import resolve

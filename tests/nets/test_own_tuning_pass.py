@@ -10,7 +10,7 @@ from torch import nn
 import altprop
 from altprop.ir.errors import CompileError, VerifyError
 from altprop.passes.tune.base import VERIFY, Tuned, TuningPass
-from altprop.passes.tune.order import OURS, order, register, unregister
+from altprop.passes.tune.tuning_order import OURS, order, register, unregister
 
 aten = torch.ops.aten
 X, Y = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
