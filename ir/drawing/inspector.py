@@ -17,6 +17,7 @@ from altprop.ir.drawing.as_networkx import Network, error_name, to_networkx
 from altprop.ir.drawing.canvas import inches
 from altprop.ir.drawing.what_it_does import ties, what_it_does
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.plan import FROZEN
 from altprop.ir.reading import shape_text
 from altprop.ir.values import PLAN
 
@@ -98,7 +99,7 @@ def _nodes(graph: ErrorGraph, network: Network, measurement: Any) -> Iterator[di
             x, y = layout.boxes[name]
             node |= {"x": x * _PIXELS, "y": y * _PIXELS, "width": widths[name] * _PIXELS, "sub": does.get(name, "")}
             node |= {"block": values.get("block", ""), "details": _of_box(graph, name, values, does)}
-            node |= {"frozen": values.get("rule") == "frozen", "output": bool(values.get("output"))}
+            node |= {"frozen": values.get("rule") == FROZEN, "output": bool(values.get("output"))}
         elif kind == "error":
             region = values["region"]
             node |= {"x": layout.lane * _PIXELS, "y": layout.boxes[region][1] * _PIXELS, "region": region}

@@ -127,6 +127,27 @@ def test_every_module_says_what_it_is() -> None:
     assert not bare, f"modules without a docstring: {bare}"
 
 
+def names_used_twice(paths: list[Path]) -> set[str]:
+    """Names of files that stand in two folders, but for those that say what a folder begins with."""
+    names = [path.name for path in paths if path.name not in ("__init__.py", "base.py")]
+    return {name for name in names if names.count(name) > 1} - NAMES_SHARED_ON_PURPOSE
+
+
+def test_no_file_name_is_used_twice() -> None:
+    assert not names_used_twice([path for path in PYTHON if path.parts[0] in LIBRARY])
+    assert not names_used_twice([path for path in PYTHON if path.parts[0] == "tests"])
+    assert names_used_twice([Path("ir/a.py"), Path("rules/a.py"), Path("ir/base.py"), Path("rules/base.py")]) == {
+        "a.py"
+    }
+
+
+def test_no_rule_is_told_by_the_word_frozen() -> None:
+    """The word stands where rules are text; everywhere else a region's rule is None."""
+    library = [path for path in PYTHON if path.parts[0] in LIBRARY]
+    told = {str(path) for path in library if '"frozen"' in text_of(path)}
+    assert told <= {"ir/plan.py", "rules/dfa_head.py", "altprop/auditing/audit_subject.py", "ir/drawing/inspector.py"}
+
+
 def test_constraints_are_exact_and_from_an_index() -> None:
     lines = [line for line in text_of(Path("constraints.txt")).splitlines() if not line.startswith("#")]
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)]
