@@ -135,9 +135,10 @@ def main() -> None:
     """Measures, prints, and unless it has to be quick, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--nets", nargs="+", default=list(WORK), choices=list(WORK))
     words = parser.parse_args()
     rounds = 20 if words.quick else 200
-    rows = {f"{name}: {rule}": measure(name, rule, rounds) for name in WORK for rule in RULES}
+    rows = {f"{name}: {rule}": measure(name, rule, rounds) for name in words.nets for rule in RULES}
     print(table(rows))
     if not words.quick:
         timing.save(ROOT / "benchmarks" / "results" / "onnx_profile.json", {"machine": timing.machine(), "rows": rows})

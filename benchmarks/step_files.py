@@ -1,0 +1,331 @@
+"""Training steps as files: nets by rules by engines, whether they train as torch does, their size, time and memory.
+
+python benchmarks/step_files.py                       # prints, writes results/step_files.json and docs/deploy.md
+python benchmarks/step_files.py --nets mlp lstm --rules dfa    # some of it; what was measured before stays
+python benchmarks/step_files.py --arenas              # instead: the arenas of ExecuTorch by rule and batch
+
+A row trains twenty steps in torch, in onnxruntime and in ExecuTorch, from the same weights on the same batches. An
+engine is "equal" where losses and all states are within 1e-5 of torch's (of numbers above 1, relative to the largest of
+their tensor); otherwise the table says by how much it is off, or why the file was refused. Times are the fastest step.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timing
+import torch
+from torch import nn
+
+import altprop
+from altprop import models
+from altprop.compiler.export.reference import difference
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "step_files.json"
+STEPS, BATCH = 20, 8
+EQUAL = 1e-5
+RULES = ("dfa", "drtp", "reclra", "dkp", "local_loss", "fa")
+ARENA_RULES = ("dfa", "drtp", "local_loss", "bp")
+ARENA_BATCHES = (8, 32)
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "SGD": lambda: altprop.optim.SGD(lr=0.01),
+    "momentum": lambda: altprop.optim.SGD(lr=0.01, momentum=0.9),
+    "Adam": lambda: altprop.optim.Adam(lr=1e-3),
+    "Muon": lambda: altprop.optim.Muon(lr=1e-3),
+}
+
+
+class Depthwise(nn.Sequential):
+    """Two depthwise convolutions, each with one of a single pixel."""
+
+    def __init__(self) -> None:
+        def block(inner: int, outer: int, stride: int) -> list[nn.Module]:
+            each = nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False)
+            return [each, nn.BatchNorm2d(inner), nn.ReLU6(), nn.Conv2d(inner, outer, 1), nn.ReLU6()]
+
+        super().__init__(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.ReLU6(),
+            *block(8, 16, 2),
+            *block(16, 32, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        )
+
+
+class Block(nn.Module):
+    """A layer of a transformer that reads from the left alone."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_inner = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, time, width) to the same."""
+        batch, length, width = x.shape
+        parts = self.attend(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.project(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.narrow(nn.functional.gelu(self.widen(self.norm_inner(x))))
+
+
+class SmallGPT(nn.Module):
+    """Two layers over sixteen tokens of thirty."""
+
+    def __init__(self, words: int = 30, length: int = 16, width: int = 32) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(words, width), nn.Parameter(torch.randn(length, width) * 0.02)
+        self.blocks = nn.Sequential(Block(width, 4), Block(width, 4))
+        self.head = nn.Linear(width, words)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps tokens (batch, time) to scores (batch, words, time)."""
+        return self.head(self.blocks(self.token(tokens) + self.place)).transpose(1, 2)
+
+
+class Recurrent(nn.Module):
+    """An LSTM of one layer, whose last state is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, time, 8) to scores."""
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (lambda: models.build("mlp", (1, 8, 8)), (1, 8, 8)),
+    "convnet": (lambda: models.build("convnet", (1, 8, 8)), (1, 8, 8)),
+    "depthwise": (Depthwise, (1, 8, 8)),
+    "lstm": (Recurrent, (6, 8)),
+    "small GPT": (SmallGPT, (16,)),
+    "resnet20": (lambda: models.build("resnet20", (3, 16, 16)), (3, 16, 16)),
+}
+
+
+def batch_of(name: str, seed: int, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draws a batch."""
+    generator, shape = torch.Generator().manual_seed(seed), (batch, *NETS[name][1])
+    if name == "small GPT":
+        words = torch.randint(30, (2, *shape), generator=generator)
+        return words[0], words[1]
+    return torch.randn(shape, generator=generator), torch.randint(10, (batch,), generator=generator)
+
+
+def compiled(name: str, rule: str, optimizer: str, batch: int = BATCH) -> Any:
+    """Compiles a net."""
+    torch.manual_seed(0)
+    example = batch_of(name, 99, batch)[0]
+    return altprop.compile(NETS[name][0](), rule, example_inputs=(example,), optimizer=OPTIMIZERS[optimizer]())
+
+
+Runner = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def in_onnxruntime(path: Path) -> Runner:
+    """Opens a step file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    heads, tails = ([one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs()))
+    return lambda given: dict(zip(tails, session.run(tails, {name: given[name] for name in heads}), strict=True))
+
+
+def in_executorch(path: Path) -> Runner:
+    """Loads a program."""
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+    from altprop.compiler.export.pte_run import PteRunner
+
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    runner = PteRunner(path.read_bytes())
+    _unsafe_reset_threadpool(torch.get_num_threads())
+
+    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = runner([torch.from_numpy(np.asarray(given[name])) for name in contract["takes"]])
+        return {name: value.numpy() for name, value in zip(contract["gives"], results, strict=True)}
+
+    return run
+
+
+ENGINES: dict[str, tuple[str, Callable[[Path], Runner]]] = {
+    "onnxruntime": (".onnx", in_onnxruntime),
+    "ExecuTorch": (".pte", in_executorch),
+}
+
+
+def trained_in_torch(net: Any, name: str) -> tuple[list[float], float]:
+    """Returns the losses, and the milliseconds of the fastest step."""
+    losses: list[float] = []
+    times = []
+    for seed in range(STEPS):
+        x, y = batch_of(name, seed)
+        times.append(timing.seconds(lambda x=x, y=y: losses.append(float(net.step(x, y))), 1))
+    return losses, min(times) * 1000
+
+
+def follow(net: Any, trained: Any, losses: list[float], name: str, engine: str, folder: Path) -> dict[str, Any]:
+    """Exports a step, runs it for as long, and compares it with what torch has trained."""
+    suffix, opened = ENGINES[engine]
+    try:
+        path = net.export(folder / f"step{suffix}", target=batch_of(name, 0)[1])
+    except altprop.CompileError as error:
+        return {"refused": str(error)}
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    with np.load(path.with_suffix(".npz")) as file:
+        state = {one["name"]: file[one["name"]] for one in contract["states"]}
+    state |= {one["name"]: np.array(one["default"], one["dtype"]) for one in contract["scalars"]}
+    run, gap, times = opened(path), 0.0, []
+    made: dict[str, np.ndarray] = {}
+    image = contract["inputs"][0]["name"]
+    for seed in range(STEPS):
+        x, y = batch_of(name, seed)
+        given = state | {image: x.numpy(), "target": y.numpy()}
+        times.append(timing.seconds(lambda given=given: made.update(run(given)), 1))
+        state |= {one["name"]: made[one["next"]] for one in contract["states"] if one["next"]}
+        gap = max(gap, difference(torch.tensor(losses[seed]), made["loss"]))
+    after = trained.state_dict()
+    for one in contract["states"]:
+        value = after[one["state_dict"]]
+        gap = max(gap, difference(value.to(torch.from_numpy(np.asarray(state[one["name"]])).dtype), state[one["name"]]))
+    found = {"difference": gap, "bytes": path.stat().st_size, "ms": min(times) * 1000}
+    return found | {key: contract[key] for key in ("arena", "operators") if key in contract}
+
+
+def measure(name: str, rule: str, optimizer: str) -> dict[str, Any]:
+    """Measures one row."""
+    try:
+        net = compiled(name, rule, optimizer)
+    except altprop.CompileError as error:
+        return {"refused": str(error)}
+    trained = copy.deepcopy(net)
+    losses, milliseconds = trained_in_torch(trained, name)
+    states = sum(value.nbytes for value in net.state_dict().values() if isinstance(value, torch.Tensor))
+    with tempfile.TemporaryDirectory() as folder:
+        engines = {one: follow(net, trained, losses, name, one, Path(folder)) for one in ENGINES}
+    return {"torch": {"ms": milliseconds, "states": states}, **engines}
+
+
+def arena(name: str, rule: str, batch: int) -> dict[str, Any]:
+    """The arena of a step with plain SGD, which holds no state of its own."""
+    try:
+        net = compiled(name, rule, "SGD", batch)
+        with tempfile.TemporaryDirectory() as folder:
+            path = net.export(Path(folder) / "step.pte", initial="", target=batch_of(name, 0, batch)[1])
+            return {"arena": json.loads(path.with_suffix(".json").read_text("utf-8"))["arena"]}
+    except altprop.CompileError as error:
+        return {"refused": str(error)}
+
+
+def equal(found: Mapping[str, Any]) -> str:
+    """Whether an engine did as torch."""
+    if "refused" in found:
+        return "refused"
+    return "equal" if found["difference"] <= EQUAL else f"off by {found['difference']:.0e}"
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """The table of nets by rules by engines, and the sentences of what was refused."""
+    lines = [
+        "| net | rule, optimizer | onnxruntime | ExecuTorch | .onnx / .pte, kB | torch / onnxruntime / ExecuTorch, ms "
+        "| states, kB | arena, kB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    refusals: list[str] = []
+    for key, row in rows.items():
+        name, rule, optimizer = key.split(", ")
+        if "refused" in row:
+            refusals.append(f"{name}, {rule}: {row['refused']}")
+            lines.append(f"| {name} | {rule}, {optimizer} | refused by the compiler ({len(refusals)}) | | | | | |")
+            continue
+        words = []
+        for engine in ENGINES:
+            word = equal(row[engine])
+            if word == "refused":
+                refusals.append(f"{name}, {rule}, {engine}: {row[engine]['refused']}")
+                word = f"refused ({len(refusals)})"
+            words.append(word)
+        sizes = " / ".join(kilobytes(row[engine].get("bytes")) for engine in ENGINES)
+        times = " / ".join(f"{row[one]['ms']:.2g}" if "ms" in row[one] else "–" for one in ("torch", *ENGINES))
+        memory = f"{kilobytes(row['torch']['states'])} | {kilobytes(row['ExecuTorch'].get('arena'))}"
+        lines.append(f"| {name} | {rule}, {optimizer} | {' | '.join(words)} | {sizes} | {times} | {memory} |")
+    return "\n".join([*lines, "", *(f"{number}. {text}" for number, text in enumerate(refusals, start=1))]).rstrip()
+
+
+def kilobytes(count: int | None) -> str:
+    """A number of bytes in kB."""
+    return "–" if count is None else f"{count / 1000:.0f}" if count >= 10_000 else f"{count / 1000:.1f}"
+
+
+def arena_table(rows: Mapping[str, Any]) -> str:
+    """The table of arenas: a line a net and batch, a column a rule."""
+    lines = [
+        f"| net | batch | {' | '.join(rule if rule != 'bp' else 'backprop' for rule in ARENA_RULES)} |",
+        f"| --- | --- |{' --- |' * len(ARENA_RULES)}",
+    ]
+    pairs = list(dict.fromkeys((key.split(", ")[0], key.split(", ")[2]) for key in rows))
+    for name, batch in pairs:
+        found = [rows.get(f"{name}, {rule}, {batch}", {}) for rule in ARENA_RULES]
+        words = [kilobytes(one["arena"]) if "arena" in one else "refused" if one else "–" for one in found]
+        lines.append(f"| {name} | {batch} | {' | '.join(words)} |")
+    return "\n".join(lines)
+
+
+def where_table(rows: Mapping[str, Any]) -> str:
+    """Which operator runs where, over all rows: by delegate or kernels, how often."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows.values():
+        for where, operators in row.get("ExecuTorch", {}).get("operators", {}).items():
+            for operator, count in operators.items():
+                place = counts.setdefault(operator.partition("::")[2].partition(".")[0], {})
+                place[where] = place.get(where, 0) + count
+    engines = sorted({where for found in counts.values() for where in found}, reverse=True)
+    lines = [f"| operator | {' | '.join(engines)} |", f"| --- |{' --- |' * len(engines)}"]
+    lines += [f"| {one} | {' | '.join(str(f.get(e, '')) for e in engines)} |" for one, f in sorted(counts.items())]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures what is asked for and not there yet, after each row writes what there is, and fills the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--rules", nargs="+", default=None)
+    parser.add_argument("--optimizers", nargs="+", default=["momentum"], choices=list(OPTIMIZERS))
+    parser.add_argument("--batches", nargs="+", type=int, default=list(ARENA_BATCHES))
+    parser.add_argument("--arenas", action="store_true", help="measure arenas alone")
+    parser.add_argument("--again", action="store_true", help="measure also what is there")
+    words = parser.parse_args()
+    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}, "arenas": {}}
+    section, last = ("arenas", words.batches) if words.arenas else ("rows", words.optimizers)
+    rules = words.rules or (ARENA_RULES if words.arenas else RULES)
+    for key in [(name, rule, one) for name in words.nets for rule in rules for one in last]:
+        label = ", ".join(map(str, key))
+        if label not in kept[section] or words.again:
+            kept[section][label] = arena(*key) if words.arenas else measure(*key)
+            timing.save(RESULTS, {"machine": timing.machine(), "rows": kept["rows"], "arenas": kept["arenas"]})
+            print(
+                label, {one: equal(found) for one, found in kept[section][label].items() if one in ENGINES}, flush=True
+            )
+    page = ROOT / "docs" / "deploy.md"
+    timing.replace_section(page, "step_files", table(kept["rows"]))
+    timing.replace_section(page, "arenas", arena_table(kept["arenas"]))
+    timing.replace_section(page, "operators", where_table(kept["rows"]))
+
+
+if __name__ == "__main__":
+    main()
