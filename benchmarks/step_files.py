@@ -24,7 +24,6 @@ from torch import nn
 
 import altprop
 from altprop import models
-from altprop.compiler.export.reference import difference
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "step_files.json"
@@ -150,10 +149,11 @@ def in_executorch(path: Path) -> Runner:
     """Loads a program."""
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
-    from altprop.compiler.export.pte_run import PteRunner
+    from executorch.runtime import Runtime
 
     contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
-    runner = PteRunner(path.read_bytes())
+    program = Runtime.get().load_program(path.read_bytes())
+    runner = program.load_method("forward").execute
     _unsafe_reset_threadpool(torch.get_num_threads())
 
     def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,6 +167,13 @@ ENGINES: dict[str, tuple[str, Callable[[Path], Runner]]] = {
     "onnxruntime": (".onnx", in_onnxruntime),
     "ExecuTorch": (".pte", in_executorch),
 }
+
+
+def difference(expected: torch.Tensor, actual: np.ndarray) -> float:
+    """The largest difference, of numbers above 1 relative to the largest."""
+    one, other = expected.detach().double().numpy(), np.asarray(actual, np.float64)
+    gap = float(np.abs(one - other).max(initial=0.0))
+    return gap / max(1.0, float(np.abs(one).max(initial=0.0))) if np.isfinite(gap) else float("inf")
 
 
 def trained_in_torch(net: Any, name: str) -> tuple[list[float], float]:
