@@ -148,7 +148,6 @@ def in_onnxruntime(path: Path) -> Runner:
 def in_executorch(path: Path) -> Runner:
     """Loads a program."""
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-
     from executorch.runtime import Runtime
 
     contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
