@@ -223,6 +223,7 @@ def test_boxes_and_texts_of_a_deep_network_stay_apart(count: int) -> None:
     assert all(text.get_fontsize() >= 8 for text in named)
 
 
+@pytest.mark.full
 def test_pixels_are_bounded(tmp_path: Path) -> None:
     data = wide(90).draw(tmp_path / "deep.png").read_bytes()
     width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))

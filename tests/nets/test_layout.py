@@ -7,6 +7,7 @@ import kept
 import pytest
 import tiny
 import torch
+from choose import one_each
 from torch import nn
 from zoo import ZOO, Case
 
@@ -64,8 +65,7 @@ def meetings(program: Program, inputs: list[Any]) -> list[tuple[torch.Tensor, to
     return [pair for pair in seen if all(value.dim() == 4 for value in pair)]
 
 
-@pytest.mark.parametrize("rule", ["bp", "reclra"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "rule"), one_each(CASES, ["bp", "reclra"]))
 def test_laid_out_program_trains_alike(name: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = ZOO[name]
     plain = make(case, rule)

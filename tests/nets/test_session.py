@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from choose import one_each
 from onnx_nets import SGD, assert_close, batch_of, compiled, mlp, steps, zoo_net
 from torch import nn
 from zoo import ZOO, single
@@ -14,8 +15,7 @@ import altprop
 from altprop.ir.errors import CompileError, ExportError
 
 
-@pytest.mark.parametrize("rule", ["reclra", "dfa", "fa", "bp"])
-@pytest.mark.parametrize("name", ["mlp", "convnet"])
+@pytest.mark.parametrize(("rule", "name"), one_each(["reclra", "dfa", "fa", "bp"], ["mlp", "convnet"]))
 def test_twenty_steps_equal_eager(name: str, rule: str) -> None:
     # With a batch norm over four samples and a higher rate, differences of rounding would grow by themselves.
     optimizer = altprop.optim.SGD(lr=0.02, momentum=0.9, weight_decay=1e-3)

@@ -12,6 +12,7 @@ from typing import Any
 import kept
 import pytest
 import torch
+from choose import one_each
 from torch import nn
 from torch.nn import functional as F
 from zoo import ZOO, Residual, SharedTwice, TiedEmbedding, floats, integers, mlp
@@ -131,8 +132,7 @@ def test_trap_02_on_a_chain_only_regions_below_move(rule: str) -> None:
 # 3: hidden and output errors on different scales
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["mlp_tanh", "sequence_linear", "dense_prediction"])
+@pytest.mark.parametrize(("name", "rule"), one_each(["mlp_tanh", "sequence_linear", "dense_prediction"], RULES))
 def test_trap_03_a_sum_is_a_mean_times_its_positions(name: str, rule: str) -> None:
     case = ZOO[name]
     model = case.model()
@@ -149,8 +149,9 @@ def test_trap_03_a_sum_is_a_mean_times_its_positions(name: str, rule: str) -> No
     assert same({key: y.numel() * g for key, g in mean.items()}, total)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce_with_logits", "l1", "smooth_l1"])
+@pytest.mark.parametrize(
+    ("loss", "rule"), one_each(["cross_entropy", "mse", "bce_with_logits", "l1", "smooth_l1"], RULES)
+)
 def test_trap_03_twice_the_same_samples_give_the_same_update(loss: str, rule: str) -> None:
     """Errors are per sample: a target must not move with the size of the batch."""
     x, labels = rows()
@@ -161,8 +162,7 @@ def test_trap_03_twice_the_same_samples_give_the_same_update(loss: str, rule: st
     assert same(once, again)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce_with_logits"])
+@pytest.mark.parametrize(("loss", "rule"), one_each(["cross_entropy", "mse", "bce_with_logits"], RULES))
 def test_trap_03_both_ways_to_train_agree(loss: str, rule: str) -> None:
     x, labels = rows()
     target = labels if loss == "cross_entropy" else torch.rand(4, 3, dtype=torch.float64)
@@ -504,8 +504,10 @@ def test_trap_11_regression_with_one_output_learns(rule: str) -> None:
 # 12: parts that stay on backpropagation without a word
 
 
-@pytest.mark.parametrize("rule", ["dfa", "reclra", "fa"])
-@pytest.mark.parametrize("name", ["attention", "encoder_layer", "bare_parameters", "lstm", "gru", "tied_embedding"])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    one_each(["attention", "encoder_layer", "bare_parameters", "lstm", "gru", "tied_embedding"], RULES),
+)
 def test_trap_12_explain_covers_every_parameter(name: str, rule: str) -> None:
     case = ZOO[name]
     model = case.model()

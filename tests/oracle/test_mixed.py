@@ -22,6 +22,7 @@ from by_hand import (
     to_network,
     top_error,
 )
+from choose import one_each
 from textbook import Array, Network
 from torch import nn
 
@@ -198,8 +199,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("activation", ["tanh", "elu", "sigmoid", "relu"])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("options", "activation"), one_each(OPTIONS, ["tanh", "elu", "sigmoid", "relu"]))
 def test_total_discrepancy(options: str, activation: str) -> None:
     """rec-LRA with other norms, weights of regions, mixed error neurons and projected updates."""
     model = make_mlp(activation, True)

@@ -47,7 +47,7 @@ def set_feedback_to_weights(net: altprop.LocalNet) -> None:
             matrix.copy_(weight)
 
 
-@pytest.mark.parametrize("name", ALIGNED)
+@pytest.mark.parametrize("name", third(ALIGNED, always=["mlp_tanh", "residual"]))
 def test_feedback_alignment_with_the_weights_is_autograd(name: str) -> None:
     case = ZOO[name]
     net = kept.net(case, "fa")

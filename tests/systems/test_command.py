@@ -367,6 +367,7 @@ def test_widths_shapes_and_pairs() -> None:
     assert parse_pairs(["a=3", "b=true", "c=x=y", "d=[1, 2]"]) == {"a": 3, "b": True, "c": "x=y", "d": [1, 2]}
 
 
+@pytest.mark.full
 def test_output_can_be_cut_short() -> None:
     """`altprop rules | head -0` is no reason to complain."""
     command = f'"{sys.executable}" -m altprop rules | head -c 0; exit "${{PIPESTATUS[0]}}"'

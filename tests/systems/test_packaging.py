@@ -188,6 +188,7 @@ def test_wheel_installs_and_imports(wheel: Path, tmp_path: Path) -> None:
     assert not outside, "these were imported from elsewhere than the installed wheel"
 
 
+@pytest.mark.full
 def test_editable_install_imports_from_the_sources(sources: Path, tmp_path: Path) -> None:
     python = python_in(tmp_path / "environment")
     install(python, "--editable", sources)

@@ -14,6 +14,7 @@ import kept
 import numpy as np
 import pytest
 import torch
+from choose import one_each
 from torch import nn
 from torch.nn import functional as F
 from zoo import ZOO, ConvNet, gpt2, masked_words, mlp, tuple_loss, two_targets
@@ -396,9 +397,11 @@ def saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
 
 
 # rec-LRA keeps the pre-activation beside the activity, since its target starts from there.
-@pytest.mark.parametrize(("rule", "bound"), [("dfa", 1.0), ("reclra", 1.5)])
-@pytest.mark.parametrize("name", ["conv_bn_dropout", "resnet18", "encoder_layer"])
-def test_trap_17_saved_activations(name: str, rule: str, bound: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"), one_each(["conv_bn_dropout", "resnet18", "encoder_layer"], ["dfa", "reclra"])
+)
+def test_trap_17_saved_activations(name: str, rule: str) -> None:
+    bound = {"dfa": 1.0, "reclra": 1.5}[rule]
     case = ZOO[name]
     model = case.model()
     (x,) = case.inputs(8)
