@@ -18,6 +18,7 @@ from types import ModuleType
 import processor_time
 import pytest
 import torch
+from choose import choose_thirds
 
 import altprop
 
@@ -37,6 +38,12 @@ DATA_HOMES = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ from this run")
     processor_time.add_option(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest itself reads the marks."""
+    choose_thirds(items)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -21,6 +21,8 @@ from altprop.ir.graph import ErrorGraph
 from altprop.rules import Rule
 from altprop.rules.base import RULES
 
+pytestmark = pytest.mark.third
+
 DERIVING = ("linearize_regions", "derive_updates", "flatten")
 
 

@@ -17,6 +17,8 @@ from altprop.passes.cleanup import Cleanup
 from altprop.passes.tune.kernels import choose_kernels, onednn_pays
 from altprop.passes.tune.recompute import CHEAP
 
+pytestmark = pytest.mark.third
+
 aten = torch.ops.aten
 CASES = ("mlp_tanh", "mlp_gelu", "conv_bn_dropout", "residual", "branches", "encoder_layer", "tied_embedding")
 

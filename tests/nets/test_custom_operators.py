@@ -10,6 +10,8 @@ from torch.nn import functional
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 LIBRARY = torch.library.Library("altprop_tests", "DEF")
 
 

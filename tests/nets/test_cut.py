@@ -12,6 +12,8 @@ from zoo import ZOO
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 Golden = Callable[[str, str], None]
 
 

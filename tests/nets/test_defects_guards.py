@@ -18,6 +18,8 @@ from torch.nn.utils import prune
 import altprop
 from altprop.ir.errors import CompileError
 
+pytestmark = pytest.mark.third
+
 SCALE = 1.0
 STAY = 3  # forms of a net that stay, in a test
 

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 RULES = ("dfa", "dkp", "reclra", "sdfa(distribution='normal')", "drtp", "local_loss(beta=0.5)", "ddtp")
 
 

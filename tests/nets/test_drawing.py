@@ -24,6 +24,8 @@ from altprop.ir.drawing.style import colour_of
 from altprop.ir.graph import ErrorGraph, ErrorNeurons
 from altprop.rules.resolve import resolve
 
+pytestmark = pytest.mark.third
+
 SVG = "{http://www.w3.org/2000/svg}"
 HISTORY = ("capture", "cut_regions", "insert_error_neurons", "connect_skip_errors", "insert_feedback")
 

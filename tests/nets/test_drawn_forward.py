@@ -7,6 +7,8 @@ from torch.nn import functional
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 
 class Draws(nn.Module):
     """Something random between two layers."""

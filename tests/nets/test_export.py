@@ -22,6 +22,8 @@ from altprop.compiler.export.decompose import OWN
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.ir.errors import CompileError, ExportError
 
+pytestmark = pytest.mark.third
+
 aten = torch.ops.aten
 
 

@@ -17,6 +17,8 @@ from altprop import models
 from altprop.runtime import held_memory
 from altprop.runtime.backends import eager
 
+pytestmark = pytest.mark.third
+
 aten = torch.ops.aten
 
 

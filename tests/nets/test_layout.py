@@ -17,6 +17,8 @@ from altprop.ir.program import Program
 from altprop.passes.tune import channels_last
 from altprop.runtime.bindings import Bindings
 
+pytestmark = pytest.mark.third
+
 aten = torch.ops.aten
 CASES = ("conv_bn_dropout", "conv_variety", "conv_transposed", "conv1d", "conv3d", "dense_prediction")
 # Where a message meets an activity: `e B * phi'(h)`, `h - beta d`, `z - y`.

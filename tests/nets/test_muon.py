@@ -12,6 +12,8 @@ import altprop
 from altprop.ir.members import Members
 from altprop.rules.registry import recipe_of
 
+pytestmark = pytest.mark.third
+
 STEPS = 4
 
 

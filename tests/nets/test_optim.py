@@ -12,6 +12,8 @@ from zoo import ConvNet, mlp
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 STEPS = 5
 Pair = tuple[Callable[..., altprop.optim.Optimizer], Callable[..., torch.optim.Optimizer], dict[str, Any]]
 SETTINGS: dict[str, Pair] = {

@@ -16,6 +16,8 @@ from altprop.compiler.schedule import join as joining
 from altprop.rules import About, Local
 from altprop.rules.dfa import DirectFeedbackAlignment
 
+pytestmark = pytest.mark.third
+
 BATCH, MICROBATCHES = 16, 4
 SGD = altprop.optim.SGD(lr=0.1, momentum=0.9)
 

@@ -15,6 +15,8 @@ from zoo import ZOO
 import altprop
 from altprop import Schedule, ScheduleError
 
+pytestmark = pytest.mark.third
+
 
 def trained(net: altprop.LocalNet, name: str, step: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
     losses = [step(*batch) for batch in batches(name)]

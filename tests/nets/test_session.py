@@ -14,6 +14,8 @@ from zoo import ZOO, single
 import altprop
 from altprop.ir.errors import CompileError, ExportError
 
+pytestmark = pytest.mark.third
+
 
 @pytest.mark.parametrize(("rule", "name"), one_each(["reclra", "dfa", "fa", "bp"], ["mlp", "convnet"]))
 def test_twenty_steps_equal_eager(name: str, rule: str) -> None:

@@ -15,6 +15,8 @@ from altprop.ir.loss import get_loss
 from altprop.passes import derive_updates
 from altprop.passes.derive_updates import DeriveUpdates
 
+pytestmark = pytest.mark.third
+
 
 class Tower(nn.Module):
     """Three equal blocks with a buffer each, one whose activation differs, and one that is frozen."""

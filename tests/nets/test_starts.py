@@ -14,6 +14,8 @@ import altprop
 from altprop import PlanError, RuleError, WiringPlan
 from altprop.ir.drawing import to_dot
 
+pytestmark = pytest.mark.third
+
 STARTING = ("fa", "kp", "wm", "reclra", "lra_e")
 
 

@@ -14,6 +14,8 @@ from altprop.ir.program import Program
 from altprop.ir.program_laws import verify_program
 from altprop.passes.cleanup import Cleanup
 
+pytestmark = pytest.mark.third
+
 NAMES = ("mlp_tanh", "conv_bn_dropout", "class_weights")
 
 

@@ -19,6 +19,8 @@ from zoo import ZOO, Residual, SharedTwice, TiedEmbedding, floats, integers, mlp
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 RULES = ("fa", "dfa", "reclra")
 CHAINED = "reclra(feedback_learning='transpose')"
 Gradients = dict[str, torch.Tensor]

@@ -35,6 +35,8 @@ import altprop
 from altprop.rules.feedback import DIRECT as KINDS_BY_NAME
 from altprop.runtime.draw import draw
 
+pytestmark = pytest.mark.third
+
 CLASSES = WIDTHS[-1]
 
 

@@ -22,6 +22,8 @@ from textbook import Array, Network, Updates
 import altprop
 from altprop.ir.alternate import Alternation, Turns
 
+pytestmark = pytest.mark.third
+
 LR, MOMENTUM, P, GAMMA = 0.05, 0.7, 0.4, 0.3
 RULE = f"hdfa(p={P}, gamma={GAMMA})"
 

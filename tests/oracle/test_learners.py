@@ -13,6 +13,8 @@ from torch.nn import functional
 import altprop
 from altprop.learners import Boosted, Forest, Learner, LookupTable, Neighbours, Rolling, Scikit, Search, Surrogate, Vote
 
+pytestmark = pytest.mark.third
+
 sklearn_tree = pytest.importorskip("sklearn.tree", reason="trees are fitted by scikit-learn, which is not installed")
 
 

@@ -29,6 +29,8 @@ from torch import nn
 import altprop
 from altprop.rules.about import equation_of
 
+pytestmark = pytest.mark.third
+
 
 class Classifier(nn.Module):
     """Two convolutions, three fully connected layers."""

@@ -11,6 +11,8 @@ from torch import nn
 import altprop
 from altprop.compiler.capture import recurrent_layers
 
+pytestmark = pytest.mark.third
+
 
 class Net(nn.Module):
     """A layer, a recurrent one, and a score."""

@@ -11,6 +11,8 @@ from torch import nn
 import altprop
 from altprop.ir.plan import Feedback, WiringPlan
 
+pytestmark = pytest.mark.third
+
 BOUND = {"abs": 1e-10}
 
 

@@ -10,6 +10,8 @@ from zoo import ZOO
 
 from altprop.runtime.backends.onnxruntime import SessionStep
 
+pytestmark = pytest.mark.third
+
 # A rule each, on models that compile in seconds: products, convolutions, norms, several outputs, draws.
 FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
 TAKES_TURNS = {"hdfa"}

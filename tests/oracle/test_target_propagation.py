@@ -28,6 +28,8 @@ from torch import nn
 import altprop
 from altprop.ir.program import Slot
 
+pytestmark = pytest.mark.third
+
 RULES = ("dtp", "tp", "ddtp")
 LETTERS = {"inverse.weight": "V", "inverse.bias": "v"}
 STEP, SIGMA = 0.3, 0.2

@@ -36,6 +36,8 @@ from altprop.training import (
 from altprop.training.checkpoint import load_last
 from altprop.training.folder import RunFolder
 
+pytestmark = pytest.mark.third
+
 
 def small_net(**options: Any) -> altprop.LocalNet:
     """A compiled net of two layers."""

@@ -36,6 +36,8 @@ from altprop.training.records import Row
 from altprop.training.run import learning_rate
 from altprop.training.user_model import build_user_model
 
+pytestmark = pytest.mark.third
+
 # Dropout draws from torch's random state in every step; batch norm has buffers; both must come back.
 NOISY_NET = """
 import torch

@@ -21,6 +21,8 @@ from zoo import ZOO, ConvNet, gpt2, masked_words, mlp, tuple_loss, two_targets
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 RULES = ("bp", "fa", "dfa", "reclra")
 OPTIMIZERS: dict[str, Callable[[], altprop.optim.Optimizer]] = {
     "sgd": lambda: altprop.optim.SGD(lr=0.05, momentum=0.9, weight_decay=1e-3),
