@@ -266,8 +266,9 @@ def blaming_ourselves(stage: str) -> Iterator[None]:
     except VerifyError as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise CompileError(
-            f"altprop has a fault: {stage} made a graph that breaks a law of its level, {first[:200]} Your model is "
-            "not to blame. Please report it with the model; another rule, plan or regions= may get around it."
+            f"altprop has a fault: {stage} made a graph that breaks a law of its level ({first[:200].rstrip(':')}). "
+            "Your model is not to blame. Please report it with the model; another rule, plan or regions= may get "
+            "around it."
         ) from error
 
 

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 X = torch.randn(4, 6)
 CLASSES = torch.tensor([0, 1, 2, 0])
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 import altprop
 from altprop.ir.errors import CompileError, ScheduleError
 
+pytestmark = pytest.mark.third
+
 SGD = altprop.optim.SGD(lr=0.1, momentum=0.9)
 
 

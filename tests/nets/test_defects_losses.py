@@ -12,6 +12,8 @@ from torch.nn import functional as F
 import altprop
 from altprop.ir.errors import CompileError
 
+pytestmark = pytest.mark.third
+
 X, Y = torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 1])
 WEIGHT = 1.0
 

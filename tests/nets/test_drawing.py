@@ -264,6 +264,7 @@ def test_no_global_state_of_matplotlib(tmp_path: Path) -> None:
     assert plt.get_fignums() == []
 
 
+@pytest.mark.full
 def test_import_loads_no_drawing_library() -> None:
     code = "import altprop, sys; assert not {'matplotlib', 'igraph', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

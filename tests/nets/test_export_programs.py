@@ -18,6 +18,8 @@ from altprop.compiler.export.programs import CONTRACT, run_files
 from altprop.compiler.export.segments import segments
 from altprop.ir.errors import ExportError, ScheduleError
 
+pytestmark = pytest.mark.third
+
 X = torch.linspace(-1.0, 1.0, 56).sin().reshape(8, 7)
 IMAGES = torch.linspace(-9.0, 9.0, 8 * 3 * 64).sin().reshape(8, 3, 8, 8)
 Y = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

@@ -12,6 +12,8 @@ import altprop
 from altprop.data import BatchSampler, load
 from altprop.nn import Argmax, Heaviside, Round, Sign
 
+pytestmark = pytest.mark.third
+
 
 class ByHand(nn.Module):
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:

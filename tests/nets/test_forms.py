@@ -16,6 +16,8 @@ from altprop.ir.forms import Forms
 from altprop.ir.local import BODY, PARAMETERS, PHI, TAIL
 from altprop.ir.on_demand import OnDemand
 
+pytestmark = pytest.mark.third
+
 X = torch.linspace(-1, 1, 42, dtype=torch.float64).reshape(6, 7)
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
 

@@ -8,6 +8,8 @@ from torch import nn
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 
 class Residual(nn.Module):
     """A block whose shortcut has a layer of its own."""

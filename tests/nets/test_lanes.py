@@ -24,6 +24,8 @@ from altprop.ir.schedule import is_resident
 from altprop.runtime.parallel import foreign, lanes
 from altprop.runtime.parallel.residents import Residence
 
+pytestmark = pytest.mark.third
+
 ONE, OTHER = "cpu:0", "cpu"  # the make-believe GPUs; torch tells these names apart
 
 

@@ -13,6 +13,8 @@ import altprop
 from altprop.ir.loss import get_loss
 from altprop.ir.program import LOSS_SCALE
 
+pytestmark = pytest.mark.third
+
 SCALES = (65536.0, 1 / 16, 10.0)
 
 

@@ -25,6 +25,8 @@ from altprop.passes.insert_error_neurons import InsertErrorNeurons
 from altprop.passes.insert_feedback import InsertFeedback
 from altprop.passes.linearize_regions import LinearizeRegions
 
+pytestmark = pytest.mark.third
+
 aten = torch.ops.aten
 STAGES = {
     "capture": "captured",

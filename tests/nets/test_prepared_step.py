@@ -12,6 +12,8 @@ from zoo import mlp
 import altprop
 from altprop.runtime import prepared_step
 
+pytestmark = pytest.mark.third
+
 
 def make(rule: str = "reclra", **options: Any) -> altprop.LocalNet:
     torch.manual_seed(0)

@@ -13,6 +13,8 @@ from torch.nn import functional
 import altprop
 from altprop.ir.errors import CompileError
 
+pytestmark = pytest.mark.third
+
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -13,6 +13,8 @@ from zoo import Case, ConvNet, mlp
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 RULES = ("bp", "fa", "dfa", "reclra")
 
 

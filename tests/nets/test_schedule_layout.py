@@ -14,6 +14,8 @@ from altprop.ir.schedule import is_resident
 from altprop.passes.tune import channels_last
 from altprop.runtime.parallel.wire import pack
 
+pytestmark = pytest.mark.third
+
 BATCH = 8
 
 

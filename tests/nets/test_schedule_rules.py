@@ -10,6 +10,8 @@ import torch
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 X = torch.linspace(-1.0, 1.0, 56).sin().reshape(8, 7)
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
 

@@ -11,6 +11,7 @@ from choose import part
 from grid import CASES, FAILS, RULES, check_plain, load, run_cell, save, tidy, wanting
 
 # Together: convolutions and long skips, products of two paths, attention by edges, norms and mixing of positions.
+LARGE = ("scan", "mobilenet_v3", "densenet")  # they take seconds
 FEW = ("unet", "nerf", "gat", "mixer")
 ELSEWHERE = {
     "local_loss": "mixer",  # it needs one target a sample, or one at every position
@@ -19,7 +20,10 @@ ELSEWHERE = {
 }
 SOME = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
 SOME += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]
-CHOSEN = [pytest.param(*cell, marks=() if not part("".join(cell), 3) else pytest.mark.full) for cell in SOME]
+CHOSEN = [
+    pytest.param(*cell, marks=() if not part("".join(cell), 3) and cell[0] not in LARGE else pytest.mark.full)
+    for cell in SOME
+]
 
 
 @pytest.mark.parametrize(("name", "rule"), CHOSEN)
@@ -27,6 +31,7 @@ def test_some_cells(name: str, rule: str) -> None:
     assert run_cell(name, rule) in ("yes", "frozen in part")
 
 
+@pytest.mark.full
 def test_a_plain_checkpoint_loads() -> None:
     check_plain(CASES["llama"])
 

@@ -15,6 +15,8 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 
+pytestmark = pytest.mark.third
+
 CASES = {**ZOO, **ARCHITECTURES}
 
 

@@ -65,6 +65,16 @@ def test_feedback_alignment_with_the_weights_is_autograd(name: str) -> None:
         assert_same_gradients(random.model, reference)
 
 
-@pytest.mark.parametrize(("name", "rule"), one_each(ZOO, LEARNING_RULES))
+LARGE = ("resnet18", "mobilenet_v2", "torchvision_vit", "gpt2_eager")
+"""Models that take seconds: other tests have them every day."""
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        *one_each([name for name in ZOO if name not in LARGE], LEARNING_RULES),
+        *(pytest.param(name, rule, marks=pytest.mark.full) for name in LARGE for rule in LEARNING_RULES),
+    ],
+)
 def test_every_parameter_moves_without_autograd(name: str, rule: str) -> None:
     check_every_parameter_moves(ZOO[name], rule)

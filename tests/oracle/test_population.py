@@ -10,6 +10,8 @@ import altprop
 from altprop.ir.program import Slot
 from altprop.runtime.noise import Noise, noise_forms
 
+pytestmark = pytest.mark.third
+
 
 def mlp() -> nn.Sequential:
     torch.manual_seed(0)

@@ -10,6 +10,8 @@ from torch import nn
 
 import altprop
 
+pytestmark = pytest.mark.third
+
 HIDDEN = (0, 1, 2)
 
 

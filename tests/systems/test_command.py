@@ -19,6 +19,8 @@ from altprop.command.options import parse_pairs, parse_shape, parse_widths
 from altprop.data import DataError
 from altprop.training import load_checkpoint
 
+pytestmark = pytest.mark.third
+
 NET = """
 import torch
 
@@ -241,6 +243,7 @@ def test_debug_lets_the_error_through(words: list[str]) -> None:
         main([*words, "--data", "imagenet"])
 
 
+@pytest.mark.full
 def test_debug_shows_the_traceback() -> None:
     """A process of its own: the entry point."""
     command = [sys.executable, "-m", "altprop", "--debug", "train", "--data", "imagenet"]

@@ -198,6 +198,7 @@ def test_editable_install_imports_from_the_sources(sources: Path, tmp_path: Path
     assert all(Path(place).is_relative_to(sources) for place in places.values())
 
 
+@pytest.mark.full
 def test_command_is_installed(wheel: Path, tmp_path: Path) -> None:
     python = python_in(tmp_path / "environment")
     install(python, wheel)
