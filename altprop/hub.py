@@ -159,6 +159,7 @@ def _published() -> Any:
     except ImportError as error:
         raise CompileError("the Hugging Face Hub needs the extra `hub`: pip install 'altprop[hub]'.") from error
 
+    # The base is known at run time alone, so its keywords cannot be checked.
     class Published(hub.ModelHubMixin, library_name="altprop", tags=["local-learning"], model_card_template=CARD):  # type: ignore[misc]
         """A net, as the Hub's mixin wants it."""
 

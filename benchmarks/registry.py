@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from benchmarks import optimizers, peaks, steps
 from benchmarks.form import Table
@@ -25,9 +26,9 @@ class Benchmark:
     text: str
 
 
-def _of(module: object, names: Sequence[str], about: str) -> Benchmark:
+def _of(module: ModuleType, names: Sequence[str], about: str) -> Benchmark:
     text = str(module.__doc__).strip()
-    return Benchmark(module.measure, names, about, text)  # type: ignore[attr-defined]
+    return Benchmark(module.measure, names, about, text)
 
 
 BENCHMARKS = {

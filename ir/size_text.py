@@ -47,6 +47,7 @@ _JOINS: Mapping[type, Callable[[Any, Any], Any]] = {
 _CHOICES: Mapping[str, Callable[[list[Any]], Any]] = {"Max": max, "Min": min}
 _DEEPEST = 40  # an expression within an expression; real ones have three or four
 _LARGEST = 8  # exponent
+_READINGS = 8  # until a text prints as it reads; two have been enough
 
 
 class TextError(ValueError):
@@ -74,7 +75,9 @@ def _format(expression: sympy.Expr) -> str:
         raise TextError(f"{expression} is made of {len(symbols)} sizes, where a program has one, its batch")
     batch = sympy.Symbol(BATCH, integer=True, positive=True)
     text, written = str(expression.xreplace(dict.fromkeys(symbols, batch))), ""
-    while text != written:  # sympy multiplies out a minus that it reads in front of a sum
+    for _ in range(_READINGS):  # sympy multiplies out a minus that it reads in front of a sum
+        if text == written:
+            break
         text, written = str(_Reader(text).read(batch)), text
     return text
 

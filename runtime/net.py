@@ -2,57 +2,41 @@
 
 import contextlib
 import copy
-import dataclasses
 import functools
-import warnings
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from altprop.ir.compiler import Compiler
-from altprop.ir.errors import CompileError, ExportError
-from altprop.ir.explain import Explanation, explain
-from altprop.ir.graph import ErrorGraph
-from altprop.ir.history import History
+from altprop.ir.errors import CompileError
 from altprop.ir.measurement import Measurement
-from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optimizers import Optimizer
-from altprop.ir.plan import WiringPlan
 from altprop.ir.program import LOSS, Slot
-from altprop.ir.timings import Timings
 from altprop.ir.training_recipe import Recipe
-from altprop.ir.values import STATE_DICT, ValueName
+from altprop.ir.values import ValueName
 from altprop.runtime.autograd_bridge import LocalFunction
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
-from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
 from altprop.runtime.error_reductions import Reductions, trial_step
 from altprop.runtime.error_reductions import check as check_reductions
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.lessons import Lessons
 from altprop.runtime.memory import Held, count_held
-from altprop.runtime.noise import Noise, noise_forms
+from altprop.runtime.net_state import NetState
+from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
-from altprop.runtime.parallel.net_tensors import NetTensors
-from altprop.runtime.parameter_groups import groups_of
 from altprop.runtime.prepared_step import Ready
 from altprop.runtime.replicas import Replicas
 from altprop.runtime.signature import SignatureOfModel
-from altprop.runtime.tied import leave_out, other_names, put_back
 from altprop.runtime.told_scale import Given, LossScale
 from altprop.runtime.true_gradients import true_gradients, untouched
 from altprop.runtime.variant import ONE_TUPLE, Call, Variant
 
-# Kinds of what a checkpoint holds that a net has only once it is compiled.
-_MADE_BY_CAPTURE = ("feedback", "state", "noise")
 
-
-class LocalNet(nn.Module):
+class LocalNet(NetState):
     """A model and the local-learning program that trains it.
 
     Made by `altprop.compile`. Parameters are shared with the caller's module, which is trained in place.
@@ -318,214 +302,6 @@ class LocalNet(nn.Module):
     def _variant(self, call: Call, target: Any = None) -> Variant:
         """Returns the compiled programs for inputs of this form in the model's present mode."""
         return self.compilations.find(call, target).variant
-
-    def _compiled(self) -> Any:
-        return self.compilations.present().compiled
-
-    @property
-    def plan(self) -> WiringPlan:
-        """The wiring plan."""
-        plan: WiringPlan = self._compiled().graph.plan
-        return plan
-
-    @property
-    def graph(self) -> ErrorGraph:
-        """The error-pathway graph after all passes."""
-        graph: ErrorGraph = self._compiled().graph
-        return graph
-
-    @property
-    def history(self) -> History:
-        """The graph after each pass, by the pass's name; prints as a table of the passes."""
-        compiled = self._compiled()
-        return History(compiled.history, compiled.timings)
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds that each stage of the compilation took."""
-        return self.timings.stages
-
-    @property
-    def timings(self) -> Timings:
-        """Where the time of the compilation went: by stage, and inside stages by region."""
-        timings: Timings = self._compiled().timings
-        return timings
-
-    def schedule(self, devices: Any = None, **options: Any) -> Any:
-        """Cuts the step into one program a device.
-
-        Args:
-            devices: how many devices like the model's own; a list, such as `["cpu", "cuda:0"]` or
-                `["cuda:0", "cuda:0"]`, two streams of one GPU; a `DeviceMesh` with the dimensions
-                `("replica", "region")` or `("region",)`; None means what `compile` was told.
-            options: `microbatches=`, a number that divides the batch; `join=`, a number that divides them: so many may
-                share an update where that pays, which then holds what it reads of each; `batch=`, samples of a step,
-                else those of the example; `target=`, an example of the loss's target where it has no usual form;
-                `placement=`, the device of each region, by name, where stages of equal work are not wanted;
-                `machine=`, an `altprop.Machine`, or the file of one; `order=`, "list", or a known order of pipelines
-                to compare with: "naive", "gpipe", "1f1b", "zero-bubble".
-
-        Returns:
-            An `altprop.Schedule`.
-
-        Raises:
-            ScheduleError: the step cannot be cut so.
-        """
-        self._compiled()
-        return self.compilations.compiler.schedule(self, devices, **options)
-
-    def tensors(self) -> NetTensors:
-        """Returns what runtimes of schedules need: the net's tensors and its optimizer.
-
-        Raises:
-            ScheduleError: the net was compiled without `optimizer=`.
-        """
-        graph = self.graph
-        bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
-        keywords = tuple(self._compiled().example.kwargs)
-        forms = noise_forms(graph)
-        made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
-        made.structure = self._compiled().example.structure
-        made.settings = {"plan": str(graph.plan), "seed of feedback": str(self.feedback.seed)}
-        return made
-
-    @property
-    def example_batch(self) -> int:
-        """Samples of the inputs that the net was captured with."""
-        batch: int = self._compiled().example.batch
-        return batch
-
-    def explain(self) -> Explanation:
-        """Returns a table, one row a parameter: which rule really moves it, and where its signal comes from."""
-        trainable = {name: p.requires_grad for name, p in self.model.named_parameters()}
-        return explain(self.graph, trainable)
-
-    def export(self, path: str | Path, **options: Any) -> Path:
-        """Writes a program that runs, the graph, or the plan; the suffix chooses.
-
-        Args:
-            path: `.onnx`, `.pte` or `.pt2`: a program; `.json`: the plan; `.graphml`, `.dot`, `.svg`, `.png`, `.pdf`,
-                `.html`: the graph.
-            options: for programs: `what` ("step", "backward", "forward", "update"), `initial` (".npz",
-                ".safetensors" or ""), `errors`, `target`, an example of the loss's target; of `.onnx` also
-                `external_data`, of `.pte` also `batch` and `delegate` ("xnnpack").
-
-        Returns:
-            The path; for `what="update"`, the folder.
-
-        Raises:
-            ExportError: says what cannot be exported, where, and the way out.
-        """
-        path = Path(path)
-        if path.suffix in (".onnx", ".pte", ".pt2"):
-            self._compiled()
-            made: Path = self.compilations.compiler.export(self, path, **options)
-            return made
-        if options:
-            raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx, .pte and .pt2 alone.")
-        if path.suffix == ".json":
-            self.plan.save(path)
-            return path
-        return self.graph.draw(path, history=self.history) if path.suffix == ".html" else self.graph.draw(path)
-
-    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
-        """Writes the net as a folder that `altprop.from_pretrained` reads; needs the extra `hub`.
-
-        Args:
-            folder: where; `model.safetensors` in it holds the model's own weights, for torch alone.
-            options: for `huggingface_hub.ModelHubMixin.save_pretrained`.
-
-        Returns:
-            The folder.
-        """
-        self._compiled()
-        return self.compilations.compiler.save_pretrained(self, folder, **options)
-
-    def push_to_hub(self, name: str, **options: Any) -> str:
-        """Uploads the net to the Hugging Face Hub, with a model card that holds the table of `explain()`.
-
-        Args:
-            name: the repository, `"me/my-net"`.
-            options: for `huggingface_hub.ModelHubMixin.push_to_hub`, such as `private=True`.
-
-        Returns:
-            The address of the commit.
-        """
-        self._compiled()
-        return self.compilations.compiler.push_to_hub(self, name, **options)
-
-    def feedback_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the feedback parameters, learned and fixed."""
-        yield from self.feedback.values()
-
-    def param_groups(
-        self,
-        lr: float | None = None,
-        feedback_lr: float | None = None,
-        feedback_weight_decay: float | None = None,
-        output_rate: float | None = None,
-        matrices: bool | None = None,
-    ) -> list[dict[str, Any]]:
-        """Returns parameter groups for `torch.optim`: the model's parameters, and the learned feedback.
-
-        Without `lr` what is not given is as in the rule's recipe, `net.recipe`.
-
-        Args:
-            lr: learning rate of the model's parameters.
-            feedback_lr: learning rate of learned feedback; None means `lr`.
-            feedback_weight_decay: weight decay of learned feedback; None means 0.
-            output_rate: times `lr`, the rate of the parameters of output regions, a group of their own then.
-            matrices: True for hidden matrices, which `torch.optim.Muon` takes; False for what it does not take;
-                None for all.
-        """
-        self._warn_if_late()
-        given: dict[str, Any] = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
-        given |= {"feedback_weight_decay": feedback_weight_decay}
-        usual = self.recipe if lr is None else Recipe(feedback_weight_decay=0.0)
-        recipe = dataclasses.replace(usual, **{key: value for key, value in given.items() if value is not None})
-        members = Members.of(self.graph) if self.compilations.first is not None else Members()
-        return groups_of(self.model, dict(self.feedback.items()), members, recipe, matrices)
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yields the model's parameters, then the feedback parameters."""
-        self._warn_if_late()
-        return super().parameters(recurse)
-
-    def _warn_if_late(self) -> None:
-        if self.compilations.first is None and not self.__dict__.get("_warned"):
-            self._warned = True
-            warnings.warn(
-                "the net is captured at its first call, so feedback parameters do not exist yet and an optimizer "
-                "made now will not move them; pass example_inputs= to altprop.compile.",
-                stacklevel=3,
-            )
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns everything, feedback included; tensors that stand in several places of the model once.
-
-        So any format can hold it, safetensors too, which refuses two names for one tensor.
-        """
-        state = super().state_dict(*args, **kwargs)
-        leave_out(other_names(self.model), state, f"{kwargs.get('prefix', '')}model.")
-        return state
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        put_back(other_names(self.model), state_dict, f"{prefix}model.")
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads what `state_dict` returned; the next step is bit-identical.
-
-        Raises:
-            CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
-        """
-        extra = [k for k in state_dict if STATE_DICT.read(k).kind in _MADE_BY_CAPTURE and k != "state.step"]
-        if self.compilations.first is None and extra:
-            raise CompileError(
-                "the checkpoint holds feedback or optimizer state, which exists only after capture: "
-                "pass example_inputs= to altprop.compile."
-            )
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LocalNet":
         made = self.__class__.__new__(self.__class__)

@@ -140,5 +140,6 @@ def _misuse(error: Exception) -> int:
         notes.print(context.get_help() if context else str(error), highlight=False, markup=False)
         return 2
     command = context.command_path if context else "altprop"
+    # Which class click's errors have is found out above, at run time.
     sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
     return fail(f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'", status=2)

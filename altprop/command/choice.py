@@ -68,7 +68,8 @@ def with_choice(*, batch: int = 8) -> Callable[[Callable[..., None]], Callable[.
 
         own = list(inspect.signature(command).parameters.values())[1:]
         parameters = [*_parameters(batch)[:3], *own, *_parameters(batch)[3:]]
-        # What typer reads: every option is a keyword, so that their order is free.
+        # What typer reads: every option is a keyword, so that their order is free. Python lets any function have a
+        # signature of its own, and types of functions do not know that.
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
         )

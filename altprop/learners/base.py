@@ -100,8 +100,7 @@ class Learner(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        device = self._buffers[HANDLE].device  # type: ignore[union-attr]
-        self._buffers[HANDLE] = enter(self).to(device)  # a copy is a learner of its own
+        self._buffers[HANDLE] = enter(self).to(self.handle.device)  # a copy is a learner of its own
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:

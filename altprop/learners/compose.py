@@ -20,21 +20,24 @@ class Vote(Learner):
         super().__init__(learners[0].step if step is None else step)
         self.learners = nn.ModuleList(learners)
 
+    def _members(self) -> list[Learner]:
+        return [one for one in self.learners if isinstance(one, Learner)]
+
     def shape(self, x: torch.Tensor) -> Sequence[int]:
         """The first one's; all must agree."""
-        shapes = [tuple(one.shape(x)) for one in self.learners]  # type: ignore[operator]
+        shapes = [tuple(one.shape(x)) for one in self._members()]
         if len(set(shapes)) > 1:
             raise LearnerError(f"Vote: its learners return {shapes}; they must return the same.")
         return shapes[0]
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of the predictions."""
-        return torch.stack([one.predict(x).to(x.device) for one in self.learners]).mean(0)  # type: ignore[operator]
+        return torch.stack([one.predict(x).to(x.device) for one in self._members()]).mean(0)
 
     def learn(self, x: torch.Tensor, t: torch.Tensor) -> None:
         """Each learns by itself."""
-        for one in self.learners:
-            one.learn(x, t)  # type: ignore[operator]
+        for one in self._members():
+            one.learn(x, t)
 
 
 class Rolling(Learner):

@@ -6,6 +6,7 @@ who asks for them has the passes run.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -82,10 +83,14 @@ class Record:
                 tuple(one["gradients"]),
                 tuple(one["feedback_gradients"]),
                 {name: fakes.read(form) for name, form in one["noise"].items()},
-                lambda region=region: derive()[region],  # type: ignore[misc]
+                functools.partial(_one_of, derive, region),
             )
             for region, one in self.updates.items()
         }
+
+
+def _one_of(derive: Callable[[], Mapping[str, LocalUpdate]], region: str) -> LocalUpdate:
+    return derive()[region]
 
 
 def record_of(graph: ErrorGraph, own: ErrorGraph, stages: tuple[str, ...]) -> Record:

@@ -1,6 +1,7 @@
 """Takes what follows the wiring from files, where an earlier compilation left it there."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping
 
@@ -96,4 +97,4 @@ def _in_order(
 ) -> OnDemand[ErrorGraph]:
     joined = known.joined(others)
     names = [*(name for name in known if name not in stages), *stages]
-    return OnDemand({name: (lambda name=name: joined[name]) for name in names})  # type: ignore[misc]
+    return OnDemand({name: functools.partial(joined.__getitem__, name) for name in names})

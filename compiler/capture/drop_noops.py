@@ -123,9 +123,10 @@ def _draw_once(graph: fx.Graph, unit: fx.Node) -> None:
     """Writes `rrelu(x)` as `x` times the slopes that `rrelu` has drawn for a detached `x`."""
     (x, *rest) = unit.args
     assert isinstance(x, fx.Node)
+    assert callable(unit.target)
     with graph.inserting_before(unit):
         held = graph.call_function(aten.detach.default, (x,))
-        drawn = graph.call_function(unit.target, (held, *rest))  # type: ignore[arg-type]
+        drawn = graph.call_function(unit.target, (held, *rest))
         slopes = graph.call_function(operator.getitem, (drawn, 1))
         product = graph.call_function(aten.mul.Tensor, (x, slopes))
     held.meta, slopes.meta, product.meta = dict(x.meta), dict(x.meta), dict(x.meta)
