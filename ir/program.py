@@ -85,9 +85,5 @@ class Program:
         (returned,) = next(node for node in self.graph.graph.nodes if node.op == "output").args
         return dict(zip(self.outputs, returned, strict=True))
 
-    def named_outputs(self, values: Any) -> Mapping[Slot, Any]:
-        """Pairs the slots with the values that a run returned."""
-        return dict(zip(self.outputs, values, strict=True))
-
     def __str__(self) -> str:
         return str(show("program as text", self))

@@ -44,7 +44,6 @@ _JOINS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Pow: lambda left, right: left**right,
     ast.FloorDiv: functions.FloorDiv,
 }
-_CHOICES: Mapping[str, Callable[[list[Any]], Any]] = {"Max": max, "Min": min}
 _DEEPEST = 40  # an expression within an expression; real ones have three or four
 _LARGEST = 8  # exponent
 _READINGS = 8  # until a text prints as it reads; two have been enough
@@ -145,8 +144,6 @@ class _Reader:
     def _call(self, name: str, arguments: list[Any]) -> Any:
         if name not in _CALLS:
             raise TextError(f"{self._text} is no size: {name} is no function of sizes")
-        if name in _CHOICES and all(argument.is_Integer for argument in arguments):
-            return _CHOICES[name](arguments)  # torch's own leave `Min(2, 3)` as it is inside another one
         return self._made(lambda: _CALLS[name](*arguments))
 
     def _made(self, make: Callable[[], Any]) -> Any:

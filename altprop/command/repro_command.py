@@ -23,7 +23,7 @@ def repro(
     The script holds the model's file, so that it runs elsewhere. Example: altprop repro model.py:Net --input-shape 16
     """
     if not is_user_model(choice.model):
-        raise CommandError(f"{choice.model} is one of altprop's own models; name a class of your own: model.py:Net")
+        raise CommandError(f"repro cuts models of your own, such as model.py:Net; {choice.model} names none")
     example, given = choice.example(), choice.options(plan)
     culprit = find_culprit(example.model, example.inputs, given)
     if culprit is None:

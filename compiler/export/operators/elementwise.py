@@ -24,11 +24,6 @@ def same(kind: str, **attributes: Any) -> Translator:
     return emit
 
 
-def first_of(kind: str, **attributes: Any) -> Translator:
-    """An operator of ONNX on the first argument; the others have their default values."""
-    return lambda e, node, x, *_, **__: e.op(kind, e.value(x, type_of(node)), **attributes)
-
-
 def scaled(kind: str) -> Translator:
     """A sum or difference whose second argument may have a factor `alpha`."""
 
