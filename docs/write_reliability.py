@@ -43,7 +43,7 @@ WHAT = {
 }
 ALSO = """
 A full disk, a folder that cannot be written, and two runs in one folder end in one sentence, and the last whole
-checkpoint stays: `tests/systems/test_defects_runs.py`, tests 23 and 26.
+checkpoint stays: `tests/systems/test_defects_runs.py` and `test_defects_checkpoints.py`, tests 23 and 26.
 """
 
 

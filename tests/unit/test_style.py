@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ("altprop", "ir", "rules", "passes", "compiler", "runtime")
 # What two exporters share.
 NAMES_SHARED_ON_PURPOSE: set[str] = set()
-MOST_LINES_IN_A_FILE = 600
+MOST_LINES_IN_A_FILE = 400
+# Tables of models, and tests that share a fixture.
+LONGER_FILES = {"tests/zoo.py": 560, "tests/zoo_operators.py": 540, "tests/nets/test_cache.py": 490}
 MOST_LINES_IN_A_FUNCTION = 40
 MOST_BYTES_IN_A_FILE = 1_000_000
 # Folders of one machine; spelled in parts, so that this file does not match itself.
@@ -104,7 +106,7 @@ def test_files_are_found() -> None:
 
 def test_no_file_is_too_long() -> None:
     counts = {str(path): len(text_of(path).splitlines()) for path in PYTHON}
-    assert not {name: n for name, n in counts.items() if n > MOST_LINES_IN_A_FILE}
+    assert not {name: n for name, n in counts.items() if n > LONGER_FILES.get(name, MOST_LINES_IN_A_FILE)}
 
 
 def test_no_function_is_too_long() -> None:
