@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from altprop.ir.errors import RuleError
+from altprop.ir.json_document import shown
 
 
 def check_numbers(rule: Any, option: str, *, above: float | None = None, least: float | None = None) -> None:
@@ -22,7 +23,14 @@ def check_numbers(rule: Any, option: str, *, above: float | None = None, least: 
     value = getattr(rule, option, None)
     numbers = value.values() if isinstance(value, Mapping) else [value]
     for number in (one for one in numbers if isinstance(one, int | float)):
-        if math.isfinite(number) and (above is None or number > above) and (least is None or number >= least):
+        if _is_finite(number) and (above is None or number > above) and (least is None or number >= least):
             continue
         bound = f"above {above:g}" if above is not None else "finite" if least is None else f"{least:g} or more"
-        raise RuleError(f"{rule.about.name}: {option}={value}; it is {bound}.")
+        raise RuleError(f"{rule.about.name}: {option}={shown(value)}; it is {bound}.")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer that no float can hold
+        return False

@@ -339,6 +339,8 @@ def test_defect_24_what_chance_found_is_a_sentence(tmp_path: Path) -> None:
         get("drtp(scale=1e309)")
     with pytest.raises(RuleError, match=r"^.{1,400}$"):
         get(f"reclra(units='{'9' * 5000}')")
+    with pytest.raises(RuleError, match=r"^reclra: kappa=.{1,80}; it is"):
+        get(f"reclra(kappa={{'2': {'9' * 400}}})")
     with pytest.raises(PickleError, match=r"asks for \?\.ndarray"):
         read_pickle(b"\x80\x04\x8c\x05numpy\x8c\x07ndarray\x93\x8c\x07ndarray\x93.")
     with pytest.raises(ProgramError, match="larger than any memory"):
