@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full docs matrix bench tables coverage reliability lint format types directions unit clean distclean
+.PHONY: help demo test test-full docs pages matrix bench tables coverage reliability lint format types directions unit clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,11 @@ tables: $(READY)  ## say what the published tables would take, then measure the 
 	$(BIN)/python benchmarks/published.py --resume --dry-run
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/small_task.py
+	$(BIN)/python docs/write_rules.py
+
+pages: $(READY)  ## draw each rule's pathway, and write its page in docs/rules
+	$(BIN)/python docs/draw_rules.py
+	$(BIN)/python docs/write_rules.py
 
 coverage: $(READY)  ## run every rule on every model and write docs/coverage.md; an hour or more, and it can be resumed
 	$(BIN)/python tests/run_grid.py --jobs $(JOBS)

@@ -93,12 +93,12 @@ def picture() -> str:
         *straight(346),
         words(
             24,
-            418,
+            411,
             "Grey: activities. Red: errors. Circles: error neurons. B1 to B3: feedback matrices, drawn at",
             "small",
         ),
         words(
-            24, 421, "random. No layer waits for the layer behind it, and none needs the weights of another.", "small"
+            24, 428, "random. No layer waits for the layer behind it, and none needs the weights of another.", "small"
         ),
     ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}">'

@@ -101,7 +101,7 @@ class RecursiveLRA(Starting):
     Attributes:
         beta: how far a message moves the target.
         gamma: strength of the feedback update.
-        feedback_learning: see the module's docstring.
+        feedback_learning: how E moves, by the table above: "transpose", "hebbian", "error", "discrepancy" or "fixed".
         inner: how regions inside a block learn where the plan has blocks, "reclra", "backprop" or "hebbian".
         kind: feedback kind, or "auto".
         distribution: of E.

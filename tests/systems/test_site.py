@@ -1,5 +1,6 @@
 """The site: every page is in its contents, its code runs, and a built page asks no other server for anything."""
 
+import json
 import operator
 import re
 import runpy
@@ -17,18 +18,39 @@ import altprop
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 BLOCKS = runpy.run_path(str(DOCS / "run_blocks.py"))
+RULES = runpy.run_path(str(DOCS / "write_rules.py"))
 LLMS = runpy.run_path(str(DOCS / "write_llms.py"))
 NAV = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
+# Written where several Pythons are, by `make matrix`.
+UNLISTED = {"matrix.md"}
 
 
 def test_contents_name_pages_and_llms_txt_names_them_all() -> None:
     listed = list(LLMS["pages"](NAV))
     assert not [page for page in listed if not (DOCS / page).exists()]
-    ours = {path.relative_to(DOCS).as_posix() for path in BLOCKS["pages"]()}
-    assert ours <= set(listed)
+    ours = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert ours - UNLISTED == set(listed) - UNLISTED
     text = LLMS["llms"]()
     assert text.startswith("# altprop\n\n> ")
     assert all(f"]({page}): " in text for page in listed)
+
+
+def test_every_rule_has_a_page_that_says_what_the_rule_says() -> None:
+    """Rules that tests or users registered have none."""
+    stale = [path.name for path, text in RULES["written"]().items() if not path.exists() or path.read_text() != text]
+    assert not stale, "run python docs/draw_rules.py for a new rule's picture, and python docs/write_rules.py"
+    assert {path.stem for path in (DOCS / "rules").glob("*.md")} == set(RULES["shipped"]())
+
+
+def test_a_rules_page_has_its_equations_options_picture_and_figures() -> None:
+    text = RULES["page"]("dfa", altprop.rules.get("dfa"))
+    assert "    d_i = e_L B_i,    e_i = phi_i'(h_i) * d_i" in text
+    assert "(dfa.svg)" in text
+    assert "| `kind` | `'auto'` | A direct feedback kind" in text
+    small = json.loads((ROOT / "benchmarks" / "results" / "small_task.json").read_text("utf-8"))
+    score = next(row["test"] for row in small["rows"] if row["rule"] == "dfa")
+    assert f"{score:.1f} % (" in text
+    assert "](../benchmarks.md)" in text, "links of the overview lead on from a page"
 
 
 def test_the_reference_names_what_there_is() -> None:

@@ -1,0 +1,136 @@
+"""What the benchmarks measured of one rule, as rows of a table: (what, this rule, beside it).
+
+Each function reads one file of `benchmarks/results` and returns the rows that concern a rule, or none. A benchmark that
+a new rule takes part in is on the rule's page by itself. `FIGURES` lists them in the order of the page.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+Row = tuple[str, str, str]
+
+
+@functools.cache
+def kept(name: str) -> Any:
+    """What a results file holds; an empty mapping where there is none."""
+    path = RESULTS / name
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def is_of(text: str, rule: str) -> bool:
+    """Whether a text such as "dfa(kind='channel')" is of a rule."""
+    return text == rule or text.startswith(f"{rule}(")
+
+
+@functools.cache
+def outcomes() -> dict[str, str]:
+    """What came of each rule on each model of the grid; the last word counts."""
+    path = RESULTS / "coverage.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return {line["cell"]: line["outcome"] for line in lines}
+
+
+def small_task(rule: str) -> Iterator[Row]:
+    """Accuracies of `benchmarks/small_task.py`."""
+    rows = {row["rule"]: row for row in kept("small_task.json").get("rows", [])}
+    beside = [(label, rows[row]["test"]) for label, row in NEIGHBOURS.items() if row in rows and row != rule]
+    for name, row in rows.items():
+        if is_of(name, rule):
+            told = f"{row['test']:.1f} % ({row['seeds']} seeds, deviation {row['spread']:.2f})"
+            words = ", ".join(f"{label} {value:.1f}" for label, value in beside)
+            yield "accuracy on [the small task](../rules.md#the-small-task)" + _options(name, rule), told, words
+
+
+NEIGHBOURS = {"backpropagation": "bp", "frozen hidden layers": "frozen hidden layers"}
+
+
+def convnets(rule: str) -> Iterator[Row]:
+    """Accuracies of ResNet-20 on CIFAR-10, by `examples/cifar10.py`."""
+    runs = kept("cifar10.json")
+    for run in runs.values():
+        text = run["settings"]["rule"]
+        if "test" not in run or "control" not in run or not is_of(text, rule):
+            continue
+        beside = [] if rule == "bp" else [f"backpropagation {runs['bp']['test']:.1f}"]
+        beside.append(f"its control {runs[run['control']]['test']:.1f}")
+        what = "accuracy of [ResNet-20 on CIFAR-10](../training.md#resnet-20-on-cifar-10), two epochs"
+        yield what + _options(text, rule), f"{run['test']:.1f} %", ", ".join(beside)
+
+
+def dense(rule: str) -> Iterator[Row]:
+    """Test errors on Fashion-MNIST, by `benchmarks/tables.py`."""
+    rows = kept("tables.json").get("rows", [])
+    exact = next((row["error"] for row in rows if row["rule"] == "bp"), None)
+    for row in rows:
+        if is_of(row["rule"], rule):
+            beside = "" if rule == "bp" or exact is None else f"backpropagation {exact:.1f}"
+            what = f"test error on [Fashion-MNIST](../rules.md#measured), plan {row['plan']}"
+            yield what + _options(row["rule"], rule), f"{row['error']:.1f} %", beside
+
+
+def two_convolutions(rule: str) -> Iterator[Row]:
+    """Accuracies of the direct Kolen-Pollack paper's first experiment, by `benchmarks/dkp_table.py`."""
+    runs = kept("dkp_table.json").get("runs", [])
+    exact = {run["data"]: run["test"] for run in runs if run["row"] == "bp"}
+    for run in sorted((run for run in runs if run["row"] == rule), key=lambda run: run["data"]):
+        beside = "" if rule == "bp" else f"backpropagation {exact[run['data']]:.1f}"
+        what = f"accuracy of [two convolutions](../rules.md#two-convolutions) on {run['data']}, {run['epochs']} epochs"
+        yield what, f"{run['test']:.1f} %", beside
+
+
+def times(rule: str) -> Iterator[Row]:
+    """Times of a step over plain autograd's, on one thread."""
+    sources = [
+        *((net, found.get("1", {})) for net, found in kept("step.json").get("step", {}).items()),
+        ("MLP 784-5x256-10, batch 128", kept("targets.json").get("step", {}).get("1", {})),
+    ]
+    for net, found in sources:
+        for label, cell in found.items():
+            name = label.removeprefix("altprop ")
+            if label != name and "," not in name and is_of(name, rule):
+                what = f"[time of a step](../benchmarks.md) over plain autograd's, {net}"
+                yield what + _options(name, rule), f"{cell['ratio']:.2f}", "plain autograd 1.00"
+
+
+def memory(rule: str) -> Iterator[Row]:
+    """Activations that a step keeps."""
+    for net, found in kept("memory.json").items():
+        if f"altprop {rule}" in found:
+            saved, plain = found[f"altprop {rule}"]["saved"], found["plain autograd"]["saved"]
+            yield (
+                f"[saved activations](../benchmarks.md#memory), {net}",
+                f"{saved:.1f} MiB",
+                f"plain autograd {plain:.1f}",
+            )
+
+
+def coverage(rule: str) -> Iterator[Row]:
+    """On how many models of the grid the rule ran."""
+    own = [outcome for cell, outcome in outcomes().items() if cell.rpartition(" ")[2] == rule]
+    if own:
+        whole = sum(outcome.startswith(("yes", "to ")) for outcome in own)
+        yield "models and operators that it trains whole", f"{whole} of {len(own)}", "[which](../coverage.md)"
+
+
+def _options(text: str, rule: str) -> str:
+    return "" if text == rule else f", as `{text}`"
+
+
+FIGURES: tuple[Callable[[str], Iterator[Row]], ...] = (
+    small_task,
+    convnets,
+    dense,
+    two_convolutions,
+    times,
+    memory,
+    coverage,
+)
+
+
+def figures(rule: str) -> list[Row]:
+    """All that was measured of a rule."""
+    return [row for one in FIGURES for row in one(rule)]
