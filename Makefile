@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full docs pages matrix bench tables coverage reliability lint format types directions unit clean distclean
+.PHONY: help demo test test-full docs links pages matrix bench tables coverage reliability lint format types directions unit clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ test-full: lint types directions  ## every check, and every test: an hour or mor
 docs: $(DOCS_VENV)/.ready  ## build the site into site/; what it needs has an environment of its own
 	$(DOCS_VENV)/bin/zensical build --strict --clean
 	$(BIN)/python docs/write_llms.py
+	$(BIN)/python docs/check_links.py --site site
+
+links:  ## ask other servers whether the pages that we link to are there; needs a network
+	$(PYTHON) docs/check_links.py --external
 
 $(DOCS_VENV)/.ready: docs/constraints.txt | $(BIN)/python
 	$(BIN)/python -m venv $(DOCS_VENV)
