@@ -7,7 +7,6 @@ import torch
 from altprop.compiler.export.subject import Subject
 from altprop.compiler.pipeline import Options
 from altprop.ir.errors import ExportError
-from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.ir.values import STATE_DICT, ValueName
 from altprop.runtime.net import LocalNet
@@ -32,7 +31,7 @@ def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Var
         raise ExportError("a net whose rules take turns, as hdfa's do, has no single program: export one of its rules.")
     return Subject(
         model=net.model,
-        derived=before_flatten(variant.compiled.history),
+        derived=variant.compiled.graph_at("derived"),
         options=options,
         example=tuple(leaf for leaf in variant.example_inputs()),
         example_args=(variant.example.args, variant.example.kwargs),
@@ -41,12 +40,6 @@ def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Var
         state={key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)},
         target=target,
     )
-
-
-def before_flatten(history: Any) -> ErrorGraph:
-    """Returns the graph that the pass `flatten` was given."""
-    found: ErrorGraph = history["derive_updates"]
-    return found
 
 
 def state_dict_key(slot: Slot) -> str:

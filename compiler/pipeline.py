@@ -19,7 +19,7 @@ from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
-from altprop.compiler.schedule.wirings import search_wirings
+from altprop.compiler.schedule.wirings import Search, search_wirings
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
@@ -99,6 +99,17 @@ class Compiled:
     target: Any
     reads: tuple[Read, ...] = ()
 
+    def graph_at(self, level: str) -> ErrorGraph:
+        """Returns the graph as it was when the passes came to a level, one of `altprop.ir.graph.LEVELS`.
+
+        Raises:
+            KeyError: they have not come so far.
+        """
+        for graph in self.history.values():
+            if graph.level == level:
+                return graph
+        raise KeyError(f'no pass came to the level "{level}"')
+
 
 def compile_graph(
     model: nn.Module,
@@ -130,19 +141,19 @@ def compile_graph(
 def _compile(
     runner: "_Runner", captured: CapturedGraph, args: tuple[Any, ...], options: Options, target: Any
 ) -> Compiled:
-    graph = ErrorGraph("captured", captured)
+    graph = ErrorGraph(captured)
     runner.history["capture"] = graph
     graph = runner.run(CutRegions(options.regions), graph)
     if not options.wants.learners:
         refuse_learners(graph.regions, "this backend", CompileError)
     batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
-    graph, plan = runner.time("plan", lambda: _plan(graph, options, batch))
+    plan, weighed = runner.time("plan", lambda: _plan(graph, options, batch))
     if plan is not options.plan:
         check_globs(options.rules, graph.regions, captured)
         refuse_unasked(graph, plan, options.rule_of, options.regions)
         say_unasked(graph, plan, options.regions)
     cut = graph
-    graph = runner.run(InsertErrorNeurons(plan, tuple(options.rules.values())), graph)
+    graph = runner.run(InsertErrorNeurons(plan, tuple(options.rules.values()), weighed), graph)
     alternates = _alternates(graph)
     turns = next((turns for _, turns in alternates.values()), None)
     target = fake_target(captured, options.loss, target)
@@ -313,12 +324,13 @@ class _Runner:
         return result.graph
 
 
-def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, WiringPlan]:
+def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[WiringPlan, Search | None]:
+    """Returns the plan, and the search that found it where there was one."""
     if isinstance(options.plan, WiringPlan):
-        return graph, options.plan
+        return options.plan, None
     network = Network.of(graph.regions)
     if options.plan != "auto":
-        return graph, make_plan(network, options.rule_of, options.plan)
+        return make_plan(network, options.rule_of, options.plan), None
     search = search_wirings(
         graph.captured,
         network,
@@ -329,7 +341,7 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[ErrorGraph, 
     )
     plan = search.best.plan
     assert plan is not None
-    return graph.replace(weighed=search), plan
+    return plan, search
 
 
 def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]:

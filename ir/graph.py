@@ -1,126 +1,161 @@
 """The error-pathway graph: the one object that all passes work on.
 
-It starts as a captured forward graph and gains, pass by pass, regions, error neurons, connections, feedback,
-updates and an optimizer. Every stage is immutable and prints.
+It starts as a captured forward graph and gains one frozen part a level, pass by pass: regions, a plan with error
+neurons, connections, local products, feedback, updates (`ir/graph_parts.py`). Every stage is immutable and prints.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx as nx
 
 from altprop.ir.alternate import Alternation
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.graph_parts import (
+    NO_PROGRAMS,
+    PARTS,
+    Cut,
+    ErrorNeurons,
+    Fed,
+    FeedbackParameter,
+    Linearized,
+    Part,
+    Planned,
+    Programs,
+    Updated,
+    Wired,
+)
 from altprop.ir.local import LocalGraph
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.program import Program
 from altprop.ir.region import Region
-from altprop.ir.starts import AT_RANDOM, Start
 from altprop.ir.updates import LocalUpdate
 from altprop.ir.views import show
 
-LEVELS = ("captured", "cut", "neurons", "wired", "linearized", "feedback", "derived")
+__all__ = ["LEVELS", "ErrorGraph", "ErrorNeurons", "FeedbackParameter"]
 
+LEVELS = (Part.level, *(part.level for part in PARTS))
 
-@dataclasses.dataclass(frozen=True)
-class ErrorNeurons:
-    """Error neurons of one region.
-
-    Attributes:
-        region: the region at whose activity they sit.
-        rule: text of the rule that fills them.
-        shape: their shape, that of the activity.
-        equation: what the rule puts into them, such as "e = z - phi(h - 0.1 d)"; empty if the region is frozen.
-        sends: what the rule takes from the source of a connection; "{}" stands for the error.
-    """
-
-    region: str
-    rule: str
-    shape: tuple[int | str, ...]
-    equation: str = ""
-    sends: str = "{}"
-
-
-@dataclasses.dataclass(frozen=True)
-class FeedbackParameter:
-    """A feedback matrix, filter bank or other tensor that stands on a connection.
-
-    Attributes:
-        name: `"source->target"`, or `"source->target:weight"` where a connection has several; `"region:name"` if it
-            is an auxiliary parameter.
-        connection: name of the connection, or "" for an auxiliary parameter.
-        shape: its shape.
-        distribution: name of the distribution it is drawn from.
-        scale: standard deviation (normal) or half width (uniform), or a factor.
-        learning: whether the rule may move it.
-        stands_for: name of the parameter in whose place it stands, or "".
-        part: which of the connection's tensors it is; "" for the one that bears its name.
-        dtype: "float" (the model's), "int64" or "uint8".
-        settings: further numbers and names for the draw.
-        shared: names of further connections that it stands on.
-        region: name of the region, if it is an auxiliary parameter, which stands on no connection.
-        start: how it begins.
-    """
-
-    name: str
-    connection: str
-    shape: tuple[int, ...]
-    distribution: str
-    scale: float
-    learning: bool
-    stands_for: str = ""
-    part: str = ""
-    dtype: str = "float"
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    shared: tuple[str, ...] = ()
-    region: str = ""
-    start: Start = AT_RANDOM
-
-    def serves(self, connection: str) -> bool:
-        """Whether it stands on the connection of this name."""
-        return connection == self.connection or connection in self.shared
+P = TypeVar("P", bound=Part)
+Q = TypeVar("Q", Part, Programs)
 
 
 @dataclasses.dataclass(frozen=True)
 class ErrorGraph:
-    """The state of a compilation.
+    """The state of a compilation. What a level holds is read from the graph itself, `graph.regions`.
 
     Attributes:
-        level: how far the passes have come, one of `LEVELS`.
         captured: the forward graph.
-        regions: in the order of the forward pass.
-        preamble: operators that no trainable parameter feeds; they run before all regions.
-        plan: the wiring plan, from the level "neurons" on.
-        rules: the rule of each region, from the same level on; None for a region that is frozen.
-        neurons: error neurons by region.
-        connections: connections in the order in which errors are sent.
-        feedback: feedback parameters by name.
-        locals: forward and local vector-Jacobian products by region.
-        updates: local updates by region, in the order in which they run.
-        optimizer: the optimizer inside the program, or None.
-        programs: flat programs by name.
-        weighed: the plans that `plan="auto"` chose from, or None.
-        alternation: how programs by other rules take turns with these, or None.
+        parts: what the levels behind it added, in the order of `LEVELS`.
+        made: the flat programs.
     """
 
-    level: str
     captured: CapturedGraph
-    regions: tuple[Region, ...] = ()
-    preamble: tuple[str, ...] = ()
-    plan: WiringPlan | None = None
-    rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    neurons: Mapping[str, ErrorNeurons] = dataclasses.field(default_factory=dict)
-    connections: tuple[Connection, ...] = ()
-    feedback: Mapping[str, FeedbackParameter] = dataclasses.field(default_factory=dict)
-    locals: Mapping[str, LocalGraph] = dataclasses.field(default_factory=dict)
-    updates: Mapping[str, LocalUpdate] = dataclasses.field(default_factory=dict)
-    optimizer: Optimizer | None = None
-    programs: Mapping[str, Program] = dataclasses.field(default_factory=dict)
-    weighed: Any = None
-    alternation: Alternation | None = None
+    parts: tuple[Part, ...] = ()
+    made: Programs = NO_PROGRAMS
+
+    @property
+    def level(self) -> str:
+        """How far the passes have come, one of `LEVELS`."""
+        return self.parts[-1].level if self.parts else Part.level
+
+    def part(self, kind: type[P]) -> P | None:
+        """Returns the part of a level, or None where the passes have not come so far."""
+        return next((part for part in self.parts if isinstance(part, kind)), None)
+
+    def gain(self, part: Part) -> "ErrorGraph":
+        """Returns the graph with the part of the next level."""
+        reached = LEVELS[len(self.parts) + 1]
+        assert part.level == reached, f'behind "{self.level}" comes "{reached}", not "{part.level}"'
+        return dataclasses.replace(self, parts=(*self.parts, part))
+
+    def replace(self, **changes: Any) -> "ErrorGraph":
+        """Returns a copy with some fields replaced, be they the graph's own or those of a part that it has."""
+        own = {name: changes.pop(name) for name in _fields(self) & changes.keys()}
+        copy = dataclasses.replace(self, **own)
+        parts = tuple(_replaced(part, changes) for part in copy.parts)
+        made = _replaced(copy.made, changes)
+        if changes:
+            raise TypeError(f'a graph at level "{self.level}" has no {", no ".join(changes)}')
+        return dataclasses.replace(copy, parts=parts, made=made)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Regions in the order of the forward pass."""
+        part = self.part(Cut)
+        return part.regions if part else ()
+
+    @property
+    def preamble(self) -> tuple[str, ...]:
+        """Operators that no trainable parameter feeds; they run before all regions."""
+        part = self.part(Cut)
+        return part.preamble if part else ()
+
+    @property
+    def plan(self) -> WiringPlan | None:
+        """The wiring plan, from the level "neurons" on."""
+        part = self.part(Planned)
+        return part.plan if part else None
+
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        """The rule of each region, from the level "neurons" on; None for a region that is frozen."""
+        part = self.part(Planned)
+        return part.rules if part else {}
+
+    @property
+    def neurons(self) -> Mapping[str, ErrorNeurons]:
+        """Error neurons by region."""
+        part = self.part(Planned)
+        return part.neurons if part else {}
+
+    @property
+    def weighed(self) -> Any:
+        """The plans that `plan="auto"` chose from, or None."""
+        part = self.part(Planned)
+        return part.weighed if part else None
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Connections in the order in which errors are sent."""
+        part = self.part(Wired)
+        return part.connections if part else ()
+
+    @property
+    def locals(self) -> Mapping[str, LocalGraph]:
+        """Forward and local vector-Jacobian products by region."""
+        part = self.part(Linearized)
+        return part.locals if part else {}
+
+    @property
+    def feedback(self) -> Mapping[str, FeedbackParameter]:
+        """Feedback parameters by name."""
+        part = self.part(Fed)
+        return part.feedback if part else {}
+
+    @property
+    def updates(self) -> Mapping[str, LocalUpdate]:
+        """Local updates by region, in the order in which they run."""
+        part = self.part(Updated)
+        return part.updates if part else {}
+
+    @property
+    def programs(self) -> Mapping[str, Program]:
+        """Flat programs by name."""
+        return self.made.programs
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer inside the program, or None."""
+        return self.made.optimizer
+
+    @property
+    def alternation(self) -> Alternation | None:
+        """How programs by other rules take turns with these, or None."""
+        return self.made.alternation
 
     def region(self, name: str) -> Region:
         """Returns the region called `name`."""
@@ -138,10 +173,6 @@ class ErrorGraph:
     def at_least(self, level: str) -> bool:
         """Whether the passes have come as far as `level`."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
-
-    def replace(self, **changes: Any) -> "ErrorGraph":
-        """Returns a copy with some fields replaced."""
-        return dataclasses.replace(self, **changes)
 
     def to_networkx(self) -> "nx.MultiDiGraph[str]":
         """Returns regions, error neurons, forward edges and skip-error connections as one networkx graph."""
@@ -171,3 +202,13 @@ class ErrorGraph:
 
     def __str__(self) -> str:
         return str(show("graph as text", self))
+
+
+def _fields(part: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(part)}
+
+
+def _replaced(part: Q, changes: dict[str, Any]) -> Q:
+    """A part with those of the changes that are its own, which are taken out of them."""
+    own = {name: changes.pop(name) for name in _fields(part) & changes.keys()}
+    return dataclasses.replace(part, **own) if own else part

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from altprop.ir.errors import PlanError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Wired
 from altprop.ir.plan import Connection, WiringPlan
 from altprop.ir.region import Region, forward_edges
 from altprop.passes.base import Pass
@@ -26,7 +27,7 @@ class ConnectSkipErrors(Pass):
             _check(index, connection, edges.has_edge(connection.target, connection.source), graph)
         rank = {name: position for position, name in enumerate(plan.order())}
         ordered = sorted(plan.connections, key=lambda c: (rank[c.target], rank[c.source]))
-        return graph.replace(level="wired", connections=tuple(ordered)), len(ordered), "connections"
+        return graph.gain(Wired(tuple(ordered))), len(ordered), "connections"
 
 
 def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph) -> None:

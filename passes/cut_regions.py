@@ -10,6 +10,7 @@ from torch import fx
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Cut
 from altprop.ir.learner_operators import is_prediction
 from altprop.ir.region import Region
 from altprop.ir.walks import ancestors
@@ -55,7 +56,7 @@ class CutRegions(Pass):
         regions = builder.build()
         _check_cover(captured, regions)
         refuse_unmoved(captured, regions)
-        cut = graph.replace(level="cut", regions=regions, preamble=_preamble(captured, roles))
+        cut = graph.gain(Cut(regions, _preamble(captured, roles)))
         return cut, len(regions), "regions"
 
     def _whole(self, captured: CapturedGraph, blocks: Sequence[str]) -> Sequence[str]:

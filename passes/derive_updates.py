@@ -10,6 +10,7 @@ from torch import fx
 
 from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Updated
 from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
@@ -62,7 +63,7 @@ class DeriveUpdates(Pass):
                 form = form_of(reads, str(rule))
                 updates[name] = derived.find(rule, form) or self._derive(reads, rule, derived, form)
         return (
-            graph.replace(level="derived", updates=updates),
+            graph.gain(Updated(updates)),
             len(updates),
             f"local updates, {derived.count} of them traced",
         )

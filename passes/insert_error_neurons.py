@@ -1,10 +1,11 @@
 """Puts error neurons at the activity of every region that the plan gives some."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from altprop.ir.errors import CompileError
-from altprop.ir.graph import ErrorGraph, ErrorNeurons
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import ErrorNeurons, Planned
 from altprop.ir.plan import WiringPlan
 from altprop.passes.base import Pass
 from altprop.rules.about import equation_of
@@ -17,6 +18,7 @@ class InsertErrorNeurons(Pass):
     """Attributes:
     plan: the wiring plan; it is checked against the regions first.
     given: rules as objects, for those that text alone does not find.
+    weighed: the plans that `plan="auto"` chose this one from, or None.
     """
 
     requires: ClassVar[str] = "cut"
@@ -25,6 +27,7 @@ class InsertErrorNeurons(Pass):
     plan: WiringPlan = dataclasses.field(default_factory=lambda: WiringPlan((), ()))
 
     given: tuple[Rule | None, ...] = ()
+    weighed: Any = None
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `plan`, `rules` and `neurons` to the graph."""
@@ -39,7 +42,7 @@ class InsertErrorNeurons(Pass):
             for region in self.plan.regions
             if region.error_neurons
         }
-        made = graph.replace(level="neurons", plan=self.plan, rules=rules, neurons=neurons)
+        made = graph.gain(Planned(self.plan, rules, neurons, self.weighed))
         return made, len(neurons), "error neurons"
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import networkx as nx
 
 from altprop.ir.errors import CompileError, PlanError
-from altprop.ir.graph import ErrorGraph, FeedbackParameter
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Fed, FeedbackParameter
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import forward_edges
 from altprop.ir.starts import RANDOM, WEIGHTS, Start
@@ -51,7 +52,7 @@ class InsertFeedback(Pass):
                 found[parameter.name] = parameter if known is None else _joined(known, parameter)
         found |= self._auxiliary(graph)
         connections = tuple(_as_identity(connection, graph) for connection in graph.connections)
-        graph = graph.replace(level="feedback", feedback=found, connections=connections)
+        graph = graph.replace(connections=connections).gain(Fed(found))
         return graph, len(found), "feedback parameters"
 
     def _follows(self, connection: Connection, graph: ErrorGraph) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Linearized
 from altprop.ir.local import BODY, PARAMETERS, PHI, TAIL, LocalGraph
 from altprop.ir.timings import spent
 from altprop.passes.base import Pass
@@ -38,7 +39,7 @@ class LinearizeRegions(Pass):
             with spent(region.name):
                 locals_[region.name] = derive(region, self.products(graph, region.name))
         did = f"local graphs, {len(locals_) - derive.shared} of them traced"
-        return graph.replace(level="linearized", locals=locals_), len(locals_), did
+        return graph.gain(Linearized(locals_)), len(locals_), did
 
     def products(self, graph: ErrorGraph, name: str) -> frozenset[str]:
         """Returns the products that the update of a region, and those that hear from it, read."""

@@ -13,4 +13,4 @@ def cut(model: nn.Module, inputs: Any, regions: str | tuple[str, ...] = "layer")
     """The graph after the cut."""
     keywords = inputs if isinstance(inputs, dict) else {}
     captured = capture(model, () if keywords else inputs, keywords)
-    return CutRegions(regions)(ErrorGraph("captured", captured)).graph
+    return CutRegions(regions)(ErrorGraph(captured)).graph

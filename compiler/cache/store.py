@@ -18,6 +18,7 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import ProgramError, VerifyError
 from altprop.ir.fakes import Fakes
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Fed, Linearized, Programs, Updated
 from altprop.ir.local import LocalGraph
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.optimizers import Optimizer
@@ -115,15 +116,9 @@ class Store:
         except TextError as error:
             raise RecordError(str(error)) from error
         regions = {region.name: _of(derive, region.name) for region in wired.regions}
-        return wired.replace(
-            level="derived",
-            feedback=record.feedback,
-            locals=OnDemand(regions),
-            updates=updates,
-            optimizer=self._optimizer,
-            alternation=record.alternation,
-            programs=self.programs(record.programs, derive),
-        )
+        graph = wired.gain(Linearized(OnDemand(regions))).gain(Fed(record.feedback)).gain(Updated(updates))
+        programs = self.programs(record.programs, derive)
+        return graph.replace(made=Programs(programs, self._optimizer, record.alternation))
 
     def kept(self, programs: Mapping[str, Program]) -> OnDemand[Program]:
         """Returns programs that are kept as they are made."""

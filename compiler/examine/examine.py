@@ -132,7 +132,7 @@ class _Examiner:
         if captured is not None:
             self.findings += _parameter_findings(self.model, captured)
             self.findings += [Finding("note", name, why) for name, why in unrolled_modules(self.model, captured)]
-            graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph("captured", captured)).graph)
+            graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph(captured)).graph)
             if graph is None and (offer := offer_cut(captured, regions)):
                 self.findings.append(Finding("note", "", offer))
         if graph is not None:

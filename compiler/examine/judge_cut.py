@@ -82,7 +82,7 @@ def _offer(captured: CapturedGraph, wanted: Wanted, known: set[tuple[str, ...]],
     """The first of the coarser cuts with fewer problems; modules only where they differ from the known cut."""
     for choice in ("block", _children(captured)):
         try:
-            regions = CutRegions(choice)(ErrorGraph("captured", captured)).graph.regions
+            regions = CutRegions(choice)(ErrorGraph(captured)).graph.regions
         except CompileError:
             continue
         new = choice == "block" or {region.nodes for region in regions} != known

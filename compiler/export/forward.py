@@ -10,6 +10,7 @@ from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.export.subject import Subject
 from altprop.ir.graph import ErrorGraph
+from altprop.ir.graph_parts import Cut, Planned
 from altprop.ir.program import Program, Slot
 from altprop.passes.flattening.builder import FlatBuilder
 
@@ -25,7 +26,7 @@ def write_forward(write: Callable[..., Path], subject: Subject, path: Path, **op
     finally:
         for module, mode in zip(subject.model.modules(), training, strict=True):
             module.training = mode
-    graph = ErrorGraph("captured", captured, preamble=tuple(_operators(captured.graph)), plan=subject.derived.plan)
+    graph = ErrorGraph(captured).gain(Cut((), tuple(_operators(captured.graph)))).gain(Planned(subject.derived.plan))
     here = _with(subject, graph)
     program = _program(graph)
     fixed = {slot: here.lookup(slot) for slot in program.inputs if slot.kind != "input"}

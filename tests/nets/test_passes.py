@@ -71,6 +71,9 @@ def test_history_keeps_every_stage(small: altprop.LocalNet) -> None:
     assert {name: graph.level for name, graph in small.history.items()} == STAGES
     assert list(small.history) == list(STAGES)
     assert small.history["cleanup"] is small.graph
+    compiled = small.compilations.present().compiled
+    assert compiled.graph_at("wired") is small.history["connect_skip_errors"]
+    assert compiled.graph_at("derived") is small.history["derive_updates"]
     assert [set(graph.programs) for name, graph in small.history.items() if name in ("flatten", "add_optimizer")] == [
         {"forward", "update", "backward"},
         {"forward", "update", "backward", "step"},
@@ -257,7 +260,7 @@ def test_a_pass_that_comes_too_early_is_refused(chained: altprop.LocalNet) -> No
 def regions_of(case: Case, regions: str | tuple[str, ...] = "layer") -> tuple[Any, ...]:
     inputs = case.inputs(4)
     assert isinstance(inputs, tuple)
-    graph = ErrorGraph("captured", capture(case.model(), inputs))
+    graph = ErrorGraph(capture(case.model(), inputs))
     return CutRegions(regions)(graph).graph.regions
 
 
