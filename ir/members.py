@@ -15,10 +15,12 @@ class Members:
     Attributes:
         outputs: the model's parameters that output regions alone move.
         matrices: matrices and filters of hidden regions, embeddings aside, and the feedback in their shape.
+        assigned: parameters and feedback parameters that rules replace, where updates are derived.
     """
 
     outputs: frozenset[str] = frozenset()
     matrices: frozenset[str] = frozenset()
+    assigned: frozenset[str] = frozenset()
 
     @staticmethod
     def of(graph: ErrorGraph) -> "Members":
@@ -31,7 +33,8 @@ class Members:
         tables = _tables(graph)
         hidden = {name for name in ends if ends[name] == {False} and len(shapes[name]) > 1 and name not in tables}
         feedback = {name for name, spec in graph.feedback.items() if spec.stands_for in hidden}
-        return Members(frozenset(name for name in ends if ends[name] == {True}), frozenset(hidden | feedback))
+        assigned = frozenset(value[-1] for update in graph.updates.values() for value in update.assigned)
+        return Members(frozenset(name for name in ends if ends[name] == {True}), frozenset(hidden | feedback), assigned)
 
 
 def _tables(graph: ErrorGraph) -> set[str]:

@@ -23,6 +23,7 @@ class LocalUpdate:
         results: value to the name of the node that holds it.
         gradients: names of the model's parameters that it moves.
         feedback_gradients: names of the feedback parameters that it moves.
+        assigned: those results that are no directions: present value less new value, of what the rule replaces.
         finish: what happens to a direction behind the loss's reduction, as a graph of direction and parameter.
         proportional: whether all results grow with the loss's gradient as it does: twice of it, twice of them.
         constants: tensors that the rule or the loss made out of nothing, by the names that the graph has for them.
@@ -34,6 +35,7 @@ class LocalUpdate:
     results: Mapping[Value, str]
     gradients: tuple[str, ...]
     feedback_gradients: tuple[str, ...] = ()
+    assigned: tuple[Value, ...] = ()
     finish: Mapping[Value, fx.GraphModule] = dataclasses.field(default_factory=dict)
     constants: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     proportional: bool = True
@@ -54,6 +56,7 @@ class UpdateOnDemand(LocalUpdate):
         gradients: tuple[str, ...],
         feedback_gradients: tuple[str, ...],
         noise: Mapping[str, torch.Tensor],
+        assigned: tuple[Value, ...],
         derive: Callable[[], LocalUpdate],
     ) -> "UpdateOnDemand":
         """Returns the update of a region.
@@ -63,11 +66,12 @@ class UpdateOnDemand(LocalUpdate):
             gradients: names of the model's parameters that it moves.
             feedback_gradients: names of the feedback parameters that it moves.
             noise: fake values of the noise that it wants, by name.
+            assigned: see `LocalUpdate`.
             derive: returns the update itself.
         """
         made = object.__new__(UpdateOnDemand)
         known = {"region": region, "gradients": gradients, "feedback_gradients": feedback_gradients}
-        made.__dict__.update(known, _noise=noise, _derive=derive)
+        made.__dict__.update(known, assigned=assigned, _noise=noise, _derive=derive)
         return made
 
     @property

@@ -1,6 +1,7 @@
 """Puts the optimizer into the program: gradients go straight into its state and the parameters, in place.
 
-A parameter is written behind its last reader, and as early as that allows, so that gradients do not pile up.
+A parameter is written behind its last reader, and as early as that allows, so that gradients do not pile up. What a
+rule replaces, the optimizer leaves alone: there the gradient is the present value less the new one.
 """
 
 import dataclasses
@@ -119,6 +120,13 @@ class _Stepper:
         parameters = [n for s, n in self.inputs if s == Slot("feedback" if is_feedback else "parameter", slot.name)]
         parameter = parameters[0] if parameters else self._input(Slot(_kind(is_feedback), slot.name), "parameter")
         behind = last_reader(self.graph, [gradient, *parameters])
+        if slot.name in self.members.assigned:
+            self._replace(parameter, gradient, behind)
+        else:
+            self._follow(slot, parameter, gradient, behind)
+
+    def _follow(self, slot: Slot, parameter: fx.Node, gradient: fx.Node, behind: fx.Node) -> None:
+        is_feedback = slot.kind == "feedback_gradient"
         optimizer = self.optimizer.of(slot.name in self.members.matrices)
         kept = optimizer.kept(self.momenta.is_mixed_in and not is_feedback)
         states = {name: self._state(f"{self.momenta.own}{name}", slot, gradient) for name in kept}
@@ -142,6 +150,11 @@ class _Stepper:
                 )
             )
         self.graph.erase_node(anchor)
+
+    def _replace(self, parameter: fx.Node, gradient: fx.Node, behind: fx.Node) -> None:
+        with self.graph.inserting_after(behind):
+            made = self.graph.call_function(aten.sub_.Tensor, (parameter, gradient))
+        made.meta["val"] = gradient.meta.get("val")
 
     def _state(self, name: str, slot: Slot, gradient: fx.Node) -> fx.Node:
         return self._input(ValueName("state", slot.name, name).slot, name, gradient.meta.get("val"))

@@ -25,7 +25,7 @@ from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossInc
 from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.output_preactivation import output_of, target_at
-from altprop.passes.derive.rule_failures import check_error, check_gradients, explain
+from altprop.passes.derive.rule_failures import check_assigned, check_error, check_gradients, explain
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
@@ -106,12 +106,14 @@ class _Deriver:
         self.loss = loss
         self.watch = Watch()
         self.drawn: dict[str, Value] = {}
+        self.assigned: list[Value] = []
 
     def derive(self) -> LocalUpdate:
         results: list[tuple[Value, torch.Tensor]] = []
 
         def local_update(*args: torch.Tensor) -> list[torch.Tensor]:
             results.clear()
+            self.assigned.clear()
             results.extend(self._run(dict(zip(self.reads.all_values, args, strict=True))))
             return [value for _, value in results]
 
@@ -141,11 +143,12 @@ class _Deriver:
             results.append((("output_error", name), self._output_error(local, incoming, e)))
         results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
         results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
+        replaced = self._replaced(local, e)
         moved = self.rule.update(local, e)
         check_gradients(self.rule, local.local, self.captured, moved)
-        count = self._count()
-        if count is not None:
-            moved = {name: gradient * count for name, gradient in moved.items()}
+        count = None if self.rule.wiring.averaged else self._count()
+        moved = {p: g if count is None else g * count for p, g in moved.items()}
+        moved |= {p: g for p, g in replaced.items() if p in local.parameters}
         results += [(("gradient", name, p), g) for p, g in moved.items()]
         if self.region.learner:
             results += self._lesson(local, values, e)
@@ -155,15 +158,30 @@ class _Deriver:
                 results += [(("feedback_gradient", n), g) for n, g in moved.items()]
         if local.auxiliary:
             moved = self.rule.auxiliary_update(local, incoming, d, e)
+            moved |= {n: g for n, g in replaced.items() if n in local.auxiliary}
             results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
+
+    def _replaced(self, local: TracedLocal, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the rule replaces: present value less new value, as gradients are."""
+        values = self.rule.assign(local, e)
+        present = {**local.auxiliary, **local.parameters}
+        check_assigned(self.rule, local.local, present, values)
+        self.assigned += [self._result_of(local, name) for name in values]
+        count = self._count() if values else None
+        moved = {name: present[name] - value for name, value in values.items()}
+        return moved if count is None else {name: change * count for name, change in moved.items()}
+
+    def _result_of(self, local: TracedLocal, name: str) -> Value:
+        region = self.region.name
+        return ("gradient", region, name) if name in local.parameters else ("feedback_gradient", f"{region}:{name}")
 
     def _count(self) -> Any:
         """Over how many positions the loss's mean runs, for rules whose steps are no sums over them; else None.
 
         The mean divides by it again. Of several micro-batches a step is the mean of theirs.
         """
-        if self.rule.wiring.averaged or self.loss is None or not self.loss.mean:
+        if self.loss is None or not self.loss.mean:
             return None
         names = [name for name in self.captured.outputs if name]
         output = self.captured.value(first_floating(self.captured, names))
@@ -273,6 +291,7 @@ class _Deriver:
             results=named,
             gradients=tuple(value[2] for value in results if value[0] == "gradient"),
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
+            assigned=tuple(self.assigned),
             finish=self._finish(fakes),
             proportional=is_proportional(self.rule),
             constants={str(n.target): getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"},

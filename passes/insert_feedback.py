@@ -70,18 +70,22 @@ class InsertFeedback(Pass):
             bare = [c for c in graph.connections if c.target == region and c.feedback.kind == BARE]
             sources = [graph.region(c.source) for c in bare]
             for name, wanted in rule.wiring.auxiliary(rule, graph.region(region), sources).items():
-                parameter = _from_auxiliary(region, name, wanted)
+                shapes = {own: _shape_of(graph, own) for own in graph.region(region).parameters}
+                parameter = _from_auxiliary(region, name, wanted, shapes)
                 found[parameter.name] = parameter
         return found
 
 
-def _from_auxiliary(region: str, name: str, wanted: Auxiliary) -> FeedbackParameter:
+def _from_auxiliary(
+    region: str, name: str, wanted: Auxiliary, shapes: Mapping[str, tuple[int, ...]]
+) -> FeedbackParameter:
+    shape = wanted.shape(shapes) if callable(wanted.shape) else wanted.shape
     return FeedbackParameter(
         name=PLAN.write(ValueName("feedback", region, name)),
         connection="",
-        shape=wanted.shape,
+        shape=shape,
         distribution=wanted.distribution,
-        scale=wanted.scale * width(wanted.distribution, wanted.shape),
+        scale=wanted.scale * width(wanted.distribution, shape),
         learning=wanted.learning,
         region=region,
     )

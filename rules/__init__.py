@@ -5,6 +5,7 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import BareIncoming, Incoming, Local, Rule, bare
 from altprop.rules.bp import Backprop
 from altprop.rules.brsf import BatchwiseRandomSign
+from altprop.rules.cem import CrossEntropyMethod
 from altprop.rules.ddtp import DirectDifferenceTargetPropagation
 from altprop.rules.dfa import DirectFeedbackAlignment
 from altprop.rules.dfa_head import HeadFeedbackAlignment
@@ -26,6 +27,7 @@ from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
 from altprop.rules.sdfa import SignDirectFeedbackAlignment
+from altprop.rules.snes import SeparableNaturalEvolution
 from altprop.rules.tp import TargetPropagation
 from altprop.rules.usf import UniformSign
 from altprop.rules.wiring import Wiring
@@ -37,6 +39,7 @@ __all__ = [
     "Backprop",
     "BareIncoming",
     "BatchwiseRandomSign",
+    "CrossEntropyMethod",
     "DifferenceTargetPropagation",
     "DirectDifferenceTargetPropagation",
     "DirectFeedbackAlignment",
@@ -59,6 +62,7 @@ __all__ = [
     "Recipe",
     "RecursiveLRA",
     "Rule",
+    "SeparableNaturalEvolution",
     "SignDirectFeedbackAlignment",
     "TargetPropagation",
     "UniformSign",

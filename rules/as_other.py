@@ -31,6 +31,7 @@ class AsOther(Rule):
             raise RuleError(f'{self.about.name}: "{rule}" sets no target that stays; use reclra, dfa or their like.')
         own = theirs.but(
             averaged=self.wiring.averaged,
+            auxiliary=self.wiring.auxiliary,
             feedback=lambda _, source, target, adjacent: theirs.feedback(rule, source, target, adjacent),
             edge_feedback=lambda _, source, target: theirs.edge_feedback(rule, source, target),
             output=lambda this, usual: this,

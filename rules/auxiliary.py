@@ -5,6 +5,7 @@ optimizer and counted with the feedback parameters, under the name `"region:name
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
@@ -15,13 +16,13 @@ class Auxiliary:
     """One auxiliary parameter of a region.
 
     Attributes:
-        shape: its shape.
+        shape: its shape; or what returns it, of the shapes of the region's parameters by name.
         distribution: "kaiming_uniform", "uniform" or "normal".
         scale: multiplies the distribution's own width; 0 for zeros.
         learning: whether the rule moves it.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | Callable[[Mapping[str, tuple[int, ...]]], tuple[int, ...]]
     distribution: str = "kaiming_uniform"
     scale: float = 1.0
     learning: bool = True

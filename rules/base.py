@@ -8,7 +8,8 @@ differs:
 * `error`: what do its error neurons hold?
 * `update`: how do its parameters move?
 * `feedback_update`: how does the feedback on a connection into it move?
-* `finish`: the last word on a direction, behind the loss's reduction.
+* `finish`: the last word on a direction, behind the loss's reduction;
+* `assign`: what replaces a parameter as it stands, in the place of a direction that the optimizer follows.
 
 `wiring` says which plan it follows, what stands on its connections, and what it reads (`altprop.rules.wiring`). A rule
 that needs tensors of its own, a local classifier or a learned inverse, names them in `Wiring.auxiliary` and moves them
@@ -37,7 +38,7 @@ __all__ = ["RULES", "BareIncoming", "Incoming", "Local", "Rule", "add_up", "bare
 
 RULES: dict[str, type["Rule"]] = {}
 
-_FUNCTIONS = frozenset(("signal", "error", "update", "feedback_update", "auxiliary_update", "finish"))
+_FUNCTIONS = frozenset(("signal", "error", "update", "feedback_update", "auxiliary_update", "finish", "assign"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,15 @@ class Rule:
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Returns the update direction of learned auxiliary parameters, summed over samples; empty if none learns."""
+        return {}
+
+    def assign(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns new values of parameters of the region, or of its auxiliary ones, by name; empty if there are none.
+
+        They take the place of directions of these names. Inside `net.step` the optimizer leaves such a parameter
+        alone, its rate and its decay too, and the value is there behind the step, to a rounding. In a loop of the
+        user's own its gradient is the present value less the new one, so that descent at rate 1 lands there.
+        """
         return {}
 
     def finish(self, direction: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

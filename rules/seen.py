@@ -84,6 +84,14 @@ class Local(Protocol):
         They come from a stream of the net's own, which is saved with it; the caller's random state is left alone.
         """
 
+    def draw(self, name: str, *sizes: int) -> torch.Tensor:
+        """Standard normal numbers of some shape, drawn anew at every step from the net's own stream.
+
+        Args:
+            name: asked for twice in a step, by whichever function of the rule, it gives the same numbers.
+            sizes: the shape.
+        """
+
     @property
     def auxiliary(self) -> Mapping[str, torch.Tensor]:
         """The region's auxiliary parameters, by the names that the rule gave them."""

@@ -170,10 +170,10 @@ class Compilations:
         named = {**dict(net.model.named_parameters()), **dict(net.feedback.items())}
         updates = graph.updates.values()
         moved = dict.fromkeys(n for update in updates for n in (*update.gradients, *update.feedback_gradients))
-        matrices = Members.of(graph).matrices
+        members = Members.of(graph)
         slots: list[Slot] = []
-        for name in moved:
-            own = optimizer.of(name in matrices)
+        for name in (name for name in moved if name not in members.assigned):
+            own = optimizer.of(name in members.matrices)
             kinds = list(own.slots)
             if graph.alternation is not None:
                 kinds += [f"{OTHER}{kind}" for kind in own.kept(graph.alternation.share != 1)]

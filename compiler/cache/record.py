@@ -83,6 +83,7 @@ class Record:
                 tuple(one["gradients"]),
                 tuple(one["feedback_gradients"]),
                 {name: fakes.read(form) for name, form in one["noise"].items()},
+                tuple(tuple(value) for value in one["assigned"]),
                 functools.partial(_one_of, derive, region),
             )
             for region, one in self.updates.items()
@@ -117,6 +118,7 @@ def _update(update: LocalUpdate) -> dict[str, Any]:
         "gradients": list(update.gradients),
         "feedback_gradients": list(update.feedback_gradients),
         "noise": {name: format_fake(value) for name, value in update.noise.items()},
+        "assigned": [list(value) for value in update.assigned],
     }
 
 
@@ -150,7 +152,7 @@ def _feedback(found: Mapping[str, Any]) -> FeedbackParameter:
 
 
 def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
-    kinds = {"gradients": list, "feedback_gradients": list, "noise": dict}
+    kinds = {"gradients": list, "feedback_gradients": list, "noise": dict, "assigned": list}
     if set(found) != set(kinds) or any(not isinstance(found[name], kind) for name, kind in kinds.items()):
         raise ValueError(f"an update has the fields {', '.join(found)}")
     return dict(found)

@@ -60,6 +60,21 @@ def check_gradients(rule: Rule, local: LocalGraph, captured: CapturedGraph, move
             raise RuleError(f'{_of(rule, local)} update of "{name}", {_form(own[name])}, is {_form(found)}.')
 
 
+def check_assigned(
+    rule: Rule, local: LocalGraph, present: Mapping[str, torch.Tensor], values: Mapping[str, object]
+) -> None:
+    """Refuses values for what is not the region's, or of another shape than what they replace.
+
+    Raises:
+        RuleError: names the parameter.
+    """
+    for name, found in values.items():
+        if name not in present:
+            raise RuleError(f'{_of(rule, local)} assign replaces "{name}"; the region has {", ".join(present)}.')
+        if not isinstance(found, torch.Tensor) or tuple(found.shape) != tuple(present[name].shape):
+            raise RuleError(f'{_of(rule, local)} assign of "{name}", {_form(present[name])}, is {_form(found)}.')
+
+
 def _of(rule: Rule, local: LocalGraph) -> str:
     return f'the rule "{rule}", region "{local.region.name}": its'
 

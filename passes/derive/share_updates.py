@@ -225,5 +225,6 @@ def _renamed(update: LocalUpdate, old: Form, new: Form) -> LocalUpdate:
         results={value(key): node for key, node in update.results.items()},
         gradients=all_of("parameter", update.gradients),
         feedback_gradients=all_of("feedback", update.feedback_gradients),
+        assigned=tuple(value(key) for key in update.assigned),
         finish=finish,
     )

@@ -50,6 +50,7 @@ class TracedLocal:
         self.port_cotangents: dict[int, torch.Tensor] = {}
         self.out_cotangents: dict[int, torch.Tensor] = {}
         self._captured = captured
+        self._draws: dict[str, torch.Tensor] = {}
         outputs = [captured.node(name) for name in self._region.outputs]
         self._outputs = [n.name for n in outputs if n.meta["val"].is_floating_point()]
 
@@ -112,6 +113,12 @@ class TracedLocal:
         tensors = [name for name in dict.fromkeys(names) if name not in own and is_tensor(self._captured.node(name))]
         return {name: self.value(name) for name in tensors}
 
+    def draw(self, name: str, *sizes: int) -> torch.Tensor:
+        """Standard normal numbers; the same for a name."""
+        if name not in self._draws:
+            self._draws[name] = torch.randn(sizes, dtype=self.h.dtype, device=self.h.device)
+        return self._draws[name]
+
     @property
     def unit_dim(self) -> int | None:
         """The dimension of units, where the region is one dense layer or convolution."""
@@ -132,7 +139,7 @@ class TracedLocal:
             )
         known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
         made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
-        made.noise, made.ending = self.noise, self.ending
+        made.noise, made.ending, made._draws = self.noise, self.ending, self._draws
         return made
 
     def run(
