@@ -87,7 +87,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
             for data in args.data or table.data:
                 for row in table.rows:
                     if data in table.data and (not args.row or row.label in args.row):
-                        yield Job(name, row, data, seed, args.epochs or table.epochs, args.subset)
+                        yield Job(name, row, data, seed, args.epochs or table.epochs, args.subset or table.subset)
 
 
 def estimate(wanted: list[Job], held: list[dict[str, Any]]) -> str:

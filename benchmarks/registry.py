@@ -46,6 +46,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "compile_time": ("compile_time.py",),
     "onnx_step": ("onnx_step.py",),
     "predict": ("predict.py",),
+    "wirings": ("wirings.py",),
     "tables": ("tables.py",),
     "small_task": ("small_task.py",),
     "gpu_step": ("gpu_step.py",),
