@@ -5,8 +5,8 @@ from altprop import backends, learners, nn, optim, rules
 from altprop.api import compile
 from altprop.auditing import Audit, audit
 from altprop.compiler.capture.captured import Captured, capture
-from altprop.compiler.examine.examine import examine
 from altprop.compiler.schedule.cost_model import CostModel
+from altprop.examining import examine
 from altprop.hub import from_pretrained
 from altprop.ir.errors import (
     CaptureError,

@@ -1,6 +1,7 @@
 """`altprop.examine`: a dry run that says what would compile, what would not, and why, before any work."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -49,6 +50,26 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
+class AlignedWiring:
+    """What one wiring is worth on some data; `altprop.examine(..., data=)` measures it.
+
+    Attributes:
+        plan: its name.
+        alignment: mean cosine between the update and the loss's gradient over hidden regions, after the data.
+        seconds: predicted time of a step.
+        problem: why it was passed over, or "".
+    """
+
+    plan: str
+    alignment: float = math.nan
+    seconds: float = math.nan
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return self.problem or f"alignment {self.alignment:.2f}, a step {self.seconds * 1e3:.3g} ms"
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What `examine` found.
 
@@ -56,11 +77,13 @@ class Report:
         findings: errors first, then warnings and notes.
         graph: the graph after the cut, or None if the model cannot be captured.
         seconds: time of each step.
+        aligned: what each wiring is worth on the data, where there was some.
     """
 
     findings: tuple[Finding, ...]
     graph: ErrorGraph | None
     seconds: Mapping[str, float]
+    aligned: tuple[AlignedWiring, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -76,6 +99,9 @@ class Report:
             lines += [
                 f"    {region.name}  {region.shape}  {', '.join(region.parameters)}" for region in self.graph.regions
             ]
+        if self.aligned:
+            lines.append("  wirings, with the alignment that was measured and the step time that is predicted:")
+            lines += [f"    {one.plan}  {one}" for one in self.aligned]
         return "\n".join(lines)
 
 
