@@ -15,6 +15,7 @@ from altprop.ir.drawing import style
 from altprop.ir.drawing.arrange import place
 from altprop.ir.drawing.as_networkx import Network, error_name, to_networkx
 from altprop.ir.drawing.canvas import inches
+from altprop.ir.drawing.operators_view import operators
 from altprop.ir.drawing.what_it_does import ties, what_it_does
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import FROZEN
@@ -22,7 +23,7 @@ from altprop.ir.reading import shape_text
 from altprop.ir.values import PLAN
 
 _PIXELS = 96
-# From which pass on a thing is there: what a page can show of each.
+# From which pass on a thing is there: what a page can show of each. Before the first there are the captured operators.
 _STAGES = {
     "cut_regions": 1,
     "insert_error_neurons": 2,
@@ -30,6 +31,7 @@ _STAGES = {
     "insert_feedback": 4,
     "derive_updates": 5,
 }
+_CAPTURED = "the operators that the model runs, before any pass"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def _data(graph: ErrorGraph, beside: Beside) -> dict[str, Any]:
     return {
         "nodes": list(_nodes(graph, network, beside.measurement)),
         "edges": list(_edges(graph, network, beside.measurement)),
+        "operators": operators(graph),
         "passes": _passes(graph, beside.history),
         "order": _order(graph),
         "schedule": "" if beside.schedule is None else str(beside.schedule),
@@ -180,11 +183,12 @@ def _passes(graph: ErrorGraph, history: Any) -> list[dict[str, Any]]:
     """The stops of the slider: passes, what each did, and which stage of the picture it belongs to."""
     levels = [stage for stage in _STAGES if _reached(graph, stage)]
     if history is None:
-        return [{"name": name, "did": "", "stage": _STAGES[name]} for name in levels]
-    rows, stage = [], 1
+        first = {"name": "capture", "did": _CAPTURED, "stage": 0}
+        return [first, *({"name": name, "did": "", "stage": _STAGES[name]} for name in levels)]
+    rows, stage = [], 0
     for name in history:
         stage = max(stage, _STAGES.get(name.partition("[")[0], 0))
-        rows.append({"name": name, "did": history.did(name), "stage": stage})
+        rows.append({"name": name, "did": history.did(name) or (_CAPTURED if stage == 0 else ""), "stage": stage})
     return rows
 
 

@@ -16,7 +16,9 @@ from processes import HANG
 from torch import nn
 
 import altprop
+from altprop.ir.drawing.operators_view import operators
 from altprop.ir.drawing.what_it_does import what_it_does
+from altprop.ir.reading import operator_name
 
 BEFORE = """<script>window.problems = [];
 window.onerror = (message) => { window.problems.push(message); };</script>"""
@@ -36,7 +38,11 @@ VISIT = """<script>(() => {
   seen.folded = [count("region"), count("block"), count("error")];
   at("fold").click();
   at("pass").value = 0; at("pass").dispatchEvent(new Event("input"));
-  seen.first = [count("region"), count("error"), at("did").textContent];
+  seen.first = [count("operator"), count("region"), count("error"), at("did").textContent];
+  cy.nodes(".operator").filter((node) => node.data("label") === "tanh")[0].emit("tap");
+  seen.value = [at("details").textContent, cy.nodes(".lit").length];
+  at("pass").value = 1; at("pass").dispatchEvent(new Event("input"));
+  seen.second = [count("operator"), count("region"), count("error"), at("did").textContent];
   seen.order = at("order").textContent; seen.problems = window.problems;
   const made = document.createElement("pre"); made.id = "seen"; made.textContent = JSON.stringify(seen);
   document.body.append(made);
@@ -111,9 +117,32 @@ def test_a_click_lights_up_the_way_of_an_error(seen: dict[str, Any]) -> None:
 
 def test_blocks_fold_and_passes_slide(seen: dict[str, Any]) -> None:
     assert seen["folded"] == [2, 2, 4]
-    regions, errors, words = seen["first"]
-    assert (regions, errors) == (seen["regions"], 0)
+    operators, regions, errors, words = seen["second"]
+    assert (operators, regions, errors) == (0, seen["regions"], 0)
+    assert words.startswith("cut_regions")
+
+
+def test_the_slider_begins_at_what_was_captured(seen: dict[str, Any], net: altprop.LocalNet) -> None:
+    operators, regions, errors, words = seen["first"]
+    made = [
+        node for node in net.graph.captured.graph.nodes if operator_name(node) in ("mm", "addmm", "relu", "tanh", "add")
+    ]
+    assert len(made) == 13
+    assert (operators, regions, errors) == (len(made) + 1, 0, 0), "the input is a box, too"
     assert words.startswith("capture")
+    details, lit = seen["value"]
+    assert "regionfirst" in details
+    assert lit > 2, "the way of a value lights up"
+
+
+def test_operators_stand_below_what_they_read(net: altprop.LocalNet) -> None:
+    shown = operators(net.graph)
+    rows = {node["id"]: node["y"] for node in shown["nodes"]}
+    assert all(rows[edge["source"]] < rows[edge["target"]] for edge in shown["edges"])
+    product = next(
+        node for node in shown["nodes"] if node["details"]["region"] == "first" and node["details"]["weights"]
+    )
+    assert product["details"]["weights"] == "first.weight"
 
 
 def test_regions_are_coloured_by_angle(seen: dict[str, Any]) -> None:

@@ -58,7 +58,25 @@
     return shown.map((node) => ({ ...node, y: rows.indexOf(Math.round(node.y)) * ROW }));
   }
 
+  // What was captured, before any pass: an operator a box.
+  function operatorElements() {
+    const rows = new Map(data.operators.nodes.map((node) => [node.id, node.y]));
+    const boxes = data.operators.nodes.map((node) => ({
+      data: { ...node, fill: "#ffffff", text: node.details.shape ? `${node.label}\n${node.details.shape}` : node.label },
+      position: { x: node.x, y: node.y },
+      classes: "operator",
+    }));
+    const arrows = data.operators.edges.map((edge) => {
+      const span = rows.get(edge.target) - rows.get(edge.source);
+      const far = span > 60;
+      return { data: { ...edge, colour: "#4a5568", bend: far ? -110 - 16 * (span / 56) ** 0.8 : 0 },
+        classes: far ? "forward far" : "forward" };
+    });
+    return [...boxes, ...arrows];
+  }
+
   function elements() {
+    if (stage() === 0) return operatorElements();
     const shown = visibleNodes();
     const names = new Set(shown.map((node) => node.id));
     const made = shown.map((node) => ({
@@ -115,10 +133,13 @@
     { selector: "node[?output]", style: { "border-width": 2.5 } },
     { selector: "node[?frozen]", style: { "border-color": "#9aa3b2" } },
     { selector: ".input, .output", style: { "border-color": "#9aa3b2", height: 26 } },
+    { selector: ".operator", style: { "border-color": "#9aa3b2", height: 34, "font-size": 10 } },
     { selector: ".error", style: { shape: "ellipse", width: 30, height: 30, "border-color": "#b5432a", color: "#b5432a" } },
     { selector: ".loss", style: { color: "white", "border-color": "#b5432a", width: 56, height: 28 } },
     { selector: "edge", style: { width: 1.2, "line-color": "data(colour)", "target-arrow-color": "data(colour)",
       "target-arrow-shape": "triangle", "arrow-scale": 0.8, "curve-style": "bezier" } },
+    { selector: ".far", style: { "curve-style": "unbundled-bezier", "control-point-distances": "data(bend)",
+      "control-point-weights": 0.5 } },
     { selector: ".activity", style: { "line-style": "dotted", "line-color": "#8a94a6", "target-arrow-shape": "none",
       width: 0.8 } },
     { selector: ".loss-gradient", style: { "line-color": "#b5432a", "target-arrow-color": "#b5432a", width: 2.4 } },
@@ -227,7 +248,11 @@
 
   at("pass").max = Math.max(data.passes.length - 1, 0);
   at("pass").value = state.pass;
-  at("pass").addEventListener("input", (event) => { state.pass = Number(event.target.value); draw(false); });
+  at("pass").addEventListener("input", (event) => {
+    const before = stage();
+    state.pass = Number(event.target.value);
+    draw((before === 0) !== (stage() === 0));
+  });
   at("colour").addEventListener("change", (event) => { state.colour = event.target.value; draw(false); });
   at("colour-label").hidden = !data.measured;
   at("fit").addEventListener("click", show);
