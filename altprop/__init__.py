@@ -7,7 +7,7 @@ from altprop.auditing import Audit, audit
 from altprop.compiler.capture.captured import Captured, capture
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.examining import examine
-from altprop.hub import from_pretrained
+from altprop.from_hub import from_pretrained
 from altprop.ir.errors import (
     CaptureError,
     CompileError,
@@ -27,8 +27,9 @@ from altprop.logs import LogWatcher, show_logs_of_environment
 from altprop.runtime.net import LocalNet
 from altprop.schedules import Schedule
 from altprop.terminal import TerminalWatcher, console
+from altprop.version import VERSION
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 # Who compiles for long wants to know where it is.
 watchers.add(LogWatcher())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from altprop.ir.machine import Machine
 
@@ -75,13 +76,13 @@ def _product(kind: str = "cpu") -> float:
     return _median(run, 10) / inner
 
 
-def _link() -> dict[str, float]:
+def _link() -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = mp.get_context("spawn")
-    answers: SimpleQueue[dict[str, float]] = context.SimpleQueue()
-    mp.spawn(_rank, (port, answers), nprocs=2)
+    answers: SimpleQueue[dict[str, Any]] = context.SimpleQueue()
+    spawn(_rank, (port, answers), nprocs=2)
     return answers.get()
 
 

@@ -135,7 +135,11 @@ class _Pooled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the layer's result at the convolution's size."""
-        pool = {3: functional.adaptive_avg_pool1d, 4: functional.adaptive_avg_pool2d, 5: functional.adaptive_avg_pool3d}
+        pool: dict[int, Any] = {
+            3: functional.adaptive_avg_pool1d,
+            4: functional.adaptive_avg_pool2d,
+            5: functional.adaptive_avg_pool3d,
+        }
         pooled: torch.Tensor = pool[x.dim()](self.layer(x), self.size)
         return pooled
 

@@ -20,8 +20,8 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.values import ValueName
 from altprop.passes.derive.local_products import replaced_parameters
 from altprop.passes.derive.update_inputs import noise_name
-from altprop.passes.flatten import complete, evaluated
 from altprop.passes.flattening.builder import FlatBuilder
+from altprop.passes.flattening.step_program import complete, evaluated
 from altprop.rules.feedback import DIRECT, EDGE, as_heard
 
 Tensors = Mapping[str, torch.Tensor]

@@ -12,7 +12,7 @@ edited. Its terms:
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import networkx as nx
 
@@ -223,6 +223,6 @@ def _some(names: Iterable[str], limit: int = 6) -> str:
     return listed + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def is_plan_file(plan: Any) -> bool:
+def is_plan_file(plan: Any) -> TypeGuard[str | Path]:
     """Whether what a user gives for a plan is the path of a file, not the name of a plan."""
     return isinstance(plan, Path) or (isinstance(plan, str) and Path(plan).suffix in (".json", ".graphml", ".txt"))

@@ -5,7 +5,7 @@ rule replaces, the optimizer leaves alone: there the gradient is the present val
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -99,7 +99,7 @@ class _Stepper:
         self.graph = fx.Graph()
         self.root = backward.graph
         here: dict[fx.Node, fx.Node] = {}
-        returned = self.graph.graph_copy(backward.graph.graph, here)
+        returned: Any = self.graph.graph_copy(backward.graph.graph, here)
         self.results = dict(zip(backward.outputs, returned, strict=True))
         self.inputs = list(zip(backward.inputs, [n for n in self.graph.nodes if n.op == "placeholder"], strict=True))
         self.scalars: dict[str, fx.Node] = {}

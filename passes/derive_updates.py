@@ -130,7 +130,7 @@ class _Deriver:
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
         name = self.region.name
         local = self._traced(name, values, self._auxiliary(values))
-        local.noise = values.get(("noise", name))
+        local.drawn = values.get(("noise", name))
         local.ending = self._ending()
         incoming = self._incoming(local, values)
         if not incoming and not self.rule.wiring.alone:
@@ -226,7 +226,7 @@ class _Deriver:
         known: dict[fx.Node, Any] = {}
         for node in local.graph.nodes:
             key = key_of(local, node)
-            if key in values:
+            if key is not None and key in values:
                 known[node] = values[key]
             elif key is not None and not isinstance(node.meta.get("val"), (tuple, list)):
                 known[node] = node.meta.get("val")

@@ -21,8 +21,8 @@ from altprop.ir.updates import Value
 from altprop.passes.base import Pass
 from altprop.passes.flattening.builder import FlatBuilder, aten
 from altprop.passes.flattening.reduction import Reduction, first_floating, position_count
-from altprop.passes.flattening.target import add_targets, can_recover, check_targets, reads_target, recover_targets
-from altprop.passes.flattening.traced_loss import TracedLoss, add_loss, refuse_silence, trace_loss
+from altprop.passes.flattening.step_program import checked_loss, complete
+from altprop.passes.flattening.target import can_recover, reads_target, recover_targets
 from altprop.passes.flattening.update_order import UpdateOrder
 from altprop.passes.tune.recompute import cheaply_made
 
@@ -53,55 +53,6 @@ class Flatten(Pass):
             makers["backward"] = lambda: complete(graph, loss, target, traced).finish("backward")
         programs = OnDemand.of(graph.programs).joined(OnDemand(makers))
         return graph.replace(programs=programs), len(makers), f"flat programs: {', '.join(makers)}"
-
-
-def checked_loss(graph: ErrorGraph, loss: Loss, target: Any) -> TracedLoss:
-    """Traces the loss, and refuses targets and outputs that a rule cannot learn from.
-
-    Raises:
-        CompileError: says what does not fit.
-    """
-    check_targets(graph, loss, target)
-    traced = trace_loss(graph.captured, loss, target)
-    refuse_silence(graph, traced.silent)
-    return traced
-
-
-def complete(graph: ErrorGraph, loss: Loss, target: Any, traced: TracedLoss | None = None) -> FlatBuilder:
-    """Builds forward, loss and all updates as one program, and leaves it open for further results.
-
-    Args:
-        graph: at level "derived".
-        loss: the loss.
-        target: tree of fake tensors of the target's form.
-        traced: the loss, where it is traced already.
-    """
-    traced = traced or checked_loss(graph, loss, target)
-    builder = FlatBuilder(graph)
-    builder.preamble()
-    add_targets(builder, loss, target)
-    reduction = Reduction(builder, loss)
-    updates = UpdateOrder(builder, reduction)
-    updates.run_ready()
-    for region in graph.regions:
-        builder.forward(graph.locals[region.name])
-        updates.run_ready()
-    add_loss(builder, traced, target, reduction)
-    updates.run_ready()
-    builder.buffers()
-    return builder
-
-
-def evaluated(graph: ErrorGraph, loss: Loss, target: Any) -> FlatBuilder:
-    """Builds forward and loss as one program without updates; arguments as for `complete`."""
-    builder = FlatBuilder(graph)
-    builder.preamble()
-    add_targets(builder, loss, target)
-    reduction = Reduction(builder, loss)
-    for region in graph.regions:
-        builder.forward(graph.locals[region.name])
-    add_loss(builder, checked_loss(graph, loss, target), target, reduction)
-    return builder
 
 
 def _forward(graph: ErrorGraph) -> FlatBuilder:

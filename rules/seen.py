@@ -19,7 +19,9 @@ __all__ = ["BareIncoming", "Incoming", "Local", "bare"]
 class Local(Protocol):
     """What a rule may see of one region."""
 
-    region: Region
+    @property
+    def region(self) -> Region:
+        """The region; a rule that reads its name is traced for this region alone."""
 
     @property
     def h(self) -> torch.Tensor:
@@ -82,6 +84,9 @@ class Local(Protocol):
         """Standard normal numbers of the activity's shape, drawn anew at every step; see `Wiring.draws_noise`.
 
         They come from a stream of the net's own, which is saved with it; the caller's random state is left alone.
+
+        Raises:
+            RuleError: the rule's wiring does not say that it draws noise.
         """
 
     def draw(self, name: str, *sizes: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """`altprop inspect`: what the compiler makes of a model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def inspect(
         note(f"written to {explain}")
 
 
-def _after(history: dict[str, object], name: str) -> str:
+def _after(history: Mapping[str, object], name: str) -> str:
     """Return the graph after a pass as text, or the list of passes."""
     if name == "?":
         return "\n".join(history)

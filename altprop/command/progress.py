@@ -7,7 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from altprop.command.screen import note, notes
 from altprop.training import Reporter
-from altprop.training.run import Row, Run
+from altprop.training.records import Row
+from altprop.training.run import Run
 
 
 class ProgressReporter(Reporter):

@@ -79,11 +79,9 @@ class DataSet:
 
     def to(self, device: torch.device | str) -> "DataSet":
         """Move all three splits to a device."""
-        splits = {
-            name: Split(split.images.to(device), split.labels.to(device))
-            for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
-        return replace(self, **splits)
+        splits = (self.train, self.validation, self.test)
+        train, validation, test = (Split(one.images.to(device), one.labels.to(device)) for one in splits)
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def checked_labels(labels: Tensor, classes: int, where: object) -> Tensor:

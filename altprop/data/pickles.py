@@ -43,7 +43,7 @@ class SparseMatrix:
         integers = starts.dtype.kind in "iu" and self.columns.dtype.kind in "iu"
         if not integers or starts.shape != (shape[0] + 1,) or self.columns.shape != self.values.shape:
             raise PickleError("the parts of a matrix do not belong together")
-        counts = np.diff(starts.astype(np.int64))
+        counts = starts[1:].astype(np.int64) - starts[:-1].astype(np.int64)
         whole = starts[0] == 0 and starts[-1] == len(self.values) and bool((counts >= 0).all())
         within = not len(self.columns) or (self.columns.min() >= 0 and self.columns.max() < shape[1])
         if self.values.ndim != 1 or not whole or not within:
@@ -135,7 +135,7 @@ def read_pickle(content: bytes) -> Any:
         return _plain(_Reader(content).run())
     except PickleError:
         raise
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise PickleError(f"it is damaged: a text in it is not {error.encoding}") from error
     except Exception as error:  # a damaged pickle may fail in any step
         reason = " ".join(str(error).split())[:100] or type(error).__name__

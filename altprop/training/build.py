@@ -36,7 +36,7 @@ def build_optimizer(config: RunConfig) -> "altprop.optim.Optimizer":
     return kinds[config.optimizer](**options)
 
 
-def build_net(config: RunConfig, model: nn.Module, example: Tensor) -> nn.Module:
+def build_net(config: RunConfig, model: nn.Module, example: Tensor) -> altprop.LocalNet:
     """Compile the model as the configuration says.
 
     Args:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from altprop.data import BatchSampler, DataSet
 from altprop.data import load as load_data
+from altprop.ir.optimizers import Optimizer
+from altprop.runtime.net import LocalNet
 from altprop.runtime.whole_files import write_whole, writing
 from altprop.training.build import build_model, build_net, check_device, check_outputs
 from altprop.training.checkpoint import (
@@ -64,7 +65,7 @@ class Result:
     history: list[Row]
     seconds: float
     parameters: int
-    net: nn.Module = field(repr=False)
+    net: LocalNet = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that belong into a table."""
@@ -94,6 +95,13 @@ class Run:
         self.net = build_net(config, model, example)
         check_outputs(self.net, example, data.classes)
         self.reductions = ReductionLog(config.reductions, folder)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer inside the program."""
+        found = self.net.optimizer
+        assert found is not None, "every run has one"
+        return found
 
     def save(self) -> None:
         """Write the checkpoint, then the table; what a resumed run throws away may be written before."""
@@ -149,7 +157,7 @@ class Run:
             "loss": loss,
             "validation_loss": score.loss,
             "validation_accuracy": score.accuracy,
-            "lr": self.net.optimizer.lr,
+            "lr": self.optimizer.lr,
             "seconds": seconds,
         }
         self.history.append(row)
@@ -159,9 +167,9 @@ class Run:
     def _set_rates(self, epoch: int) -> None:
         """Set the epoch's learning rates; that of the feedback follows that of the weights, and decays on top."""
         rate = learning_rate(self.config, epoch - 1)
-        self.net.optimizer.lr = rate
+        self.optimizer.lr = rate
         own = self.config.lr if self.config.feedback_lr is None else self.config.feedback_lr
-        self.net.optimizer.feedback_lr = own * rate / self.config.lr * self.config.feedback_lr_decay ** (epoch - 1)
+        self.optimizer.feedback_lr = own * rate / self.config.lr * self.config.feedback_lr_decay ** (epoch - 1)
 
     def _check(self, loss: float, sentence: str) -> None:
         """Stop at a loss that is no number any more, before it gets into a checkpoint."""

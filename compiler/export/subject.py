@@ -16,7 +16,7 @@ from altprop.ir.torch_private import FakeTensor
 from altprop.ir.values import ValueName
 from altprop.passes.add_optimizer import AddOptimizer
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flatten import complete
+from altprop.passes.flattening.step_program import complete
 
 Tree = Any
 CPU = torch.device("cpu")

@@ -13,15 +13,16 @@ import networkx as nx
 import torch
 from torch import fx
 
-from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.aliases import root_of
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view
 from altprop.ir.program import Slot
 from altprop.ir.walks import ancestors
+from altprop.passes.flattening.builder import Tag
 
 
-def assign(builder: TaggedBuilder) -> dict[fx.Node, Tag]:
+def assign(builder: TaggedStep) -> dict[fx.Node, Tag]:
     """Returns the task of every operator: its kind and region."""
     tags = dict(builder.tags)
     _follow_tuples(tags)
@@ -40,7 +41,7 @@ _NORMS = (
 )
 
 
-def _join_norms(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
+def _join_norms(builder: TaggedStep, tags: dict[fx.Node, Tag]) -> None:
     """The derivative of a norm is made once, where a region's update and a message through it both read it."""
     seen: dict[str, fx.Node] = {}
     for node in [node for node in builder.graph.nodes if node in tags and node.target in _NORMS]:
@@ -61,7 +62,7 @@ def _follow_tuples(tags: dict[fx.Node, Tag]) -> None:
             tags[node] = tags[node.args[0]]  # type: ignore[index]
 
 
-def _split_errors(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
+def _split_errors(builder: TaggedStep, tags: dict[fx.Node, Tag]) -> None:
     """Marks as "E" what errors need."""
     for update in builder.source.updates.values():
         tag = ("U", update.region)
@@ -73,7 +74,7 @@ def _split_errors(builder: TaggedBuilder, tags: dict[fx.Node, Tag]) -> None:
     _follow_tuples(tags)
 
 
-def _split_messages(builder: TaggedBuilder, tags: dict[fx.Node, Tag], region: str) -> None:
+def _split_messages(builder: TaggedStep, tags: dict[fx.Node, Tag], region: str) -> None:
     """Marks as "M" what a message needs of its source; not where tasks would then wait for each other."""
     inside = {node for node, tag in tags.items() if tag == ("E", region)}
     private = _Private(builder, tags, region)
@@ -94,7 +95,7 @@ def _split_messages(builder: TaggedBuilder, tags: dict[fx.Node, Tag], region: st
 class _Private:
     """Knows which values only one region has."""
 
-    def __init__(self, builder: TaggedBuilder, tags: Mapping[fx.Node, Tag], region: str) -> None:
+    def __init__(self, builder: TaggedStep, tags: Mapping[fx.Node, Tag], region: str) -> None:
         self.region = region
         self.tags = tags
         self.readers = readers(builder.source)

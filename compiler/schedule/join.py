@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.schedule.fix_batch import Sizes
-from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.aliases import root_of
 from altprop.ir.layouts import memory_order
 from altprop.ir.operators import is_pointwise, is_random, is_view
@@ -23,6 +23,7 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.schedule import ahead
 from altprop.ir.values import RESIDENT
 from altprop.ir.without_code import graph_module
+from altprop.passes.flattening.builder import Tag
 
 aten = torch.ops.aten
 
@@ -32,7 +33,7 @@ samples; or anything else."""
 
 
 def joint_regions(
-    builder: TaggedBuilder, tags: Mapping[fx.Node, Tag], gradients: Mapping[str, Collection[fx.Node]], sizes: Sizes
+    builder: TaggedStep, tags: Mapping[fx.Node, Tag], gradients: Mapping[str, Collection[fx.Node]], sizes: Sizes
 ) -> frozenset[str]:
     """Returns the regions whose update can serve several micro-batches, and gains by it.
 
@@ -65,7 +66,7 @@ def _reads(kinds: "_Kinds", nodes: Collection[fx.Node], sizes: Sizes) -> int:
 class _Kinds:
     """Knows what each value is over the samples."""
 
-    def __init__(self, builder: TaggedBuilder, tags: Mapping[fx.Node, Tag]) -> None:
+    def __init__(self, builder: TaggedStep, tags: Mapping[fx.Node, Tag]) -> None:
         self.tags = tags
         slots = {node: slot for slot, node in builder.inputs}
         self.found: dict[fx.Node, Any] = {}

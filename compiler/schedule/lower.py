@@ -13,7 +13,7 @@ from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
 from altprop.compiler.schedule.pieces import Cut, Tuning, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
-from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
 from altprop.compiler.schedule.transfers import Emitter
 from altprop.compiler.schedule.verify_schedule import kept_values, verify_schedule
@@ -24,6 +24,7 @@ from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.loss import Loss
 from altprop.ir.schedule import Lowered, Piece, Schedule, Task, ValueForm
 from altprop.ir.structures import structure_of
+from altprop.passes.flattening.builder import Tag
 
 Order = Callable[["Problem"], list[list[int]]]
 
@@ -100,7 +101,7 @@ class Lowering:
         several = [Sizes(graph.captured, batch // microbatches * count) for count in dict.fromkeys((1, join))]
         self.sizes = several[0]
         self.mean, self.target = loss.mean, structure_of(target)
-        builders = [TaggedBuilder(graph, loss, target, sizes, tuning == "cpu") for sizes in several]
+        builders = [TaggedStep(graph, loss, target, sizes, tuning == "cpu") for sizes in several]
         self.cut: Cut = cut(builders, microbatches, several, tuning)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from altprop.compiler.schedule.assign import homes
-from altprop.compiler.schedule.tagged import TaggedBuilder
+from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.members import Members
 from altprop.ir.program import Program, Slot
 from altprop.ir.torch_private import OpOverload
@@ -17,7 +17,7 @@ from altprop.passes.add_optimizer import add_step
 from altprop.passes.flattening.builder import aten
 
 
-def step_pieces(builder: TaggedBuilder, microbatches: int, tensor_scalars: bool = False) -> dict[str, Program]:
+def step_pieces(builder: TaggedStep, microbatches: int, tensor_scalars: bool = False) -> dict[str, Program]:
     """Returns the program of the `STEP` task of each region that has something to move.
 
     With `tensor_scalars` the numbers that change from step to step come as tensors, as in `AddOptimizer`.
@@ -31,7 +31,7 @@ def step_pieces(builder: TaggedBuilder, microbatches: int, tensor_scalars: bool 
     return {region: step.build(region, moved) for region, moved in wanted.items()}
 
 
-def _finish(builder: TaggedBuilder) -> dict[Slot, fx.GraphModule]:
+def _finish(builder: TaggedStep) -> dict[Slot, fx.GraphModule]:
     """What rules do to directions behind the loss's reduction; of several regions' parameter, the last one's."""
     found: dict[Slot, fx.GraphModule] = {}
     for update in builder.source.updates.values():
@@ -43,7 +43,7 @@ def _finish(builder: TaggedBuilder) -> dict[Slot, fx.GraphModule]:
 Moved = dict[Slot, list[tuple[str, torch.Tensor]]]
 
 
-def _wanted(builder: TaggedBuilder) -> dict[str, Moved]:
+def _wanted(builder: TaggedStep) -> dict[str, Moved]:
     """By region: what it moves, and the contributions to each gradient, in the order of the updates."""
     home = homes(builder.source)
     found: dict[str, Moved] = {}
@@ -60,7 +60,7 @@ def _wanted(builder: TaggedBuilder) -> dict[str, Moved]:
     return found
 
 
-def _feedback_gradients(builder: TaggedBuilder, update: LocalUpdate) -> list[tuple[str, fx.Node]]:
+def _feedback_gradients(builder: TaggedStep, update: LocalUpdate) -> list[tuple[str, fx.Node]]:
     return [(name, builder.values["feedback_gradient", name]) for name in update.feedback_gradients]
 
 
@@ -69,7 +69,7 @@ class _Step:
 
     def __init__(
         self,
-        builder: TaggedBuilder,
+        builder: TaggedStep,
         factor: float | None,
         finish: Mapping[Slot, fx.GraphModule],
         tensor_scalars: bool,

@@ -17,7 +17,7 @@ from altprop.compiler.schedule.costs import count_flops, count_touched
 from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.join import join, joint_regions, knows_the_batch
 from altprop.compiler.schedule.optimizer_tasks import step_pieces
-from altprop.compiler.schedule.tagged import Tag, TaggedBuilder
+from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view, written
@@ -26,7 +26,7 @@ from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
 from altprop.ir.values import SCHEDULE, ValueName
 from altprop.ir.without_code import graph_module
 from altprop.passes.cleanup import Cleanup
-from altprop.passes.flattening.builder import aten
+from altprop.passes.flattening.builder import Tag, aten
 
 LOSS_VALUE = "loss"
 
@@ -51,7 +51,7 @@ class Cut:
     joint: Mapping[str, int]
 
 
-def cut(builders: Sequence[TaggedBuilder], microbatches: int, sizes: Sequence[Sizes], tuning: Tuning = "cpu") -> Cut:
+def cut(builders: Sequence[TaggedStep], microbatches: int, sizes: Sequence[Sizes], tuning: Tuning = "cpu") -> Cut:
     """Cuts a tagged program into pieces.
 
     Args:
@@ -108,7 +108,7 @@ def _piece(tag: Tag, program: Program, sizes: Sizes) -> Piece:
 class _Cutter:
     """Cuts one program."""
 
-    def __init__(self, builder: TaggedBuilder) -> None:
+    def __init__(self, builder: TaggedStep) -> None:
         self.builder = builder
         self.tags = assign(builder)
         self.slots = {node: slot for slot, node in builder.inputs}

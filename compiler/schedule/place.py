@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from altprop.compiler.schedule.cost_model import CostModel
-from altprop.compiler.schedule.tagged import LOSS, PREAMBLE, TARGET
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.plan import source_of
 from altprop.ir.schedule import Task
+from altprop.passes.flattening.builder import LOSS_TASK, PREAMBLE_TASK, TARGET_TASK
 
 
 def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[str], costs: CostModel) -> dict[str, int]:
@@ -35,7 +35,7 @@ def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[st
     costs = dataclasses.replace(costs, speeds={})
     for task in tasks:
         region = owner(task)
-        region = names[-1] if region in (LOSS, TARGET) else names[0] if region == PREAMBLE else region
+        region = names[-1] if region in (LOSS_TASK, TARGET_TASK) else names[0] if region == PREAMBLE_TASK else region
         weights[region] += costs.seconds(task)
     free = [name for name in names if name not in fixed]
     return balance({name: weights[name] for name in free}, len(devices), speeds) | fixed
@@ -96,5 +96,10 @@ def owner(task: Task) -> str:
 def place_tasks(graph: ErrorGraph, tasks: Sequence[Task], regions: Mapping[str, int]) -> list[int]:
     """Returns the device of every task."""
     last = next((r.name for r in reversed(graph.regions) if r.is_output), graph.regions[-1].name)
-    placed = {**regions, LOSS: regions[last], TARGET: regions[last], PREAMBLE: regions[graph.regions[0].name]}
+    placed = {
+        **regions,
+        LOSS_TASK: regions[last],
+        TARGET_TASK: regions[last],
+        PREAMBLE_TASK: regions[graph.regions[0].name],
+    }
     return [placed[owner(task)] for task in tasks]

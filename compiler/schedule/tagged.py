@@ -1,11 +1,9 @@
-"""Builds the flat program of a step once more, and writes down for every operator which task it belongs to.
+"""Takes the program of a step for cutting: laid out as the flat one is, for fixed sizes, each operator with its task.
 
-The arithmetic is that of `altprop.passes.flatten`: the same builder copies the same derived graphs. What differs is
-that the reduction over the batch and the optimizer are left to the `STEP` tasks, behind all micro-batches.
+The program is that of `altprop.passes.flattening.step_program`. What differs is that the reduction over the batch and
+the optimizer are left to the `STEP` tasks, behind all micro-batches.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from torch import fx
@@ -13,28 +11,41 @@ from torch import fx
 from altprop.compiler.schedule.fix_batch import Sizes, fix_sizes
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
-from altprop.ir.local import LocalGraph
 from altprop.ir.loss import Loss
-from altprop.ir.program import Slot
-from altprop.ir.updates import LocalUpdate
-from altprop.passes.flatten import checked_loss
-from altprop.passes.flattening.builder import FlatBuilder, aten
+from altprop.ir.program import LOSS
+from altprop.passes.flattening.builder import LOSS_TASK, FlatBuilder, Tag, aten
 from altprop.passes.flattening.reduction import Reduction
-from altprop.passes.flattening.target import add_targets
-from altprop.passes.flattening.traced_loss import add_loss
+from altprop.passes.flattening.step_program import complete
 from altprop.passes.tune.channels_last import choose_layout, store_feedback
 from altprop.passes.tune.simplify import simplify
 
-Tag = tuple[str, str]
-LOSS = "<loss>"
-TARGET = "<target>"
-PREAMBLE = "<preamble>"
 # What is looked up behind the layout; all else is read inside the program alone.
 _RESULTS = ("error", "gradient", "feedback_gradient")
 
 
-class TaggedBuilder(FlatBuilder):
-    """A flat builder that knows the task of each operator.
+class _BareUpdates:
+    """Adds the updates behind the loss, in the order in which errors are sent, and does nothing to what they give.
+
+    What runs when is for the schedule to say, and the reduction over the batch belongs to the `STEP` tasks.
+    """
+
+    def __init__(self, builder: FlatBuilder, reduction: Reduction) -> None:
+        self._builder, self._reduction = builder, reduction
+        self.factor: fx.Node | None = None
+
+    def run_ready(self) -> int:
+        builder = self._builder
+        if builder.returned(LOSS) is None:
+            return 0
+        with builder.task("E", LOSS_TASK):
+            self.factor = self._reduction.factor()
+        for update in builder.source.updates.values():
+            builder.update(update)
+        return len(builder.source.updates)
+
+
+class TaggedStep:
+    """The program of a step and the task of each operator.
 
     Args:
         graph: the derived graph.
@@ -44,65 +55,46 @@ class TaggedBuilder(FlatBuilder):
         choose: whether images may be laid out as the model's are not.
 
     Attributes:
+        source: the derived graph.
+        graph: the operators.
+        root: the tensors that they hold.
+        values: nodes by their names across the program.
+        inputs: the placeholders and their slots.
         tags: kind and region of the task, by operator; errors and updates are both "U" here.
         loss: node of the loss.
         factor: what the loss's reduction multiplies the updates of one micro-batch with, or None for a sum.
     """
 
     def __init__(self, graph: ErrorGraph, loss: Loss, target: Any, sizes: Sizes, choose: bool = True) -> None:
-        super().__init__(graph)
-        self.tags: dict[fx.Node, Tag] = {}
         if target is None:
             raise ScheduleError("the form of the target is not known: net.schedule(..., target=) takes an example.")
-        traced = checked_loss(graph, loss, target)
-        with self._tagged("F", PREAMBLE):
-            self.preamble()
-        with self._tagged("E", TARGET):
-            add_targets(self, loss, target)
-        reduction = Reduction(self, loss)
-        for region in graph.regions:
-            self.forward(graph.locals[region.name])
-        with self._tagged("E", LOSS):
-            add_loss(self, traced, target, reduction)
-            scale = reduction.factor()
-        for update in graph.updates.values():
-            self.update(update)
-        self._tag_buffers()
-        self.loss = next(node for slot, node in self._outputs if slot == Slot("loss", "loss"))
-        scale = self._lay_out(choose, scale)
+        made: list[_BareUpdates] = []
+
+        def bare(builder: FlatBuilder, reduction: Reduction) -> _BareUpdates:
+            made.append(_BareUpdates(builder, reduction))
+            return made[0]
+
+        builder = complete(graph, loss, target, updates=bare)
+        self.source, self.graph, self.root = graph, builder.graph, builder.root
+        self.values, self.inputs = builder.values, builder.inputs
+        self.tags: dict[fx.Node, Tag] = builder.tags
+        self._keep_old_buffers()
+        found = builder.returned(LOSS)
+        assert found is not None
+        self.loss = found
+        scale = self._lay_out(choose, made[0].factor)
         self.factor = self._fix_sizes(scale, sizes)
         alive = set(self.graph.nodes)
         self.tags = {node: tag for node, tag in self.tags.items() if node in alive}
 
-    def forward(self, local: LocalGraph) -> None:
-        """Copies the forward half of a region."""
-        with self._tagged("F", local.region.name):
-            super().forward(local)
-
-    def update(self, update: LocalUpdate) -> None:
-        """Copies a region's local update."""
-        with self._tagged("U", update.region):
-            super().update(update)
-
-    @contextlib.contextmanager
-    def _tagged(self, kind: str, region: str) -> Iterator[None]:
-        yield
-        for node in reversed(self.graph.nodes):
-            if node.op == "placeholder" or node in self.tags:
-                break
-            self.tags[node] = kind, region
-
-    def _tag_buffers(self) -> None:
-        """Writing a buffer belongs to the task that makes its new value."""
-        self.buffers()
+    def _keep_old_buffers(self) -> None:
+        """Tasks that read a buffer after its writer's forward read the value that it had before."""
+        buffers = {node for slot, node in self.inputs if slot.kind == "buffer"}
         for node in reversed(list(self.graph.nodes)):
-            if node in self.tags or node.op == "placeholder":
-                break
-            self.tags[node] = self.tags.get(node.args[1], ("F", PREAMBLE))
-            self._keep_old(node)
+            if node.target is aten.copy_.default and node.args[0] in buffers:
+                self._keep_old(node)
 
     def _keep_old(self, write: fx.Node) -> None:
-        """Tasks that read a buffer after its writer's forward read the value that it had before."""
         buffer, tag = write.args[0], self.tags[write]
         assert isinstance(buffer, fx.Node)
         others = [user for user in buffer.users if self.tags.get(user, tag) != tag]

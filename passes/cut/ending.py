@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import fx
 
+from altprop.ir.operators import short_name
 from altprop.passes.cut.activation import Activation, find_gates
 from altprop.passes.cut.operator_kinds import (
     is_concatenation,
@@ -20,7 +21,6 @@ from altprop.passes.cut.operator_kinds import (
     is_floating,
     is_moving,
     is_nonlinear,
-    short_name,
 )
 
 # Activations of a unit and its neighbours.

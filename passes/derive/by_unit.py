@@ -52,7 +52,7 @@ def _is_product(node: fx.Node, read: list[fx.Node]) -> bool:
     name = short_name(node)
     if name == "convolution":
         transposed, groups = node.args[6], node.args[8]
-        return node.args[1] in read and node.args[0] not in read and not transposed and groups == 1
+        return bool(node.args[1] in read and node.args[0] not in read and not transposed and groups == 1)
     if name not in _LAST:
         return False
     factor, weight = (node.args[1], node.args[2]) if name == "addmm" else (node.args[0], node.args[1])

@@ -27,7 +27,8 @@ def run_nodes(
     for node in nodes:
         if node in known or node.op in ("placeholder", "output"):
             continue
-        target: Callable[..., Any] = (instead or {}).get(node.target, node.target)  # type: ignore[assignment]
+        operator: Any = node.target
+        target: Callable[..., Any] = (instead or {}).get(operator, operator)
         args, kwargs = fx.map_arg((node.args, node.kwargs), look_up)
         known[node] = target(*args, **kwargs)
     return known

@@ -201,7 +201,7 @@ class _Linearizer:
             return run_nodes(self.phi, {self.h: h}, WHOLE)[self.z]
 
         if PHI in self.products:
-            z, pull = torch.func.vjp(phi, stored[self.h])
+            z, pull, *_ = torch.func.vjp(phi, stored[self.h])
             results.add(("h",), pull(cots[("cot_z",)])[0])
         else:
             z = phi(stored[self.h])
@@ -243,7 +243,8 @@ class _Linearizer:
         if TAIL not in self.products:
             made, rest = tail(*at)
             return made, rest
-        made, pull, rest = torch.func.vjp(tail, *at, has_aux=True)
+        pulled: Any = torch.func.vjp(tail, *at, has_aux=True)
+        made, pull, rest = pulled
         grad_z, grad_ports, grad_sources = pull([cots[("cot_out", k)] for k in range(len(self.outputs))])
         results.add(("z",), grad_z)
         for k, value in enumerate(grad_ports):
@@ -284,8 +285,9 @@ def _vjp(body: Any, theta: Tensors, sources: Tensors) -> tuple[Tensors, Any, lis
     if not theta and not sources:
         heads, aux = body(theta, sources)
         return heads, lambda _: ([], []), aux
-    made: tuple[Tensors, Any, list[Any]] = torch.func.vjp(body, theta, sources, has_aux=True)
-    return made
+    made: Any = torch.func.vjp(body, theta, sources, has_aux=True)
+    heads, pull, aux = made
+    return heads, pull, aux
 
 
 def _floating(node: fx.Node) -> bool:

@@ -66,7 +66,7 @@ class Mirror:
             result: torch.Tensor = made[0] if isinstance(made, tuple | list) else made
             return result
 
-        made, pull = torch.func.vjp(answer, value(self.weight))
+        made, pull, *_ = torch.func.vjp(answer, value(self.weight))
         correlation: torch.Tensor = pull(made)[0]
         return correlation if self.positions == 1 else correlation / self.positions
 

@@ -5,7 +5,7 @@ alone; dropout lets everything pass, so that no second mask is drawn.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -111,7 +111,7 @@ def _attend(
     return attended
 
 
-_WITHOUT_MASK = {
+_WITHOUT_MASK: dict[Any, Callable[..., Any]] = {
     aten.native_dropout.default: _pass_through,
     aten.scaled_dot_product_attention.default: _attend,
 }

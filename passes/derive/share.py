@@ -71,9 +71,12 @@ def _form(captured: CapturedGraph, region: Region) -> tuple[Any, list[str]]:
         known = numbers.setdefault(node.name, len(numbers))
         return ("value", known) if node.name in made else ("value", known, _outside(captured, region, node))
 
+    def number_of(node: fx.Node) -> Any:
+        return _Number(number(node))
+
     operators = []
     for node in inside:
-        args = _plain(fx.map_arg((node.args, dict(node.kwargs)), lambda n: _Number(number(n))))
+        args = _plain(fx.map_arg((node.args, dict(node.kwargs)), number_of))
         operators.append((str(node.target), args, number(node), _value(node), node.name in captured.buffer_updates))
     anchor = (_value(captured.node(captured.inputs[0])), captured.inputs[0] in region.sources)
     form = (anchor, tuple(operators), _roles(region, numbers))

@@ -139,7 +139,7 @@ class _Writer:
         if isinstance(stretch, RuleError):
             return str(stretch)
 
-        def operand(node: fx.Node) -> _Number:
+        def operand(node: fx.Node) -> Any:
             return _Number(self._number("value", node.name))
 
         operators = [

@@ -44,7 +44,7 @@ class TracedLocal:
         self.known = known
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
         self.instead: Mapping[str, torch.Tensor] = {}
-        self.noise: torch.Tensor | None = None
+        self.drawn: torch.Tensor | None = None
         self._loss = loss
         self.ending: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.port_cotangents: dict[int, torch.Tensor] = {}
@@ -59,6 +59,20 @@ class TracedLocal:
         """The region; that its names are read is noted."""
         region: Region = self._watch.of(self._region)
         return region
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """Standard normal numbers of the activity's shape.
+
+        Raises:
+            RuleError: the rule's wiring does not say that it draws noise.
+        """
+        if self.drawn is None:
+            raise RuleError(
+                f'region "{self._region.name}": its rule reads `local.noise`, but its wiring does not say '
+                "`draws_noise=True`."
+            )
+        return self.drawn
 
     @property
     def h(self) -> torch.Tensor:
@@ -128,8 +142,8 @@ class TracedLocal:
         self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
     ) -> "TracedLocal":
         """The region at other parameters, or other inputs; what is not named is as it was."""
-        places = zip(self.local.theta, self.local.theta_values, strict=True)
-        instead = {place: parameters[name] for name, place in places if name in (parameters or {})}
+        places, wanted = zip(self.local.theta, self.local.theta_values, strict=True), parameters or {}
+        instead = {place: wanted[name] for name, place in places if name in wanted}
         forward = [node for node in self.local.graph.nodes if node.name in self.local.forward]
         drawn = next((node for node in forward if is_random(node)), None)
         if drawn is not None:
@@ -139,7 +153,7 @@ class TracedLocal:
             )
         known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
         made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
-        made.noise, made.ending, made._draws = self.noise, self.ending, self._draws
+        made.drawn, made.ending, made._draws = self.drawn, self.ending, self._draws
         return made
 
     def run(
@@ -156,8 +170,10 @@ class TracedLocal:
             return {name: self.known[node] for name, node in outputs.items() if node is not None}
         nodes = closure([node for node in outputs.values() if node is not None])
         later = _behind(nodes, start)
-        known = {n: v for n, v in self.known.items() if n not in later} | {start: z}
-        known = run_nodes(nodes, known)  # type: ignore[arg-type]
+        known: dict[fx.Node, Any] = {n: v for n, v in self.known.items() if n not in later}
+        if start is not None:
+            known[start] = z
+        known = run_nodes(nodes, known)
         return {name: known[node] for name, node in outputs.items() if node is not None}
 
     def _value(self, name: str) -> torch.Tensor:

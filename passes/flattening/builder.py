@@ -1,6 +1,11 @@
-"""Builds a flat program by copying derived graphs behind one another and joining them by the names of values."""
+"""Builds a flat program by copying derived graphs behind one another and joining them by the names of values.
 
-from collections.abc import Mapping
+Every operator carries a *tag*: the kind and the region of the task that it belongs to. A program that runs on one
+device is one task, and needs none of them; a schedule cuts by them.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,9 +23,20 @@ from altprop.ir.without_code import graph_module
 
 aten = torch.ops.aten
 
+Tag = tuple[str, str]
+"""Kind and region of a task: "F" a forward, "E" the loss, "U" errors and updates, "STEP" what is behind them."""
+LOSS_TASK = "<loss>"
+TARGET_TASK = "<target>"
+PREAMBLE_TASK = "<preamble>"
+
 
 class FlatBuilder:
-    """One straight line of operators in the making; `values` maps names across the program to nodes."""
+    """One straight line of operators in the making.
+
+    Attributes:
+        values: nodes by their names across the program.
+        tags: the task of each operator.
+    """
 
     def __init__(self, graph: ErrorGraph) -> None:
         self.source = graph
@@ -29,6 +45,7 @@ class FlatBuilder:
         self.root = torch.nn.Module()
         self.values: dict[Value, fx.Node] = {}
         self.inputs: list[tuple[Slot, fx.Node]] = []
+        self.tags: dict[fx.Node, Tag] = {}
         self._outputs: list[tuple[Slot, fx.Node]] = []
         self._add_placeholders()
 
@@ -43,10 +60,14 @@ class FlatBuilder:
 
         for region in self.source.regions:
             update = self.source.updates.get(region.name)
-            for node in update.graph.nodes if update is not None else ():
-                key = update.inputs.get(node.name, ())
-                if key[:1] == ("noise",):
-                    self.values[key] = self.placeholder(Slot("noise", key[1]), "noise", node.meta["val"])
+            if update is not None:
+                self._add_noise(update)
+
+    def _add_noise(self, update: LocalUpdate) -> None:
+        for node in update.graph.nodes:
+            key = update.inputs.get(node.name, ())
+            if key[:1] == ("noise",):
+                self.values[key] = self.placeholder(Slot("noise", key[1]), "noise", node.meta["val"])
 
     def _slot(self, placeholder: str) -> Slot:
         captured = self.captured
@@ -76,15 +97,29 @@ class FlatBuilder:
         wanted = Slot("feedback" if gradient.kind == "feedback_gradient" else "parameter", gradient.name)
         return next(node for slot, node in self.inputs if slot == wanted)
 
+    @contextlib.contextmanager
+    def task(self, kind: str, region: str) -> Iterator[None]:
+        """Tags the operators that are added inside; one that has a tag already keeps it."""
+        yield
+        for node in reversed(self.graph.nodes):
+            if node.op == "placeholder" or node in self.tags:
+                break
+            self.tags[node] = kind, region
+
     def preamble(self) -> None:
         """Copies the operators that no parameter feeds."""
-        for name in self.source.preamble:
-            node = self.captured.node(name)
-            made = self.graph.node_copy(node, lambda n: self.values[("captured", n.name)])
-            self.values[("captured", name)] = made
+        with self.task("F", PREAMBLE_TASK):
+            for name in self.source.preamble:
+                node = self.captured.node(name)
+                made = self.graph.node_copy(node, lambda n: self.values[("captured", n.name)])
+                self.values[("captured", name)] = made
 
     def forward(self, local: LocalGraph) -> None:
         """Copies the forward half of a region."""
+        with self.task("F", local.region.name):
+            self._forward(local)
+
+    def _forward(self, local: LocalGraph) -> None:
         here: dict[fx.Node, fx.Node] = {}
         for node in local.graph.nodes:
             if node.op == "placeholder":
@@ -107,6 +142,10 @@ class FlatBuilder:
 
     def update(self, update: LocalUpdate) -> None:
         """Copies a region's local update."""
+        with self.task("U", update.region):
+            self._update(update)
+
+    def _update(self, update: LocalUpdate) -> None:
         here: dict[fx.Node, fx.Node] = {}
         neurons = {name for value, name in update.results.items() if value[0] == "error"}
         error = ancestors(node for node in update.graph.nodes if node.name in neurons)
@@ -153,10 +192,12 @@ class FlatBuilder:
         return node
 
     def buffers(self) -> None:
-        """Writes the buffers' new values."""
+        """Writes the buffers' new values; that belongs to the task that makes the value."""
         by_name = {slot.name: node for slot, node in self.inputs if slot.kind == "buffer"}
         for value, buffer in self.captured.buffer_updates.items():
-            self.call(aten.copy_.default, by_name[buffer], self.values[("captured", value)])
+            made = self.values[("captured", value)]
+            write = self.call(aten.copy_.default, by_name[buffer], made)
+            self.tags[write] = self.tags.get(made, ("F", PREAMBLE_TASK))
 
     def outputs(self) -> None:
         """Returns what the model returns."""
@@ -175,6 +216,10 @@ class FlatBuilder:
     def result(self, slot: Slot, node: fx.Node) -> None:
         """Adds an output."""
         self._outputs.append((slot, node))
+
+    def returned(self, slot: Slot) -> fx.Node | None:
+        """Returns the node of an output, or None where it is not there yet."""
+        return next((node for found, node in self._outputs if found == slot), None)
 
     def finish(self, name: str) -> Program:
         """Closes the program; inputs that nothing reads are left out."""

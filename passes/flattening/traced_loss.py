@@ -1,7 +1,6 @@
 """Traces the loss and its gradient at the model's outputs, per sample."""
 
 import dataclasses
-from collections.abc import Set
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ def trace_loss(captured: CapturedGraph, loss: Loss, target: Any) -> TracedLoss:
     module = _trace(captured, loss, names, others, leaves, spec)
     _refuse_parameters(module, loss)
     (made,) = next(node for node in module.graph.nodes if node.op == "output").args
-    silent = {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)}  # type: ignore[index]
+    silent = {name for name, node in zip(names, made[1:], strict=True) if is_fill(node, 0)}
     return TracedLoss(module, tuple(names), tuple(others), frozenset(silent))
 
 
@@ -92,7 +91,7 @@ def add_loss(builder: FlatBuilder, traced: TracedLoss, target: Any, reduction: R
         builder.values[("loss_gradient", name)] = per_sample
 
 
-def refuse_silence(graph: ErrorGraph, silent: Set[str]) -> None:
+def refuse_silence(graph: ErrorGraph, silent: frozenset[str]) -> None:
     """Refuses a region that would send the error of an output that the loss does not read, in place of another error.
 
     The other is that of an output that the loss reads, or the error that the region itself hears of; a region of which
@@ -151,7 +150,7 @@ def _trace(
             shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
             raise CompileError(f"the loss {loss.name} returned {shape}, not a scalar.")
 
-        value, pull = torch.func.vjp(scalar, outputs)
+        value, pull, *_ = torch.func.vjp(scalar, outputs)
         return [value, *pull(torch.ones_like(value))[0]]
 
     shown = [captured.value(name).detach() for name in (*names, *others)]

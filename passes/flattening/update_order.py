@@ -11,7 +11,7 @@ from torch import fx
 
 from altprop.ir.program import Slot
 from altprop.ir.updates import LocalUpdate
-from altprop.passes.flattening.builder import FlatBuilder, aten
+from altprop.passes.flattening.builder import LOSS_TASK, FlatBuilder, aten
 from altprop.passes.flattening.reduction import Reduction
 
 
@@ -45,8 +45,16 @@ class UpdateOrder:
         return next((u for u in self._waiting if all(key in known for key in u.inputs.values())), None)
 
     def _add(self, update: LocalUpdate) -> None:
-        builder, scale = self._builder, self._reduction.factor()
+        builder = self._builder
+        with builder.task("E", LOSS_TASK):
+            scale = self._reduction.factor()
         builder.update(update)
+        with builder.task("STEP", update.region):
+            self._results(update, scale)
+
+    def _results(self, update: LocalUpdate, scale: fx.Node | None) -> None:
+        """Returns what an update gives: lessons, and directions, summed over the regions that move a parameter."""
+        builder = self._builder
         for value in update.results:
             if value[0] == "lesson":
                 builder.result(Slot("lesson", f"{value[2]}:{value[1]}"), builder.values[value])

@@ -99,11 +99,11 @@ def _(d_states: Any, d_h: Any, h: Any, weight: Any, states: Any, kept: Any, reve
     return kept.new_empty(kept.shape), h.new_empty(h.shape)
 
 
-@register_flop_formula(torch.ops.altprop.gru_steps)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.gru_steps)
 def _(inputs: Any, h: Any, weight: Any, *rest: Any, **out: Any) -> int:
     return product_flops(inputs, weight)
 
 
-@register_flop_formula(torch.ops.altprop.gru_steps_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.gru_steps_backward)
 def _(d_states: Any, d_h: Any, h: Any, weight: Any, states: Any, *rest: Any, **out: Any) -> int:
     return product_flops(states, weight)

@@ -102,7 +102,7 @@ def lstm_steps_backward(
     cell = torch.zeros_like(cells[0]) if d_c is None else d_c
     for t in reversed(order(steps, reverse=reverse)):
         state = back if d_states is None else back + d_states[t]
-        if arrived is not None:
+        if arrived is not None and projection is not None:
             arrived[t] = state
             state = state @ projection
         cell = torch.addcmul(cell, state, slopes[t])
@@ -130,12 +130,12 @@ def _(
     return gates.new_empty(gates.shape), first, c.new_empty(c.shape), arrived
 
 
-@register_flop_formula(torch.ops.altprop.lstm_steps)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.lstm_steps)
 def _(inputs: Any, h: Any, c: Any, weight: Any, bias: Any, projection: Any, *rest: Any, **out: Any) -> int:
     return product_flops(inputs, weight, *([] if projection is None else [projection]))
 
 
-@register_flop_formula(torch.ops.altprop.lstm_steps_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.lstm_steps_backward)
 def _(
     d_states: Any, d_h: Any, d_c: Any, c: Any, weight: Any, projection: Any, gates: Any, *rest: Any, **out: Any
 ) -> int:

@@ -134,7 +134,7 @@ def onednn_lstm_backward(
         _LSTM, h.shape[1], 1, b_ih is not None, True, False, [], False, workspace.view(torch.uint8),
     )  # fmt: skip
     made = (dx, dh, dc, dw_ih, dw_hh, db)  # in float32, whatever the layer's type is
-    return tuple(one.to(x.dtype) for one in made)  # type: ignore[return-value]
+    return tuple(one.to(x.dtype) for one in made)
 
 
 @onednn_lstm_backward.register_fake
@@ -149,11 +149,11 @@ def fits(x: torch.Tensor) -> bool:
     return known and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-@register_flop_formula(torch.ops.altprop.onednn_lstm)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.onednn_lstm)
 def _(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, *rest: Any, **out: Any) -> int:
     return product_flops(x, w_ih, w_hh)
 
 
-@register_flop_formula(torch.ops.altprop.onednn_lstm_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.onednn_lstm_backward)
 def _(d_states: Any, d_h: Any, d_c: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, *rest: Any, **out: Any) -> int:
     return 2 * product_flops(x, w_ih, w_hh)

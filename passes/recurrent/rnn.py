@@ -71,11 +71,11 @@ def _(d_states: Any, d_h: Any, weight: Any, states: Any, relu: bool, reverse: bo
     return states.new_empty(states.shape), states.new_empty(states.shape[1:])
 
 
-@register_flop_formula(torch.ops.altprop.rnn_steps)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.rnn_steps)
 def _(inputs: Any, h: Any, weight: Any, *rest: Any, **out: Any) -> int:
     return product_flops(inputs, weight)
 
 
-@register_flop_formula(torch.ops.altprop.rnn_steps_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.altprop.rnn_steps_backward)
 def _(d_states: Any, d_h: Any, weight: Any, states: Any, *rest: Any, **out: Any) -> int:
     return product_flops(states, weight)

@@ -112,16 +112,17 @@ def _scale(node: fx.Node) -> tuple[fx.Node, _Norm] | None:
     if node.target is not aten.sum.dim_IntList or not isinstance(node.args[0], fx.Node):
         return None
     product = node.args[0]
-    if product.target is not aten.mul.Tensor or len(product.users) > 1 or len(product.all_input_nodes) < 2:
+    if product.target is not aten.mul.Tensor or len(product.users) > 1 or len(product.all_input_nodes) != 2:
         return None
     dims = product.meta["val"].dim()
     if sorted(dim % dims for dim in node.args[1]) != list(range(dims - 1)):  # type: ignore[union-attr]
         return None
-    for gradient, x in (product.args[:2], product.args[1::-1]):
-        for made in x.users:  # type: ignore[union-attr]
+    first, second = product.all_input_nodes
+    for gradient, x in ((first, second), (second, first)):
+        for made in x.users:
             gamma = _factor(made, x)
             if gamma is not None:
-                return gradient, _Norm(made, gamma, None, x, made)  # type: ignore[arg-type]
+                return gradient, _Norm(made, gamma, None, x, made)
     return None
 
 

@@ -57,10 +57,17 @@ def layout_pays(graph: fx.Graph) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     forward = [node for node in _convolutions(graph) if node.target is aten.convolution.default]
-    images, filters = ([node.args[place].meta["val"] for node in forward] for place in (0, 1))
+    images, filters = ([_value(node, place) for node in forward] for place in (0, 1))
     if any(image.device.type != "cpu" or image.dtype not in _ONEDNN_TYPES for image in images):
         return False
     return sum(map(_count, images)) > _LEAST_SHARE * sum(map(_count, filters))
+
+
+def _value(node: fx.Node, place: int) -> torch.Tensor:
+    """The fake value of an operand."""
+    operand: Any = node.args[place]
+    value: torch.Tensor = operand.meta["val"]
+    return value
 
 
 def _count(value: torch.Tensor) -> int:
@@ -71,7 +78,7 @@ def _count(value: torch.Tensor) -> int:
 
 def is_laid_out(graph: fx.Graph) -> bool:
     """Whether a program was traced from a model whose convolutions are channels last."""
-    return any(is_channels_last(node.args[0].meta["val"]) for node in _convolutions(graph))
+    return any(is_channels_last(_value(node, 0)) for node in _convolutions(graph))
 
 
 def choose_layout(graph: fx.Graph, *, may_move: bool, seen: Iterable[fx.Node] = ()) -> int:

@@ -9,6 +9,7 @@ a caller sees.
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -18,7 +19,7 @@ from altprop.passes.tune.base import Tuned, TuningPass
 aten = torch.ops.aten
 
 _LEAST_SIZE = 2**13
-_ACTIVATIONS = {aten.tanh.default: "tanh", aten.relu.default: "relu", aten.sigmoid.default: "sigmoid"}
+_ACTIVATIONS: dict[Any, str] = {aten.tanh.default: "tanh", aten.relu.default: "relu", aten.sigmoid.default: "sigmoid"}
 
 
 class ChooseKernels(TuningPass):

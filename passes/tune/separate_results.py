@@ -23,7 +23,7 @@ def separate_results(graph: fx.Graph) -> int:
     seen: set[fx.Node] = set()
     results: list[fx.Node] = []
     count = 0
-    for node in output.args[0]:  # type: ignore[union-attr]
+    for node in output.args[0]:
         root = root_of(node)
         if root in seen or root.op in ("placeholder", "get_attr"):
             with graph.inserting_before(output):

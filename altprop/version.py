@@ -1,0 +1,3 @@
+"""Which version of altprop this is."""
+
+VERSION = "0.2.0"
