@@ -1,4 +1,4 @@
-"""Compiles a net as it was saved in a folder or on the Hugging Face Hub; `altprop/hub.py` says what is in the folder."""
+"""Compiles a net as it was saved in a folder or on the Hugging Face Hub; `altprop/hub.py` tells what is in it."""
 
 import json
 from collections.abc import Callable, Mapping
