@@ -59,7 +59,7 @@ class Compilations:
         self.watch = Watch(net.model)
         self.variants = Variants()
         self.first: Kept | None = None
-        self._told = Told()
+        self._told, self._told_of_steps = Told(), -1
 
     @property
     def example(self) -> Call | None:
@@ -75,20 +75,28 @@ class Compilations:
             made.first = bound.get(id(self.first)) or made._bind(self.first, Guards.bind)
         return made
 
-    def find(self, call: Call, target: Any = None) -> Kept:
-        """Returns the programs for inputs of this form in the model's present mode; compiles where there are none."""
+    def find(self, call: Call, target: Any = None, *, steps: bool = False) -> Kept:
+        """Returns the programs for inputs of this form in the model's present mode; compiles where there are none.
+
+        Hooks are looked for where the watch found something new, and at the first step.
+
+        Args:
+            call: the inputs.
+            target: the loss's target, or None.
+            steps: whether a step follows, which skips the hooks of parameters too: they only see gradients that
+                autograd or `net.backward` brings.
+        """
         refuse_tensors("input", call.leaves)
         if target is not None:
             refuse_tensors("target", [target] if isinstance(target, torch.Tensor) else pytree.tree_leaves(target))
-        if not self.watch.unchanged():
-            self._told.tell(self._net.model)
-        mode = self.watch.mode(call.device_type)
+        is_new = self.watch.refresh()
+        if is_new or (steps and self._told_of_steps != self.watch.looks):
+            self._told.tell(self._net.model, of_tensors=steps)
+        if steps:
+            self._told_of_steps = self.watch.looks
+        mode = self.watch.present_mode(call.device_type)
         kept = self.variants.find(call, mode, target, self.watch, self._rebind)
         return kept if kept is not None else self._make(call, mode, target)
-
-    def say_what_steps_skip(self) -> None:
-        """Warns of the hooks of parameters, which only see gradients that autograd or `net.backward` brings."""
-        self._told.tell(self._net.model, of_tensors=True)
 
     def present(self) -> Variant:
         """Returns the variant that a step like the first would run now; compiles it if the model is another by now.

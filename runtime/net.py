@@ -165,8 +165,7 @@ class LocalNet(NetState):
             except IndexError as error:
                 raise blame(ready.variant, "step", Call.from_inputs(inputs), target, error) from error
         call = Call.from_inputs(inputs, self.compilations.example)
-        self.compilations.say_what_steps_skip()
-        kept = self.compilations.find(call, target)
+        kept = self.compilations.find(call, target, steps=True)
         variant = kept.variant
         variant.need_target(target)
         if Ready.can_be(variant, inputs, target):

@@ -76,8 +76,18 @@ class Watch:
         Raises:
             CompileError: parameters were replaced by tensors that are none.
         """
-        if not self.unchanged():
-            self._look()
+        self.refresh()
+        return self.present_mode(device_type)
+
+    def refresh(self) -> bool:
+        """Looks at the model again where something is not what it was; returns whether it did."""
+        if self.unchanged():
+            return False
+        self._look()
+        return True
+
+    def present_mode(self, device_type: str) -> Mode:
+        """Returns the mode as it was at the last look."""
         cast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
         return Mode(self._form, self._grads, self._dtypes, self._device, self._training, cast)
 

@@ -364,6 +364,16 @@ def test_defect_08_hooks_of_parameters_see_what_backward_brings_and_steps_say_so
         trained.step(X, Y)
 
 
+def test_a_step_like_the_last_walks_over_no_model(trained: altprop.LocalNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained.step((X,), Y)  # a tuple, so that nothing is made ready
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.Module, "named_modules", None)
+        trained.step((X,), Y)
+    trained.model[2].register_forward_hook(look)
+    with pytest.warns(UserWarning, match='a forward hook of "2"'):
+        trained.step((X,), Y)
+
+
 def test_defect_34_functional_call_says_what_it_is(trained: altprop.LocalNet) -> None:
     others = {name: p.detach().clone() for name, p in trained.named_parameters()}
     with pytest.raises(
