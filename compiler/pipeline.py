@@ -19,6 +19,7 @@ from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
+from altprop.compiler.quick_fakes import quick_fakes
 from altprop.compiler.schedule.wirings import Search, search_wirings
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
@@ -129,7 +130,7 @@ def compile_graph(
         target: an example target; without one the loss's usual form is taken.
         captured: the forward, where it was captured before.
     """
-    with alone(), quiet(), uncollected():
+    with alone(), quiet(), uncollected(), quick_fakes():
         runner = _Runner()
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
@@ -254,7 +255,7 @@ def _ambient() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
     @contextlib.contextmanager
     def ambient() -> Iterator[None]:
-        with alone(), quiet(), uncollected(), without_code(), casting(wanted):
+        with alone(), quiet(), uncollected(), quick_fakes(), without_code(), casting(wanted):
             before = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             try:

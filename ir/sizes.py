@@ -1,8 +1,11 @@
 """Sizes as functions of the batch: what a symbol of torch's stands for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+Size = int | torch.SymInt
 
 
 def size_at(size: Any, batch: int) -> int:
@@ -37,3 +40,15 @@ def line_in_batch(size: Any, batch: Any = None) -> tuple[int, int] | None:
         return None
     slope = expression.diff(*symbols)
     return (int(slope), size_at(size, 0)) if slope.is_integer and slope.is_number else None
+
+
+def same_size(one: Size, other: Size) -> bool:
+    """Whether two sizes are the same without a doubt; nothing is noted of their symbols."""
+    if isinstance(one, int) or isinstance(other, int):
+        return isinstance(one, int) and isinstance(other, int) and one == other
+    return bool(one.node.expr == other.node.expr)
+
+
+def same_sizes(one: Sequence[Size], other: Sequence[Size]) -> bool:
+    """Whether two shapes, or two strides, are the same without a doubt."""
+    return len(one) == len(other) and all(map(same_size, one, other))

@@ -13,19 +13,20 @@ from torch._dynamo.source import ConstantSource
 from torch._library.custom_ops import OPDEFS
 from torch._library.utils import fill_defaults
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-from torch._prims_common import suggest_memory_format
-from torch._subclasses.fake_impls import register_op_impl
+from torch._prims_common import is_contiguous_or_false, suggest_memory_format
+from torch._subclasses.fake_impls import get_fast_op_impls, register_op_impl
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    in_kernel_invocation_manager,
 )
 from torch.export.exported_program import _override_composite_implicit_decomp as override_composites
 from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp as split_decompositions
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._sympy import functions as sympy_functions
@@ -64,9 +65,13 @@ REASONS = {
     "can_hold_data_of": "whether a parameter may take another tensor's data and stay itself, as nn.Module.to asks",
     "enable_python_dispatcher": "lets traces see decompositions that are written in Python",
     "fill_defaults": "completes the arguments of a user's operator as torch.library does for its backward",
+    "get_fast_op_impls": "the table of operators that fake tensors with symbols answer for at once; ours come in",
+    "get_proxy_mode": "the tracer at work, which is told the value of an operator that need not be computed again",
     "has_any_kernel": "whether an operator computes at all, or is a name alone",
     "has_computed_kernel_for_key": "whether an operator runs on a device",
     "has_kernel_for_key": "whether an operator has a derivative, or is composed of others",
+    "in_kernel_invocation_manager": "lets a fake tensor be viewed by torch's own code for tensors without data",
+    "is_contiguous_or_false": "whether a tensor lies in order, asked without a promise about its symbols",
     "make_fx": "traces a function on fake tensors into a graph; every graph of ours comes from it",
     "mkldnn_enabled": "whether oneDNN is on; tracers switch it off, and eager's kernels depend on it",
     "override_composites": "lets our decompositions of composed operators win while a program is traced",
@@ -80,6 +85,7 @@ REASONS = {
     "suggest_memory_format": "the layout that torch gives the result of an operator that is like its argument",
     "sympy_functions": "the functions that expressions of sizes are made of, such as FloorDiv",
     "sympy_interp": "walks an expression of sizes",
+    "track_tensor_tree": "tells a tracer which values a recorded operator has made",
     "use_lazy_graph_module": "makes traces return graph modules whose code is written when it is first run",
 }
 """Why each is needed, by its name here."""
@@ -106,9 +112,13 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "can_hold_data_of",
     "enable_python_dispatcher",
     "fill_defaults",
+    "get_fast_op_impls",
+    "get_proxy_mode",
     "has_any_kernel",
     "has_computed_kernel_for_key",
     "has_kernel_for_key",
+    "in_kernel_invocation_manager",
+    "is_contiguous_or_false",
     "make_fx",
     "mkldnn_enabled",
     "override_composites",
@@ -122,5 +132,6 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "suggest_memory_format",
     "sympy_functions",
     "sympy_interp",
+    "track_tensor_tree",
     "use_lazy_graph_module",
 ]

@@ -11,6 +11,7 @@ from altprop.compiler.capture.capture import capture as capture_graph
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.collector import uncollected
+from altprop.compiler.quick_fakes import quick_fakes
 from altprop.ir.alone import alone
 from altprop.ir.autocast import casts
 from altprop.ir.captured_graph import CapturedGraph
@@ -115,7 +116,7 @@ def capture(model: nn.Module, *inputs: Any, **kwargs: Any) -> Captured:
         raise CaptureError(f"altprop.capture takes an nn.Module, not {type(model).__name__}.")
     refuse_model(model)
     timings = Timings()
-    with alone(), quiet(), uncollected(), training(model), timings.stage("capture"):
+    with alone(), quiet(), uncollected(), quick_fakes(), training(model), timings.stage("capture"):
         state = dict(state_of(model))
         graph = capture_graph(model, inputs, kwargs)
     return Captured(model, inputs, kwargs, graph, state, timings)

@@ -19,6 +19,8 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind, Outpu
 from torch.fx import traceback
 
 from altprop.compiler.capture.functional import NotFunctionalError, functional
+from altprop.compiler.capture.known_values import known_value, record
+from altprop.ir.autocast import casts
 from altprop.ir.batch_sizes import BatchSizes
 from altprop.ir.operators import short_name
 from altprop.ir.torch_private import (
@@ -104,18 +106,36 @@ def _is_module(module: fx.GraphModule, argument: Any) -> bool:
 
 
 class _Program(fx.Interpreter):
-    """Runs an exported program; what stood in `no_grad` or autocast blocks is run in its place."""
+    """Runs an exported program; what stood in `no_grad` or autocast blocks is run in its place.
+
+    Operators outside the table are not computed again: the export knows their fake values; but under autocast it does
+    not know the casts between them.
+    """
+
+    def __init__(self, module: fx.GraphModule, table: Table, is_cast: bool) -> None:
+        super().__init__(module)
+        self.table = table
+        self.is_cast = is_cast
+        self.node: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Runs a node."""
+        self.node = n
+        return super().run_node(n)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs an operator."""
         if not isinstance(target, HigherOrderOperator):
-            return super().call_function(target, args, kwargs)
+            assert self.node is not None
+            known = None if self.is_cast or target in self.table else known_value(self.node, self.env)
+            made = None if known is None else record(target, args, kwargs, known)
+            return super().call_function(target, args, kwargs) if made is None else made
         if target.name() == "wrap_with_set_grad_enabled":  # results of no_grad blocks are detached already
             _, inner, *rest = args
-            return _Program(inner).run(*rest)
+            return _Program(inner, self.table, self.is_cast).run(*rest)
         device, dtype, enabled, cache, inner, *rest = args
         with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=cache):
-            return _Program(inner).run(*rest)
+            return _Program(inner, self.table, True).run(*rest)
 
 
 class _Decomposer:
@@ -163,7 +183,8 @@ class _Decomposer:
             traceback.preserve_node_meta(),
             without_code(),
         ):
-            return make_fx(_Program(module).run, tracing_mode="real", decomposition_table=other)(*fakes)
+            run = _Program(module, self.table, is_cast=bool(casts())).run
+            return make_fx(run, tracing_mode="real", decomposition_table=other)(*fakes)
 
     def _returns(self, traced: fx.Graph, made: Mapping[fx.Node, fx.Node]) -> list[OutputSpec]:
         """What the model returns, by the names that the values have now."""

@@ -17,6 +17,7 @@ from altprop.compiler.collector import uncollected
 from altprop.compiler.examine.examine_wiring import start_notes, wire
 from altprop.compiler.examine.feedback_size import advice, default_bytes, smaller_kinds
 from altprop.compiler.examine.judge_cut import judge_cut, offer_cut
+from altprop.compiler.quick_fakes import quick_fakes
 from altprop.ir.alone import alone
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import CompileError
@@ -134,7 +135,7 @@ def examine(
         return Report((Finding("error", "", str(error)),), None, {})
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}), known)
     rules = None if rule is None else rules_of(rule)
-    with alone(), quiet(), uncollected():
+    with alone(), quiet(), uncollected(), quick_fakes():
         return examiner.run(regions if isinstance(regions, str) else tuple(regions), rules, plan)
 
 

@@ -1,9 +1,11 @@
 """Decomposing in one trace: the same bits as torch's own way, and writes that become new values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from zoo import ZOO, Case
@@ -11,8 +13,10 @@ from zoo_architectures import ARCHITECTURES
 from zoo_operators import OPERATORS
 
 from altprop.compiler.capture import capture as capturing
+from altprop.compiler.capture import decompose as decomposing
 from altprop.compiler.capture.decompose import decompose, decompose_by_torch
 from altprop.compiler.capture.functional import NotFunctionalError, functional
+from altprop.compiler.capture.known_values import known_value, record
 from altprop.ir.alone import alone
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.operators import writes
@@ -59,6 +63,48 @@ def test_same_bits_as_torch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None
         made.append(run(captured, model, leaves))
     assert len(made[0]) == len(made[1])
     assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
+class Reordered(nn.Module):
+    """Attention, which the export takes apart and we do not: what follows lies in memory otherwise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, T, 8) to the same."""
+        heads = x.unflatten(2, (2, 4)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(heads, heads, heads)
+        return mixed.transpose(1, 2).contiguous().view(x.shape[0], -1, 8).tanh()
+
+
+KNOWN = {
+    "attention": lambda: (Reordered(), (torch.randn(3, 5, 8),)),
+    "images": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2)), (torch.randn(3, 1, 8, 8),)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_values_are_those_that_would_be_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = KNOWN[name]()
+    made = []
+    for known in (known_value, lambda node, now: None):
+        monkeypatch.setattr(decomposing, "known_value", known)
+        with alone():
+            graph = capturing.capture(model, inputs).graph
+        made.append([(str(node), str(node.target), str(node.args), form(node.meta.get("val"))) for node in graph.nodes])
+    assert made[0] == made[1]
+
+
+def form(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)} {value.stride()} {value.requires_grad}"
+    return str([form(one) for one in value]) if isinstance(value, tuple | list) else str(value)
+
+
+def test_operators_outside_the_table_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(decomposing, "record", lambda *given: told.append(str(given[0])) or record(*given))
+    with alone():
+        capturing.capture(*KNOWN["images"]())
+    assert told == ["aten.relu.default"]
 
 
 def traced(function: Callable[..., object], *inputs: torch.Tensor) -> fx.Graph:

@@ -112,6 +112,26 @@ def flattened() -> bool:
     return leaves == [1, 2, 3] and private.pytree.tree_unflatten(leaves, spec) == tree
 
 
+def told() -> bool:
+    """A tracer is told of an operator and of what it makes."""
+
+    def add(x: torch.Tensor) -> torch.Tensor:
+        tracer = private.get_proxy_mode().tracer
+        made = tracer.create_proxy("call_function", aten.neg.default, (tracer.unwrap_proxy(x),), {})
+        return private.track_tensor_tree(torch.empty(3), made, constant=None, tracer=tracer)
+
+    graph = private.make_fx(add)(torch.ones(3)).graph
+    neg = next(node for node in graph.nodes if node.target is aten.neg.default)
+    return "val" in neg.meta and [user.op for user in neg.users] == ["output"] and not private.get_proxy_mode()
+
+
+def viewed() -> bool:
+    mode, x = fakes()
+    with private.in_kernel_invocation_manager(mode):
+        view = aten.as_strided.default(x, (4, 3), (1, 4))
+    return view.device.type == "meta" and view.stride() == (1, 4)
+
+
 LAYOUT = torch.channels_last
 DERIVATIVE = "Autograd"
 COMPOSITE = "CompositeImplicitAutograd"
@@ -137,9 +157,15 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "can_hold_data_of": lambda: private.can_hold_data_of(torch.zeros(2), torch.zeros(3)),
     "enable_python_dispatcher": on_python,
     "fill_defaults": with_defaults,
+    "get_fast_op_impls": lambda: aten.add.Tensor in private.get_fast_op_impls(),
+    "get_proxy_mode": told,
     "has_any_kernel": lambda: private.has_any_kernel("aten::add.Tensor"),
     "has_computed_kernel_for_key": lambda: private.has_computed_kernel_for_key("aten::add.Tensor", "CPU"),
     "has_kernel_for_key": lambda: private.has_kernel_for_key("aten::linear", COMPOSITE),
+    "in_kernel_invocation_manager": viewed,
+    "is_contiguous_or_false": lambda: (
+        private.is_contiguous_or_false(of_size()) and not private.is_contiguous_or_false(of_size().t())
+    ),
     "make_fx": lambda: next(n.target for n in traced().graph.nodes if n.op == "call_function") is aten.relu.default,
     "mkldnn_enabled": onednn_off,
     "override_composites": overridden,
@@ -155,6 +181,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     ),
     "sympy_functions": interpreted,
     "sympy_interp": interpreted,
+    "track_tensor_tree": told,
     "use_lazy_graph_module": lambda: lazily() is not type(traced()),
 }
 
