@@ -64,7 +64,7 @@ def record(target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], v
     mode = get_proxy_mode()
     if mode is None:
         return None
-    tracer = mode.tracer
+    tracer: Any = mode.tracer
     leaves, structure = pytree.tree_flatten((tuple(args), dict(kwargs)))
     known = [tracer.tensor_tracker.get(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if not known or any(one is None or one.constant is not None for one in known):
