@@ -14,7 +14,8 @@ HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter: `how` is "local-vjp", "backprop" or `FROZEN`, or says that the first two take turns.
+    """One parameter: `how` is "local-vjp", "backprop" or `FROZEN`, or says that the first two take turns, or how many
+    rounds the net settles first.
 
     A learner has no parameter; it is a row by its path and class, `"2 (Forest)"`, and `how` is "learner".
     """
@@ -93,6 +94,7 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
     signals = [f"loss at {output}" for output in outputs]
     signals += [graph.neurons[c.target].sends.format("error of " + c.source) for c in incoming]
     exact = not exact_targets(graph).isdisjoint(ordered)
+    rounds = max((graph.neurons[region].rounds for region in ordered if region in graph.neurons), default=0)
     turns = graph.alternation
     shared = turns is not None and turns.probability > 0 and not turns.exact.isdisjoint(ordered)
     local = f"local-vjp, backprop in {turns.probability:.0%} of steps" if turns and shared else "local-vjp"
@@ -103,7 +105,7 @@ def _moved(graph: ErrorGraph, name: str, regions: list[str]) -> Row:
         rule=" + ".join(rules),
         connection=", ".join(_connection(graph, c) for c in incoming) or "-",
         signal=", ".join(dict.fromkeys(signals)),
-        how="backprop" if exact else local,
+        how=f"local-vjp, {rounds} rounds" if rounds else "backprop" if exact else local,
     )
 
 

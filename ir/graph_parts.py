@@ -24,6 +24,7 @@ class ErrorNeurons:
         shape: their shape, that of the activity.
         equation: what the rule puts into them, such as "e = z - phi(h - 0.1 d)"; empty if the region is frozen.
         sends: what the rule takes from the source of a connection; "{}" stands for the error.
+        rounds: how many rounds the net settles before the updates; 0 where it does not.
     """
 
     region: str
@@ -31,6 +32,7 @@ class ErrorNeurons:
     shape: tuple[int | str, ...]
     equation: str = ""
     sends: str = "{}"
+    rounds: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

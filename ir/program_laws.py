@@ -19,6 +19,7 @@ from altprop.ir.fakes import Fakes, format_fake
 from altprop.ir.operators import operator_text, writes, written
 from altprop.ir.program import SLOT_KINDS, Program
 from altprop.ir.program_text import format_program, parse_program
+from altprop.ir.repeat_operator import body_of, is_repeat
 from altprop.ir.sizes import size_at
 from altprop.ir.torch_private import enable_python_dispatcher
 from altprop.ir.walks import positions
@@ -146,6 +147,26 @@ def _writes_what_may_move(level: str) -> Law:
     return law
 
 
+def _bodies_fit(program: Program) -> Iterator[str]:
+    """The body of a loop takes what the loop is given, gives what it carries in the same form, and writes nothing."""
+    for node in program.graph.graph.nodes:
+        if not is_repeat(node):
+            continue
+        carried, read, times, _ = node.args
+        body = body_of(node)
+        if times < 0 or len(body.inputs) != len(carried) + len(read) or len(body.outputs) != len(carried):
+            yield f"{node.name}: {times} rounds of {len(carried)} and {len(read)} values do not fit its body"
+            continue
+        fakes = [one.meta.get("val") for one in (*carried, *read, *carried)]
+        taken = [one.meta.get("val") for one in (*body.placeholders.values(), *body.results.values())]
+        for place, (given, wanted) in enumerate(zip(fakes, taken, strict=True)):
+            if given is not None and wanted is not None and (given.dtype, given.dim()) != (wanted.dtype, wanted.dim()):
+                yield f"{node.name}: value {place} of its body is {format_fake(wanted)}, not {format_fake(given)}"
+        for one in body.graph.graph.nodes:
+            if any(root_of(target).op == "placeholder" for target in written(one)):
+                yield f"{node.name}: {one.name} writes what its body was given"
+
+
 def _operators_have_an_effect(program: Program) -> Iterator[str]:
     for node in program.graph.graph.nodes:
         if node.op == "call_function" and not node.users and not writes(node):
@@ -221,7 +242,13 @@ def _example(program: Program) -> int | None:
 
 
 LAWS: Mapping[str, tuple[Law, ...]] = {
-    "flat": (_slots_have_roles, _operators_are_known, _values_are_made_before_they_are_read, _writes_come_last),
+    "flat": (
+        _slots_have_roles,
+        _operators_are_known,
+        _values_are_made_before_they_are_read,
+        _writes_come_last,
+        _bodies_fit,
+    ),
     "optimized": (),
     "tuned": (_operators_have_an_effect,),
 }

@@ -41,6 +41,12 @@ class LocalUpdate:
     proportional: bool = True
 
     @property
+    def fakes(self) -> Mapping[Value, Any]:
+        """Fake values of its results."""
+        made = {node.name: node.meta.get("val") for node in self.graph.nodes}
+        return {value: made[name] for value, name in self.results.items()}
+
+    @property
     def noise(self) -> Mapping[str, torch.Tensor]:
         """Fake values of the noise that it wants, by name."""
         keys = ((node, self.inputs.get(node.name, ())) for node in self.graph.nodes)

@@ -9,6 +9,8 @@ from torch import fx
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.program import Program
+from altprop.ir.program_text import format_program
+from altprop.ir.repeat_operator import body_of, is_repeat
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
 from altprop.passes.tune.base import Allowed, Tuned
@@ -30,10 +32,18 @@ class Cleanup(Allowed, Pass):
     def clean(self, name: str, program: Program) -> Program:
         """Returns a program without what has no effect, fused and laid out as the options say."""
         tuned = Tuned(_copy(program), name.partition(" ")[0], self)
-        count = sum(one(tuned) for one in order())
+        count = sum(one(tuned) for one in order()) + self._clean_bodies(tuned.program)
         tuned.program.graph.graph.lint()
         self.say("%d simplifications in the program %s", count, name)
         return _drop_unread(tuned.program)
+
+    def _clean_bodies(self, program: Program) -> int:
+        """Tunes the bodies of loops, whose layout is that of what they are given."""
+        loops = [node for node in program.graph.graph.nodes if is_repeat(node)]
+        inside = dataclasses.replace(self, laid_out=True)
+        for node in loops:
+            node.update_arg(3, format_program(inside.clean("body", body_of(node))))
+        return len(loops)
 
 
 def _copy(program: Program) -> Program:

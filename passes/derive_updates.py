@@ -14,6 +14,7 @@ from altprop.ir.graph_parts import Updated
 from altprop.ir.local import MissingProductError
 from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
+from altprop.ir.rounds import Phase
 from altprop.ir.timings import spent
 from altprop.ir.torch_private import enable_python_dispatcher, make_fx
 from altprop.ir.updates import LocalUpdate, Value
@@ -26,6 +27,7 @@ from altprop.passes.derive.names_read import Watch
 from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.output_preactivation import output_of, target_at
 from altprop.passes.derive.rule_failures import check_assigned, check_error, check_gradients, explain
+from altprop.passes.derive.settle import Settling, at_phase, phases_of
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
@@ -53,6 +55,7 @@ class DeriveUpdates(Pass):
         assert graph.plan is not None
         updates: dict[str, LocalUpdate] = {}
         derived = Derived(graph.captured.forms, self.loss)
+        settling = Settling(graph, self.loss, self._deriver) if phases_of(graph) else None
         for name in graph.plan.order():
             rule: Rule | None = graph.rules[name]
             if rule is None:
@@ -60,6 +63,10 @@ class DeriveUpdates(Pass):
             _check(graph, updates, name, rule)
             with spent(name):
                 reads = Reads(graph, updates, name, rule)
+                if settling is not None:
+                    updates[name] = self._settled(reads, rule, settling)
+                    derived.count += 1
+                    continue
                 form = form_of(reads, str(rule))
                 updates[name] = derived.find(rule, form) or self._derive(reads, rule, derived, form)
         return (
@@ -67,6 +74,20 @@ class DeriveUpdates(Pass):
             len(updates),
             f"local updates, {derived.count} of them traced",
         )
+
+    def _deriver(self, reads: Reads, rule: Rule) -> "_Deriver":
+        return _Deriver(reads, rule, self.loss)
+
+    def _settled(self, reads: Reads, rule: Rule, settling: Settling) -> LocalUpdate:
+        """The update of a region of a net that settles; the first in the order holds the rounds of all."""
+        is_first = not settling.made
+        if is_first:
+            reads.values |= {**settling.values, **reads.values}
+        reads.settled(settling.made)
+        update = _Deriver(reads, rule, self.loss, settling).derive()
+        if is_first:
+            settling.made = {key: fake for key, fake in update.fakes.items() if key[0] == "settled"}
+        return update
 
     def _derive(self, reads: Reads, rule: Rule, derived: Derived, form: Form) -> LocalUpdate:
         deriver = _Deriver(reads, rule, self.loss)
@@ -97,8 +118,9 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
 class _Deriver:
     """Traces one update; `watch` says what the rule looked at."""
 
-    def __init__(self, reads: Reads, rule: Rule, loss: Loss | None) -> None:
+    def __init__(self, reads: Reads, rule: Rule, loss: Loss | None, settling: Settling | None = None) -> None:
         self.reads = reads
+        self.settling = settling
         self.graph = reads.graph
         self.captured = reads.captured
         self.region = reads.region
@@ -128,21 +150,16 @@ class _Deriver:
             raise explain(self.rule, self.region.name, error) from error
 
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
-        name = self.region.name
-        local = self._traced(name, values, self._auxiliary(values))
-        local.drawn = values.get(("noise", name))
-        local.ending = self._ending()
-        incoming = self._incoming(local, values)
-        if not incoming and not self.rule.wiring.alone:
-            raise RuleError(f'region "{name}": no connection brings it a signal.')
-        d = self.rule.signal(local, incoming)
-        e = self.rule.error(local, d)
-        check_error(self.rule, local.local, self.captured, e)
-        results: list[tuple[Value, torch.Tensor]] = [(("error", name), e)]
-        if self.region.is_output and self.region.ends_in_activation:
-            results.append((("output_error", name), self._output_error(local, incoming, e)))
-        results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
-        results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
+        name, results, phase = self.region.name, [], None
+        if self.settling is not None:
+            phase = self.settling.phases[0]
+            if not self.settling.made:
+                settled = self.settling.run(dict(values))
+                values = {**values, **settled}
+                results += settled.items()
+        local, incoming = self.look(values, phase)
+        d, e, felt = self.feel(local, incoming)
+        results += felt
         replaced = self._replaced(local, e)
         moved = self.rule.update(local, e)
         check_gradients(self.rule, local.local, self.captured, moved)
@@ -175,6 +192,34 @@ class _Deriver:
     def _result_of(self, local: TracedLocal, name: str) -> Value:
         region = self.region.name
         return ("gradient", region, name) if name in local.parameters else ("feedback_gradient", f"{region}:{name}")
+
+    def look(
+        self, values: Mapping[Value, torch.Tensor], phase: Phase | None = None
+    ) -> tuple[TracedLocal, list[Incoming]]:
+        """Returns the region, and the connections into it, at some values, or as a phase left them."""
+        name = self.region.name
+        local = self.traced(name, values, phase, self._auxiliary(values))
+        local.drawn = values.get(("noise", name))
+        local.ending = self._ending()
+        incoming = self._incoming(local, values, phase)
+        if not incoming and not self.rule.wiring.alone:
+            raise RuleError(f'region "{name}": no connection brings it a signal.')
+        return local, incoming
+
+    def feel(
+        self, local: TracedLocal, incoming: Sequence[Incoming]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[Value, torch.Tensor]]]:
+        """Returns message and error, and what other regions may read of them."""
+        name = self.region.name
+        d = self.rule.signal(local, incoming)
+        e = self.rule.error(local, d)
+        check_error(self.rule, local.local, self.captured, e)
+        results: list[tuple[Value, torch.Tensor]] = [(("error", name), e)]
+        if self.region.is_output and self.region.ends_in_activation:
+            results.append((("output_error", name), self._output_error(local, incoming, e)))
+        results += [(("port_cotangent", name, str(k)), v) for k, v in local.port_cotangents.items()]
+        results += [(("out_cotangent", name, str(k)), v) for k, v in local.out_cotangents.items()]
+        return d, e, results
 
     def _count(self) -> Any:
         """Over how many positions the loss's mean runs, for rules whose steps are no sums over them; else None.
@@ -219,9 +264,15 @@ class _Deriver:
         own = [p.name for p in self.reads.parameters if p.region == self.region.name]
         return {name.removeprefix(prefix): values[("feedback", name)] for name in own}
 
-    def _traced(
-        self, name: str, values: Mapping[Value, torch.Tensor], auxiliary: Mapping[str, torch.Tensor] | None = None
+    def traced(
+        self,
+        name: str,
+        given: Mapping[Value, torch.Tensor],
+        phase: Phase | None = None,
+        auxiliary: Mapping[str, torch.Tensor] | None = None,
     ) -> TracedLocal:
+        """Returns a region at some values; where a phase is named, at those that it left where there are any."""
+        values = at_phase(given, phase)
         local = self.graph.locals[name]
         known: dict[fx.Node, Any] = {}
         for node in local.graph.nodes:
@@ -234,18 +285,37 @@ class _Deriver:
         weights = traced.parameters
         made = {one.weight: one.tensor(weights[one.weight], values) for one in self.reads.own_feedback.get(name, ())}
         traced.instead = {weight: tensor for weight, tensor in made.items() if tensor is not None}
+        if phase is not None:
+            self._settle(traced, name, given, values, phase)
         return traced
 
-    def _incoming(self, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> list[Incoming]:
+    def _settle(
+        self, local: TracedLocal, name: str, given: Mapping[Value, Any], values: Mapping[Value, Any], phase: Phase
+    ) -> None:
+        """Gives a region its state, and has it show that."""
+        known = {one.name: one for one in self.settling.phases} if self.settling is not None else {}
+        local.state = {key[2]: value for key, value in values.items() if key[:2] == ("state", name)}
+        local.nudge = phase.nudge
+        local.phases = lambda one: self.traced(name, given, known.get(one), local.auxiliary)
+        rule = self.graph.rules[name]
+        shown = rule.shown(local) if rule is not None and local.state else None
+        if shown is not None:
+            local.show(shown)
+
+    def _incoming(self, local: TracedLocal, given: Mapping[Value, torch.Tensor], phase: Phase | None) -> list[Incoming]:
+        values = at_phase(given, phase)
         found: list[Incoming] = []
         if self.region.is_output:
             floating = [n for n in self.region.model_outputs if ("loss_gradient", n) in values]
             loss = self.watch.of(Connection("loss", self.region.name, Feedback("loss")))
             gradients = {n: values[("loss_gradient", n)] for n in floating}
             found.append(LossIncoming(loss, local, gradients, values.get(("target", floating[0]))))
-        return found + [self._connection(c, local, values) for c in self.reads.connections]
+        return found + [self._connection(c, local, given, phase) for c in self.reads.connections]
 
-    def _connection(self, c: Connection, local: TracedLocal, values: Mapping[Value, torch.Tensor]) -> Incoming:
+    def _connection(
+        self, c: Connection, local: TracedLocal, given: Mapping[Value, torch.Tensor], phase: Phase | None
+    ) -> Incoming:
+        values = at_phase(given, phase)
         own = [p for p in self.reads.parameters if p.serves(c.name)]
         feedback = {p.name: values[("feedback", p.name)] for p in own}
         source = self.reads.source(c)
@@ -260,7 +330,7 @@ class _Deriver:
         if is_direct(c):
             parts = {p.part: p.name for p in own}
             return DirectIncoming(seen, local, values[key], feedback, parts, target)
-        consumer = self._traced(c.source, values)
+        consumer = self.traced(c.source, given, phase)
         for key, value in values.items():
             if key[:2] == ("port_cotangent", c.source):
                 consumer.port_cotangents[int(key[2])] = value
@@ -293,7 +363,7 @@ class _Deriver:
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
             assigned=tuple(self.assigned),
             finish=self._finish(fakes),
-            proportional=is_proportional(self.rule),
+            proportional=is_proportional(self.rule) and self.settling is None,
             constants={str(n.target): getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"},
         )
 

@@ -46,6 +46,8 @@ class InsertErrorNeurons(Pass):
         return made, len(neurons), "error neurons"
 
 
-def _prints(rule: Rule | None) -> tuple[str, str]:
-    """What a rule puts into error neurons, and what it takes from connections."""
-    return ("", "{}") if rule is None else (equation_of(rule), rule.about.sends)
+def _prints(rule: Rule | None) -> tuple[str, str, int]:
+    """What a rule puts into error neurons, what it takes from connections, and its rounds."""
+    if rule is None:
+        return "", "{}", 0
+    return equation_of(rule), rule.about.sends, sum(phase.rounds for phase in rule.wiring.phases(rule))

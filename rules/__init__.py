@@ -23,6 +23,7 @@ from altprop.rules.local_loss import LocalLoss
 from altprop.rules.lra_e import ErrorDrivenLRA
 from altprop.rules.ls import LeastSquares
 from altprop.rules.modular import Modular
+from altprop.rules.pc import PredictiveCoding
 from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
@@ -59,6 +60,7 @@ __all__ = [
     "Local",
     "LocalLoss",
     "Modular",
+    "PredictiveCoding",
     "Recipe",
     "RecursiveLRA",
     "Rule",

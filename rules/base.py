@@ -15,6 +15,15 @@ differs:
 that needs tensors of its own, a local classifier or a learned inverse, names them in `Wiring.auxiliary` and moves them
 by `auxiliary_update`.
 
+A rule whose net *settles* has rounds between forward and updates. It names them in `Wiring.phases`, and says
+
+* `begin`: what is the region's state as they begin?
+* `shown`: which activity do the regions above read, given that state?
+* `relax`: what is its state one round later?
+
+In every round, as in the update behind them, the region is seen as it is at the present state of the regions below:
+`local.h`, `local.z` and all products are those of what these show. All regions move at once.
+
 Regions that are alike but for their names share one trace of a rule. One that reads the name of a region or of a
 connection is traced for that region alone; keys of parameters are told apart by all but the numbers in them.
 
@@ -23,7 +32,7 @@ Errors are per sample, of the *sum* of the loss over samples; the compiler appli
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -38,7 +47,9 @@ __all__ = ["RULES", "BareIncoming", "Incoming", "Local", "Rule", "add_up", "bare
 
 RULES: dict[str, type["Rule"]] = {}
 
-_FUNCTIONS = frozenset(("signal", "error", "update", "feedback_update", "auxiliary_update", "finish", "assign"))
+_FUNCTIONS = frozenset(
+    ("signal", "error", "update", "feedback_update", "auxiliary_update", "finish", "assign", "begin", "shown", "relax")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +85,23 @@ class Rule:
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns the update direction of each parameter of the region, summed over samples."""
         return local.parameter_vjp(e)
+
+    def begin(self, local: Local) -> Mapping[str, torch.Tensor]:
+        """Returns a hidden region's state as rounds begin, by names of the rule's; empty for a region without."""
+        return {"x": local.z}
+
+    def shown(self, local: Local) -> torch.Tensor | None:
+        """Returns the activity that others read at the present state; None for that of the forward."""
+        return local.state["x"]
+
+    def relax(self, local: Local, incoming: Sequence[Incoming]) -> Mapping[str, torch.Tensor]:
+        """Returns the region's state one round later; for rules with rounds.
+
+        Args:
+            local: the region; `local.state` is what it is now.
+            incoming: connections into it; their errors are those at the present state of the net.
+        """
+        return local.state
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

@@ -98,6 +98,17 @@ class Local(Protocol):
         """
 
     @property
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """The region's state in a net that settles, as its rule's `begin` named it; empty without."""
+
+    @property
+    def nudge(self) -> float:
+        """The nudge of the phase that runs; see `altprop.ir.rounds`."""
+
+    def after(self, phase: str) -> "Local":
+        """Returns the region as a phase left it, or as the net's forward did, `after("forward")`; for updates alone."""
+
+    @property
     def auxiliary(self) -> Mapping[str, torch.Tensor]:
         """The region's auxiliary parameters, by the names that the rule gave them."""
 
@@ -119,6 +130,10 @@ class Incoming(Protocol):
     @property
     def error(self) -> torch.Tensor:
         """The error of the connection's source; for an output, the loss's gradient in front of its last activation."""
+
+    @property
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """The state of the connection's source, in a net that settles; see `Local.state`."""
 
     @property
     def target(self) -> torch.Tensor:

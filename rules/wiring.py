@@ -12,6 +12,7 @@ from altprop.ir.alternate import Alternation
 from altprop.ir.errors import PlanError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
+from altprop.ir.rounds import Phase
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.feedback import BARE, choose_direct_kind
 
@@ -74,6 +75,10 @@ def _no_turns(rule: Any) -> None:
     return None
 
 
+def _no_rounds(rule: Any) -> tuple[Phase, ...]:
+    return ()
+
+
 def _no_tensors(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
     return {}
 
@@ -114,6 +119,8 @@ class Wiring:
         inner: the rule of the regions inside a block, where a plan has blocks, of (rule).
         outer: the rule of the regions between a plan's modules, or before its head, of (rule); None freezes them.
         alternate: the rule that takes turns with this one, on its own plan, and how, of (rule); None for none.
+        phases: the rounds in which the whole net settles before its updates, of (rule); see `Rule.relax`. Updates are
+            made of the net as the first phase left it.
         globs: by option, the globs over region names that it is given by, of (rule): each has to match a region.
         check: refuses, by a `PlanError`, what a plan drew for the rule, of (rule, connections, name of the plan).
     """
@@ -136,6 +143,7 @@ class Wiring:
     inner: Callable[[Any], Any] = _itself
     outer: Callable[[Any], Any] = _itself
     alternate: Callable[[Any], tuple[Any, Alternation] | None] = _no_turns
+    phases: Callable[[Any], tuple[Phase, ...]] = _no_rounds
     globs: Callable[[Any], Globs] = _no_globs
     check: Callable[[Any, tuple[Connection, ...], str], None] = _fits
 

@@ -3,7 +3,7 @@
 *Saved* at a moment is what the forward made and an update still has to read: what backpropagation calls its saved
 activations. *Live* is all that the program made and has not freed: activations, errors, and what stands between
 them. Both are counted by storage, at the moment at which they are most. Parameters, buffers, inputs and what the
-program returns are not counted.
+program returns are not counted. A loop holds what one round of its body does.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from altprop.ir.program import Program, Slot
+from altprop.ir.repeat_operator import body_of, is_repeat
 from altprop.ir.walks import ancestors
 
 _OWNED = ("parameter", "buffer", "feedback", "state")
@@ -66,8 +67,14 @@ class _Recorder(fx.Interpreter):
         super().__init__(module, garbage_collect_values=False)
         self.pointer: dict[fx.Node, int] = {}
         self.size: dict[int, int] = {}
+        self.inside: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        if is_repeat(n):
+            (carried, read, *_), _ = self.fetch_args_kwargs_from_env(n)
+            inside = _Recorder(body_of(n).graph)
+            inside.run(*carried, *read)
+            self.inside[n] = _peak((s.made, s.last, s.size) for s in _storages(inside, set()))
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
@@ -87,7 +94,10 @@ def _storages(recorder: _Recorder, forward: set[fx.Node]) -> list[_Storage]:
     passed_over = {pointer[n] for n in nodes if n.op == "placeholder" and n in pointer}
     passed_over |= {pointer[n] for n in nodes[-1].all_input_nodes if n in pointer}
     found: dict[int, _Storage] = {}
+    rounds: list[_Storage] = []
     for time, node in enumerate(nodes[:-1]):
+        if node in recorder.inside:  # a round frees what it made but the states
+            rounds.append(_Storage(recorder.inside[node], time, forward=False, last=time))
         for source in node.all_input_nodes:
             storage = found.get(pointer.get(source, -1))
             if storage is not None:
@@ -95,7 +105,7 @@ def _storages(recorder: _Recorder, forward: set[fx.Node]) -> list[_Storage]:
                 storage.last_update = storage.last_update if node in forward else time
         if pointer.get(node, -1) not in {-1, *passed_over}:
             found.setdefault(pointer[node], _Storage(recorder.size[pointer[node]], time, node in forward))
-    return list(found.values())
+    return [*found.values(), *rounds]
 
 
 def _peak(spans: Iterable[tuple[int, int, int]]) -> int:

@@ -3,7 +3,8 @@
 * What an error needs, or another region's error, is `E`; what remains of a region's update is `U`. So no update can
   ever be waited for by another region.
 * Operators of an error that read what only the connection's source has (its weights, what its forward kept) are `M`,
-  together with what they need: the message is computed where the source lives.
+  together with what they need: the message is computed where the source lives. A loop reads what all regions have; it
+  and what is made of it stay with its region.
 """
 
 import operator
@@ -18,7 +19,8 @@ from altprop.ir.aliases import root_of
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view
 from altprop.ir.program import Slot
-from altprop.ir.walks import ancestors
+from altprop.ir.repeat_operator import is_repeat
+from altprop.ir.walks import ancestors, descendants
 from altprop.passes.flattening.builder import Tag
 
 
@@ -77,6 +79,8 @@ def _split_errors(builder: TaggedStep, tags: dict[fx.Node, Tag]) -> None:
 def _split_messages(builder: TaggedStep, tags: dict[fx.Node, Tag], region: str) -> None:
     """Marks as "M" what a message needs of its source; not where tasks would then wait for each other."""
     inside = {node for node, tag in tags.items() if tag == ("E", region)}
+    loops = {node for node in inside if is_repeat(node)}
+    inside -= loops | descendants(user for node in loops for user in node.users)
     private = _Private(builder, tags, region)
     starts: dict[str, list[fx.Node]] = {}
     for node in inside:

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import flop_registry
 
 from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.ir.operators import is_view, writes
+from altprop.ir.repeat_operator import body_of, is_repeat, times_of
 
 
 def count_flops(graph: fx.Graph, sizes: Sizes) -> int:
@@ -17,6 +18,8 @@ def count_flops(graph: fx.Graph, sizes: Sizes) -> int:
 
 def _flops(node: fx.Node, sizes: Sizes) -> int:
     made: Any = node.meta.get("val")
+    if is_repeat(node):
+        return times_of(node) * count_flops(body_of(node).graph.graph, sizes)
     if node.target is torch.ops.mkldnn._linear_pointwise.default:
         inner = _fake(node.args[0]).shape[-1]
         return 2 * sizes.form("", made).elements * sizes.number(inner)
@@ -36,8 +39,13 @@ def _out_of_place(node: fx.Node) -> Any:
 
 def count_touched(graph: fx.Graph, sizes: Sizes) -> int:
     """Returns the bytes that operators read and write; views cost nothing."""
-    nodes = [node for node in graph.nodes if _works(node)]
-    return sum(sizes.bytes(_fake(one)) for node in nodes for one in (node, *node.all_input_nodes))
+    return sum(_touched(node, sizes) for node in graph.nodes if _works(node))
+
+
+def _touched(node: fx.Node, sizes: Sizes) -> int:
+    if is_repeat(node):
+        return times_of(node) * count_touched(body_of(node).graph.graph, sizes)
+    return sum(sizes.bytes(_fake(one)) for one in (node, *node.all_input_nodes))
 
 
 def _works(node: fx.Node) -> bool:

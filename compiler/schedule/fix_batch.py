@@ -34,7 +34,8 @@ class Sizes:
         """Returns a size or another symbolic number as a number."""
         if not isinstance(value, torch.SymInt | torch.SymFloat):
             return value
-        expression = value.node.expr.subs(self._symbol, self.batch)
+        # A program has one symbol, and the body of a loop one of its own: both are the batch.
+        expression = value.node.expr.subs(dict.fromkeys(value.node.expr.free_symbols, self.batch))
         return int(expression) if isinstance(value, torch.SymInt) else float(expression)
 
     def form(self, name: str, value: torch.Tensor) -> ValueForm:

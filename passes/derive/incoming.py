@@ -17,6 +17,8 @@ from altprop.rules.feedback import DIRECT, EDGE
 class AnyIncoming:
     """What all connections have."""
 
+    state: Mapping[str, torch.Tensor] = {}
+
     def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
         self.connection = connection
         self._target = target
@@ -104,6 +106,7 @@ class EdgeIncoming(AnyIncoming):
         self.error = error
         self._local = local
         self._source = source
+        self.state = source.state
         self._names = names
         self._noise = noise
         self._kind = EDGE[connection.feedback.kind]

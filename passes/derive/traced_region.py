@@ -45,6 +45,10 @@ class TracedLocal:
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}
         self.instead: Mapping[str, torch.Tensor] = {}
         self.drawn: torch.Tensor | None = None
+        self.state: Mapping[str, torch.Tensor] = {}
+        self.nudge = 0.0
+        self.phases: Callable[[str], TracedLocal] | None = None
+        self._tail_known: Known | None = None
         self._loss = loss
         self.ending: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.port_cotangents: dict[int, torch.Tensor] = {}
@@ -118,6 +122,11 @@ class TracedLocal:
         return found
 
     @property
+    def placeholders(self) -> list[str]:
+        """Names of all values that the region reads, its tail included."""
+        return [role[1] for role in self.local.inputs.values() if role[0] == "value"]
+
+    @property
     def sources(self) -> dict[str, torch.Tensor]:
         """What the pre-activation is computed from beside parameters and buffers, by name."""
         start = self.local.results[("value", self._region.preactivation)]
@@ -154,7 +163,24 @@ class TracedLocal:
         known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
         made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
         made.drawn, made.ending, made._draws = self.drawn, self.ending, self._draws
+        made.state, made.nudge, made.phases = self.state, self.nudge, self.phases
         return made
+
+    def after(self, phase: str) -> "TracedLocal":
+        """The region as a phase left it."""
+        if self.phases is None:
+            raise RuleError(f'region "{self._region.name}": its net does not settle, so there is no phase "{phase}".')
+        return self.phases(phase)
+
+    def show(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Has others read another activity, and errors come back through the tail at that; returns the outputs."""
+        start = self.local.results[("value", self._region.activity)]
+        forward = [node for node in self.local.graph.nodes if node.name in self.local.forward]
+        later = _behind(forward, start)
+        known = {n: v for n, v in self.known.items() if n not in later} | {start: z}
+        self._tail_known = shown = run_nodes(forward, known)  # type: ignore[arg-type]
+        ends = {name: self.local.results[("value", name)] for name in self._region.outputs}
+        return {name: shown[node] for name, node in ends.items() if node is not None}
 
     def run(
         self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
@@ -254,7 +280,7 @@ class TracedLocal:
             cotangent = cotangents.get(name)
             given[("cot_out", k)] = torch.zeros_like(self._value(name)) if cotangent is None else cotangent
         ports = [("tail_port", k) for k in range(len(self._region.ports))]
-        made = evaluate(self.local, [("z",), *ports], self.known, given)
+        made = evaluate(self.local, [("z",), *ports], self._tail_known or self.known, given)
         found = {role: value for role, value in made.items() if value is not None}
         return found if ("z",) in found else {**found, ("z",): torch.zeros_like(self.z)}
 

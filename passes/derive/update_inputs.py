@@ -38,8 +38,8 @@ class Reads:
         stretches: by bare connection, the forward from the region to the connection's source, or why there is none.
     """
 
-    def __init__(self, graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: Rule) -> None:
-        """Takes the updates that are derived already, whose errors this one may read."""
+    def __init__(self, graph: ErrorGraph, done: Mapping[str, LocalUpdate] | None, name: str, rule: Rule) -> None:
+        """Takes the updates that are derived already, whose errors this one may read; None where it makes them."""
         self.graph = graph
         self.captured = graph.captured
         self.region = graph.region(name)
@@ -77,6 +77,12 @@ class Reads:
         for c in self.connections:
             self._collect_stretch(c)
 
+    def settled(self, made: Mapping[Value, torch.Tensor]) -> None:
+        """Adds the values of a net that settled: of those that the update may read, and of the states."""
+        for key, fake in made.items():
+            if key[2:] in self.values or key[2] == "state":
+                self._add(key, fake)
+
     @property
     def all_values(self) -> dict[Value, torch.Tensor]:
         """All that the update may read."""
@@ -108,8 +114,9 @@ class Reads:
         if key[0] == "loss_gradient":
             self._add(key, contiguous_fake(self.captured, key[1]))
             return
-        made = {node.name: node.meta.get("val") for node in self._done[c.source].graph.nodes}
-        results = {key: made[name] for key, name in self._done[c.source].results.items()}
+        if self._done is None:
+            return
+        results = self._done[c.source].fakes
         self._add(key, results[key])
         if not is_direct(c):
             for key, value in results.items():

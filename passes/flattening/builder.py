@@ -66,7 +66,7 @@ class FlatBuilder:
     def _add_noise(self, update: LocalUpdate) -> None:
         for node in update.graph.nodes:
             key = update.inputs.get(node.name, ())
-            if key[:1] == ("noise",):
+            if key[:1] == ("noise",) and key not in self.values:
                 self.values[key] = self.placeholder(Slot("noise", key[1]), "noise", node.meta["val"])
 
     def _slot(self, placeholder: str) -> Slot:

@@ -1,0 +1,269 @@
+"""Lets a whole net settle: joins what the rules of all regions do in a round into the body of one loop.
+
+    state_i       what `Rule.begin` makes of a region's forward
+    round         every region is run at what the states of those below show; errors are sent in the plan's order, and
+                  `Rule.relax` moves each state
+    repeat        so many rounds, as one operator whose carried values are the states; one for each phase
+    settled       the whole net at the states that a phase ended with, its errors at the outputs included
+
+What a round makes of values that no round changes stands in front of the loop. Values at the end of a phase bear their
+names in front of which `("settled", phase)` stands; an update reads them in the place of those that the forward left.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from altprop.ir.errors import RuleError
+from altprop.ir.graph import ErrorGraph
+from altprop.ir.loss import Loss
+from altprop.ir.program import Program, Slot
+from altprop.ir.program_text import format_program
+from altprop.ir.repeat_operator import repeat
+from altprop.ir.rounds import BEFORE, Phase
+from altprop.ir.torch_private import make_fx
+from altprop.ir.updates import Value
+from altprop.ir.without_code import graph_module
+from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.trace_sizes import sizes_from_batch
+from altprop.passes.derive.traced_region import TracedLocal
+from altprop.passes.derive.update_inputs import Reads, key_of
+from altprop.rules.base import Rule
+
+Values = dict[Value, torch.Tensor]
+States = dict[tuple[str, str], torch.Tensor]
+"""States by region and name."""
+
+
+def phases_of(graph: ErrorGraph) -> tuple[Phase, ...]:
+    """Returns the phases in which a net settles; none where its rules need no rounds.
+
+    Raises:
+        RuleError: some of its regions do not take part.
+    """
+    found = {name: rule.wiring.phases(rule) for name, rule in graph.rules.items() if rule is not None}
+    phases = next((one for one in found.values() if one), ())
+    for name, own in found.items() if phases else ():
+        if own != phases and not (graph.region(name).is_output and not own):
+            raise RuleError(
+                f'region "{name}" follows {graph.rules[name]}, and others settle in rounds of the whole net: give all '
+                "regions one rule with the same options, or freeze some."
+            )
+    return phases
+
+
+def at_phase(values: Mapping[Value, torch.Tensor], phase: Phase | None) -> Mapping[Value, torch.Tensor]:
+    """Returns values by their plain names: as a phase left them, where it left any."""
+    if phase is None:
+        return values
+    left = {key[2:]: value for key, value in values.items() if key[:2] == ("settled", phase.name)}
+    return {**values, **left}
+
+
+class Settling:
+    """The rounds of a net.
+
+    Attributes:
+        phases: in their order.
+        made: fake values of what settled, by name.
+    """
+
+    def __init__(self, graph: ErrorGraph, loss: Loss | None, derivers: Callable[[Reads, Rule], Any]) -> None:
+        """Takes a graph with feedback, the loss, and what traces the functions of a rule."""
+        self.phases = phases_of(graph)
+        self.made: Values = {}
+        self._graph = graph
+        self._captured = graph.captured
+        self._loss = loss
+        self._rules = {name: rule for name, rule in graph.rules.items() if rule is not None}
+        self._reads = {name: Reads(graph, None, name, rule) for name, rule in self._rules.items()}
+        self._derivers = {name: derivers(self._reads[name], rule) for name, rule in self._rules.items()}
+
+    @property
+    def values(self) -> Values:
+        """All that the rounds may read."""
+        return {key: fake for reads in self._reads.values() for key, fake in reads.values.items()}
+
+    def run(self, values: Values) -> Values:
+        """Runs all phases under a trace; returns what settled."""
+        states: dict[str, States] = {BEFORE: self._start(values)}
+        found: Values = {}
+        for phase in self.phases:
+            before = states[phase.start]
+            states[phase.name] = self._repeat(values, before, phase)
+            here = self._at(values, states[phase.name], phase)
+            changed = {key: value for key, value in here.items() if values.get(key) is not value}
+            found |= {("settled", phase.name, *key): value for key, value in changed.items()}
+        return found
+
+    def _start(self, values: Values) -> States:
+        """The states of regions that have any; all errors lie above them."""
+        found: States = {}
+        for name, rule in self._rules.items():
+            if rule.wiring.phases(rule):
+                local = self._derivers[name].traced(name, values)
+                found |= {(name, key): value for key, value in rule.begin(local).items()}
+        return found
+
+    def _at(self, values: Values, states: States, phase: Phase) -> Values:
+        """All values of the net at some states."""
+        here = {**values, **{("state", *key): value for key, value in states.items()}}
+        changed: dict[str, torch.Tensor] = {}
+        for region in self._graph.regions:
+            local = self._local(region.name, here, phase)
+            read = {n for n in local.placeholders if n in changed}
+            if read:
+                local = local.moved(sources={name: changed[name] for name in read})
+                here |= _forward_values(local)
+            shown = self._shown(region.name, local)
+            outputs = local.show(shown) if shown is not None else local.outputs_at(local.z) if read else {}
+            changed |= outputs
+            here |= {("captured", name): value for name, value in outputs.items()}
+        return here | self._loss_gradients(here, changed)
+
+    def _local(self, name: str, here: Values, phase: Phase) -> TracedLocal:
+        deriver = self._derivers.get(name) or next(iter(self._derivers.values()))
+        local: TracedLocal = deriver.traced(name, here, phase)
+        return local
+
+    def _shown(self, name: str, local: TracedLocal) -> torch.Tensor | None:
+        rule = self._rules.get(name)
+        return rule.shown(local) if rule is not None and local.state else None
+
+    def _loss_gradients(self, here: Values, changed: Mapping[str, torch.Tensor]) -> Values:
+        """The loss's gradient at outputs that are not those of the forward any more."""
+        found: Values = {}
+        for name in dict.fromkeys(name for name in self._captured.outputs if name and name in changed):
+            self._refuse_several()
+            target = here["target", name]
+            gradient = torch.func.grad(lambda made, target=target: self._loss.total(made, target))  # type: ignore[union-attr]
+            found["loss_gradient", name] = gradient(here["captured", name])
+        return found
+
+    def _refuse_several(self) -> None:
+        if self._loss is None or (self._loss.structured and not self._captured.out_spec.is_leaf()):
+            raise RuleError(
+                "a net that settles takes its loss of one prediction after the other, and this model returns several, "
+                "or a structure: return the prediction alone, or use a rule without rounds, such as dfa."
+            )
+
+    def _round(self, values: Values, states: States, phase: Phase) -> States:
+        here, seen = self._at(values, states, phase), {}
+        assert self._graph.plan is not None
+        for name in self._graph.plan.order():
+            if name in self._rules:
+                deriver = self._derivers[name]
+                local, incoming = seen[name] = deriver.look(here, phase)
+                _, _, felt = deriver.feel(local, incoming)
+                here |= dict(felt)
+        moved = {name: self._rules[name].relax(*seen[name]) for name in dict.fromkeys(name for name, _ in states)}
+        return {(name, key): moved[name][key].contiguous() for name, key in states}
+
+    def _repeat(self, values: Values, states: States, phase: Phase) -> States:
+        """The rounds of a phase as one operator."""
+        if not states or not phase.rounds:
+            return states
+        names, keys = list(states), list(values)
+
+        def round_of(*args: torch.Tensor) -> list[torch.Tensor]:
+            carried, read = args[: len(names)], args[len(names) :]
+            made = self._round(dict(zip(keys, read, strict=True)), dict(zip(names, carried, strict=True)), phase)
+            return [made[name] for name in names]
+
+        started = [torch.empty_like(_plain(states[name]), memory_format=torch.contiguous_format) for name in names]
+        fakes = self._captured.forms.distinct([*started, *(_plain(values[key]) for key in keys)])
+        module = make_fx(round_of, tracing_mode="real")(*fakes)
+        text, before = _split(module, len(names), self._captured.batch)
+        given = [states[name].contiguous() for name in names]
+        read = before([*given, *(values[key] for key in keys)])
+        made = repeat(given, read, phase.rounds, text)
+        return dict(zip(names, made, strict=True))
+
+
+def _forward_values(local: TracedLocal) -> Values:
+    """What a region that was run anew made, by names across the program."""
+    found: Values = {}
+    for node, value in local.known.items():
+        key = key_of(local.local, node)
+        if key is not None and node.op != "placeholder" and isinstance(value, torch.Tensor):
+            found[key] = value
+    ends = {role[1]: node for role, node in local.local.results.items() if role[0] == "value"}
+    return found | {("captured", name): local.known[node] for name, node in ends.items() if node is not None}
+
+
+def _split(
+    module: fx.GraphModule, carried: int, batch: Any
+) -> tuple[str, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]]:
+    """Parts a round: the text of what every round has to do, and what makes all that it reads, before the first."""
+    graph = module.graph
+    taken = [node for node in graph.nodes if node.op == "placeholder"]
+    sizes_from_batch(graph, set(taken[1:]), taken[0], batch)
+    graph.eliminate_dead_code()
+    changing = _changing(graph, taken[:carried])
+    writer = _BodyWriter(graph, taken[:carried], changing)
+    text = writer.write()
+    fixed = [n for n in graph.nodes if n.op == "call_function" and n not in changing]
+
+    def before(given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        known: dict[fx.Node, Any] = dict(zip(taken, given, strict=True))
+        known |= {n: getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+        known = run_nodes(fixed, known)
+        return [known[node] for node in writer.read]
+
+    return text, before
+
+
+def _changing(graph: fx.Graph, carried: Sequence[fx.Node]) -> set[fx.Node]:
+    """Tensors that differ from round to round; sizes never do."""
+    found = set(carried)
+    for node in graph.nodes:
+        if isinstance(node.meta.get("val"), torch.Tensor | tuple | list) and not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+class _BodyWriter:
+    """Writes the body; `read` are the nodes in front of it that it reads, in order."""
+
+    def __init__(self, graph: fx.Graph, carried: Sequence[fx.Node], changing: set[fx.Node]) -> None:
+        self.read: list[fx.Node] = []
+        self._graph = graph
+        self._changing = changing
+        self._body = fx.Graph()
+        self._here: dict[fx.Node, fx.Node] = {}
+        for node in carried:
+            self._here[node] = self._take(node, "state")
+
+    def write(self) -> str:
+        (returned,) = next(node for node in self._graph.nodes if node.op == "output").args
+        for node in self._graph.nodes:
+            if node.op == "call_function" and node in self._changing:
+                self._here[node] = self._body.node_copy(node, self._find)
+        self._body.output(tuple(map(self._find, returned)))
+        count = sum(node.op == "placeholder" for node in self._body.nodes)
+        inputs = tuple(Slot("value", str(place)) for place in range(count))
+        outputs = tuple(Slot("value", str(place)) for place in range(len(returned)))
+        return format_program(Program("body", graph_module(torch.nn.Module(), self._body), inputs, outputs))
+
+    def _find(self, node: fx.Node) -> fx.Node:
+        if node not in self._here:
+            if isinstance(node.meta.get("val"), torch.Tensor):
+                self.read.append(node)
+                self._here[node] = self._take(node, "read")
+            else:  # a size
+                self._here[node] = self._body.node_copy(node, self._find)
+        return self._here[node]
+
+    def _take(self, node: fx.Node, name: str) -> fx.Node:
+        last = [one for one in self._body.nodes if one.op == "placeholder"]
+        with self._body.inserting_after(last[-1] if last else None):
+            made = self._body.placeholder(name)
+        made.target = made.name
+        made.meta["val"] = node.meta["val"]
+        return made
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return value.detach()

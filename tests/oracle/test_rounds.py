@@ -1,0 +1,194 @@
+"""Rules that settle: against plain NumPy, on nets with branches and norms, and through all that a net goes through."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import kept
+import pytest
+import textbook_rounds
+import tiny
+import torch
+from by_hand import (
+    CHAIN,
+    RUNS,
+    assert_equal,
+    compile_mlp,
+    found_updates,
+    grid,
+    make_data,
+    make_mlp,
+    to_network,
+    top_error,
+)
+from textbook import Array, Network, Updates
+from torch import nn
+
+import altprop
+from altprop.ir.program_text import format_program, parse_program
+from altprop.ir.repeat_operator import is_repeat
+
+ByHand = Callable[[Network, Array, textbook_rounds.Top, float], Updates]
+RULES: dict[str, ByHand] = {
+    "pc(rounds=3, rate=0.3)": lambda *net: textbook_rounds.predictive_coding(*net, 3, 0.3),
+    "pc(rounds=3, rate=0.3, fixed=True)": lambda *net: textbook_rounds.predictive_coding(*net, 3, 0.3, fixed=True),
+}
+
+
+@pytest.mark.third
+@grid(rule=RULES)
+def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    x, target = make_data(loss)
+    scale = top_error(loss, network.forward(x.numpy())[1][-1], target)[1]
+    expected = RULES[rule](network, x.numpy(), lambda output: top_error(loss, output, target)[0], scale)
+    net = compile_mlp(model, rule, loss)
+    for run in RUNS.values():
+        run(net, loss)
+        assert_equal(found_updates(net, CHAIN), expected)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse_sum"])
+def test_with_fixed_predictions_it_is_backpropagation(loss: str) -> None:
+    model, rounds = make_mlp("tanh", True), len(CHAIN)
+    found = [
+        found_updates(compiled, CHAIN)
+        for compiled in (_moved(model, f"pc(rounds={rounds}, rate=1.0, fixed=True)", loss), _moved(model, "bp", loss))
+    ]
+    assert_equal(*found)
+
+
+def _moved(model: nn.Module, rule: str, loss: str) -> altprop.LocalNet:
+    net = compile_mlp(copy.deepcopy(model), rule, loss)
+    RUNS["program"](net, loss)
+    return net
+
+
+class Branches(nn.Module):
+    """A convolution with a norm and pooling, and a residual branch; `run` may be told what activities to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.first, self.second, self.last = nn.Linear(36, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def run(self, x: torch.Tensor, instead: list[torch.Tensor] | None = None) -> tuple[torch.Tensor, ...]:
+        """Returns the output and the predictions of all activities."""
+        made: list[torch.Tensor] = []
+
+        def put(z: torch.Tensor) -> torch.Tensor:
+            made.append(z)
+            return z if instead is None else instead[len(made) - 1]
+
+        z = put(torch.relu(self.norm(self.conv(x))))
+        z = put(torch.tanh(self.first(nn.functional.max_pool2d(z, 2).flatten(1))))
+        z = put(torch.tanh(self.second(z) + z))
+        return self.last(z), *made
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 1, 6, 6) to (N, 3)."""
+        return self.run(x)[0]
+
+
+def test_a_branching_net_descends_its_free_energy() -> None:
+    """The oracle is autograd on the energy, by activities in the rounds and by parameters behind them."""
+    torch.manual_seed(0)
+    model = Branches().double()
+    x, labels = torch.randn(4, 1, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 1])
+    oracle = copy.deepcopy(model)
+
+    def energy(states: list[torch.Tensor]) -> torch.Tensor:
+        output, *made = oracle.run(x, states)
+        loss = nn.functional.cross_entropy(output, labels, reduction="sum")
+        return loss + sum((a - b).square().sum() / 2 for a, b in zip(states, made, strict=True))
+
+    states = [z.detach() for z in oracle.run(x)[1:]]
+    for _ in range(4):
+        states = [z.requires_grad_() for z in states]
+        moved = torch.autograd.grad(energy(states), states)
+        states = [(z - 0.2 * d).detach() for z, d in zip(states, moved, strict=True)]
+    (energy(states) / len(x)).backward()
+    net = altprop.compile(model, "pc(rounds=4, rate=0.2)", example_inputs=(x,))
+    net.backward(x, labels)
+    for mine, wanted in zip(model.parameters(), oracle.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=0, atol=1e-12)
+
+
+X = torch.linspace(-1.0, 1.0, 56).sin().reshape(8, 7)
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+
+
+def small(rule: str = "pc(rounds=3)", **options: Any) -> altprop.LocalNet:
+    torch.manual_seed(0)
+    return kept.compile(tiny.mlp(2), rule, example_inputs=(X,), optimizer=altprop.optim.SGD(lr=0.1), **options)
+
+
+def test_a_program_with_a_loop_reads_back() -> None:
+    program = small().graph.programs["step"]
+    assert sum(map(is_repeat, program.graph.graph.nodes)) == 1
+    text = format_program(program)
+    assert format_program(parse_program(text)) == text
+
+
+def test_no_rounds_leave_the_hidden_layers_alone() -> None:
+    net = small("pc(rounds=0)")
+    net.backward(X, LABELS)
+    assert not any(is_repeat(node) for node in net.graph.programs["step"].graph.graph.nodes)
+    assert {name: bool(p.grad.any()) for name, p in net.model.named_parameters()} == {
+        **dict.fromkeys(("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"), False),
+        **dict.fromkeys(("fc3.weight", "fc3.bias"), True),
+    }
+
+
+@pytest.mark.parametrize("runtime", ["serial", "threads"])
+def test_two_devices_equal_one(runtime: str) -> None:
+    one = small()
+    other = copy.deepcopy(one)
+    schedule = other.schedule(devices=2, batch=8)
+    running = schedule.runtime(runtime)
+    for _ in range(2):
+        torch.testing.assert_close(running.step(X, LABELS), one.step(X, LABELS))
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_a_loop_costs_its_rounds() -> None:
+    def work(rounds: int) -> int:
+        lines = str(small(f"pc(rounds={rounds})").schedule(devices=1, batch=8)).split("\n")
+        (line,) = [line for line in lines if line.strip().startswith("E fc3 ")]
+        return int(line.partition("flops ")[2].partition(",")[0])
+
+    assert work(6) - work(3) == work(9) - work(6) > 3 * 2 * 8 * (6 * 6 + 2 * 6 * 4)
+
+
+def test_memory_holds_one_round() -> None:
+    held = [small(f"pc(rounds={rounds})").memory(X, LABELS).live for rounds in (3, 30)]
+    assert held[0] == held[1] > small("bp").memory(X, LABELS).live
+
+
+def test_explain_says_so() -> None:
+    assert [row.how for row in small().explain().rows] == ["local-vjp, 3 rounds"] * 4 + ["local-vjp"] * 2
+
+
+def test_all_regions_settle_or_none() -> None:
+    with pytest.raises(altprop.RuleError, match=r'"fc2" follows dfa, and others settle.*one rule with the same'):
+        small({"fc2": "dfa", "*": "pc"})
+    frozen = small({"fc1": "frozen", "*": "pc(rounds=3)"})
+    frozen.step(X, LABELS)
+
+
+def test_what_a_loop_cannot_run_again_is_named() -> None:
+    model = nn.Sequential(nn.Linear(7, 6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
+    net = altprop.compile(model, "pc", example_inputs=(X,))
+    net.backward(X, LABELS)  # in front of the first state a mask is drawn once
+    model = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 4))
+    with pytest.raises(altprop.RuleError, match='region "2": native_dropout draws random numbers in the forward'):
+        altprop.compile(model, "pc", example_inputs=(X,)).backward(X, LABELS)
+
+
+def test_a_step_goes_on_where_it_was_saved() -> None:
+    one, other = small(), small()
+    one.step(X, LABELS)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.step(X, LABELS), other.step(X, LABELS))
