@@ -150,7 +150,8 @@ class _Deriver:
             raise explain(self.rule, self.region.name, error) from error
 
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
-        name, results, phase = self.region.name, [], None
+        name, phase = self.region.name, None
+        results: list[tuple[Value, torch.Tensor]] = []
         if self.settling is not None:
             phase = self.settling.phases[0]
             if not self.settling.made:

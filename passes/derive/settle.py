@@ -109,7 +109,8 @@ class Settling:
 
     def _at(self, values: Values, states: States, phase: Phase) -> Values:
         """All values of the net at some states."""
-        here = {**values, **{("state", *key): value for key, value in states.items()}}
+        here: Values = dict(values)
+        here |= {("state", *key): value for key, value in states.items()}
         changed: dict[str, torch.Tensor] = {}
         for region in self._graph.regions:
             local = self._local(region.name, here, phase)
