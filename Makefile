@@ -39,7 +39,7 @@ demo: $(READY)  ## train a small model by local learning and write its pictures 
 test: lint types directions unit  ## every check, and every test but those marked full
 
 test-full: lint types directions  ## every check, and every test: an hour or more
-	$(PYTEST) $(TESTS)
+	ALTPROP_VERIFY=1 $(PYTEST) $(TESTS)
 
 docs: $(DOCS_VENV)/.ready  ## build the site into site/; what it needs has an environment of its own
 	$(DOCS_VENV)/bin/zensical build --strict --clean

@@ -90,7 +90,31 @@ REASONS = {
 }
 """Why each is needed, by its name here."""
 
+ATTRIBUTES = {
+    "_backward_fn": "the derivative that a user's operator was given",
+    "_backward_hooks": "the hooks of a parameter or module, which programs do not call and we speak of",
+    "_buffers": "a module's own buffers by name, which a program reads and writes at each step without a search",
+    "_flat_weights_names": "the order of a recurrent layer's weights",
+    "_is_setup_context_defined": "the function that torch asks at each call of a user's autograd function",
+    "_modules": "a module's own children by name; that one was replaced is seen there",
+    "_op": "an operator without the wrapping that costs as much as a small product",
+    "_opname": "an operator's name without its namespace, under which a user's operator is listed",
+    "_overloadname": "which of an operator's forms it is",
+    "_parameters": "a module's own parameters by name, as for buffers",
+    "_replacements_version_counter": "says that what is known of sizes has changed, so that it is worked out anew",
+    "_schema": "an operator's arguments, with what it writes and what shares memory",
+    "_setup_context_fn": "what a user's operator keeps for its derivative",
+    "_validate_args": "whether distributions check their arguments; torch has a function to set it, and none to ask",
+    "_version": "how often a tensor was written in place",
+    "_version_counter": "as for the counter of replacements, of all facts of sizes",
+}
+"""Private attributes of torch's own objects that are read outside of this file, with reasons.
+
+They are spelled where they are read, since a function around each would hide what is meant; no other may be.
+"""
+
 __all__ = [  # noqa: RUF022 - in the order of the reasons
+    "ATTRIBUTES",
     "REASONS",
     "ConstantSource",
     "DataDependentOutputException",

@@ -9,7 +9,8 @@ from torch import nn
 
 import altprop
 from altprop.ir.errors import CompileError
-from altprop.passes.tune.base import VERIFY, Tuned, TuningPass
+from altprop.ir.program import Program
+from altprop.passes.tune.base import VERIFY, Tuned, TuningPass, is_verified
 from altprop.passes.tune.tuning_order import OURS, order, register, unregister
 
 aten = torch.ops.aten
@@ -72,10 +73,20 @@ def stepped() -> tuple[altprop.LocalNet, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> list[float]:
-    net, losses = stepped()
-    assert "aten.mul.Tensor" in str(net.graph.programs["step"])
-    return losses
+def plain_net() -> tuple[altprop.LocalNet, list[float]]:
+    return stepped()
+
+
+@pytest.fixture(scope="module")
+def plain_step(plain_net: tuple[altprop.LocalNet, list[float]]) -> Program:
+    step = plain_net[0].graph.programs["step"]
+    assert "aten.mul.Tensor" in str(step)
+    return step
+
+
+@pytest.fixture(scope="module")
+def plain(plain_net: tuple[altprop.LocalNet, list[float]], plain_step: Program) -> list[float]:
+    return plain_net[1]
 
 
 @pytest.mark.parametrize("registered", [AddTwice()], indirect=True)
@@ -93,10 +104,20 @@ def test_it_tunes_and_is_told(plain: list[float], registered: TuningPass, monkey
 
 
 @pytest.mark.parametrize("registered", [BreakALaw()], indirect=True)
-def test_one_that_breaks_a_law_is_named(registered: TuningPass, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VERIFY, "1")
+def test_one_that_breaks_a_law_is_named(registered: TuningPass) -> None:
+    """In all tests, since the laws of small programs are checked in all of them."""
     with pytest.raises(CompileError, match=f"altprop has a fault: .*after {registered.name}"):
         stepped()
+
+
+def test_programs_of_some_size_are_verified(plain_step: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = len(plain_step.graph.graph.nodes)
+    wanted = {"": False, "1": True, str(count): True, str(count - 1): False, "yes": False}
+    for text, is_wanted in wanted.items():
+        monkeypatch.setenv(VERIFY, text)
+        assert is_verified(plain_step) is is_wanted
+    monkeypatch.delenv(VERIFY)
+    assert not is_verified(plain_step)
 
 
 def test_what_cannot_be_registered() -> None:

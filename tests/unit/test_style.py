@@ -1,11 +1,14 @@
 """What ruff cannot check: sizes, names and words of the tracked files."""
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from altprop.ir.torch_private import ATTRIBUTES
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ("altprop", "ir", "rules", "passes", "compiler", "runtime")
@@ -14,6 +17,7 @@ NAMES_SHARED_ON_PURPOSE: set[str] = set()
 MOST_LINES_IN_A_FILE = 400
 # Tables of models, and tests that share a fixture.
 LONGER_FILES = {"tests/zoo.py": 560, "tests/zoo_operators.py": 540, "tests/nets/test_cache.py": 490}
+MOST_LINES_IN_THE_MEDIAN_FILE = 100
 MOST_LINES_IN_A_FUNCTION = 40
 MOST_BYTES_IN_A_FILE = 1_000_000
 # Folders of one machine; spelled in parts, so that this file does not match itself.
@@ -45,6 +49,12 @@ def text_of(path: Path) -> str:
         return ""
 
 
+@functools.cache
+def tree_of(text: str) -> ast.Module:
+    """A source, parsed once for all tests."""
+    return ast.parse(text)
+
+
 TRACKED = tracked_files()
 PYTHON = [path for path in TRACKED if path.suffix == ".py"]
 
@@ -69,7 +79,7 @@ def code_lines(function: ast.AST, source: list[str]) -> int:
 
 def long_functions(text: str) -> list[str]:
     source = text.splitlines()
-    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    functions = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     counted = ((node.name, code_lines(node, source)) for node in functions)
     return [f"{name} ({count} lines)" for name, count in counted if count > MOST_LINES_IN_A_FUNCTION]
 
@@ -77,7 +87,7 @@ def long_functions(text: str) -> list[str]:
 def private_names_of_torch(text: str) -> list[str]:
     """What a source names of torch that is private or experimental; operators, `torch.ops...`, are no names of it."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(text)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -98,6 +108,112 @@ def test_private_names_of_torch_are_in_one_file() -> None:
     assert private_names_of_torch("from torch.fx.experimental.x import y") == ["torch.fx.experimental.x.y"]
     assert private_names_of_torch("torch._check(x)") == ["torch._check"]
     assert not private_names_of_torch("torch.ops.aten._softmax(x), torch.nn.functional.relu(x)")
+
+
+def is_operator(node: ast.Attribute) -> bool:
+    """Whether a name is an operator's, `torch.ops.aten._softmax`: those are in schemas, and private in name alone."""
+    words = ast.unparse(node).split(".")
+    return "ops" in words or words[0] in ("aten", "quantized", "mkldnn")
+
+
+def own_private_names(texts: list[str]) -> set[str]:
+    """Private names that the library defines: functions, and attributes of `self`, `cls` and classes."""
+    found: set[str] = set()
+    for text in texts:
+        for node in ast.walk(tree_of(text)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
+                found.add(node.attr)
+    return found
+
+
+def private_attributes(text: str) -> set[str]:
+    """Private attributes of other objects than `self` that a source reads."""
+    reads = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.Attribute))
+    outside = (node for node in reads if ast.unparse(node.value) not in ("self", "cls") and not is_operator(node))
+    return {node.attr for node in outside if re.match(r"_[a-zA-Z]", node.attr)}
+
+
+def test_private_attributes_of_torch_are_listed_with_reasons() -> None:
+    library = [path for path in PYTHON if path.parts[0] in LIBRARY and path.name != "torch_private.py"]
+    texts = [text_of(path) for path in library]
+    known = {*ATTRIBUTES, "_asdict", "_getframe", "_BatchNorm"}  # of Python; a class that torch's documents name
+    found = set().union(*map(private_attributes, texts)) - own_private_names(texts) - known
+    assert not found, f"no name of ours, and none in ir/torch_private.py: {found}"
+    assert private_attributes("tensor._grad_fn + self._own + torch.ops.aten._softmax") == {"_grad_fn"}
+
+
+def asks_backend(text: str) -> list[str]:
+    """Conditions that ask which backend it is; what it wants is asked of the backend itself."""
+    found = []
+    for node in ast.walk(tree_of(text)):
+        tests = [node.test] if isinstance(node, ast.If | ast.IfExp | ast.While) else []
+        tests += [node] if isinstance(node, ast.Compare) else []
+        for inner in (inner for test in tests for inner in ast.walk(test)):
+            name = inner.id if isinstance(inner, ast.Name) else inner.attr if isinstance(inner, ast.Attribute) else ""
+            if name.endswith("backend"):
+                found.append(ast.unparse(node).split("\n")[0])
+    return found
+
+
+def test_nobody_asks_which_backend_it_is() -> None:
+    library = [path for path in PYTHON if path.parts[0] in LIBRARY and path != Path("runtime/backends/table.py")]
+    assert not {str(path): found for path in library if (found := asks_backend(text_of(path)))}
+    assert asks_backend("if backend == 'eager':\n    pass") == ["if backend == 'eager':", "backend == 'eager'"]
+    assert asks_backend("x = 1 if net.backend.name in FAST else 2")
+    assert not asks_backend("run(backend.prepare(program))")
+
+
+def compares_with(text: str, word: str) -> list[str]:
+    compared = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.Compare))
+    return [
+        ast.unparse(node)
+        for node in compared
+        if any(isinstance(inner, ast.Constant) and inner.value == word for inner in ast.walk(node))
+    ]
+
+
+def told_by_name(text: str) -> list[str]:
+    """Where a part of the name of a node is asked for: names never say what a node is."""
+    methods = ("startswith", "endswith", "partition", "rpartition", "removeprefix", "removesuffix", "split")
+    found = []
+    for node in ast.walk(tree_of(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
+            found += [node] if ends_in_name(node.func.value) else []
+        elif isinstance(node, ast.Compare) and any(isinstance(one, ast.In | ast.NotIn) for one in node.ops):
+            literal = isinstance(node.left, ast.Constant) and isinstance(node.left.value, str)
+            found += [node] if literal and ends_in_name(node.comparators[0]) else []
+    return [ast.unparse(node) for node in found]
+
+
+def ends_in_name(node: ast.expr) -> bool:
+    """Whether it is the name or target of something else than a schema, a path, a plan and the like."""
+    named = isinstance(node, ast.Attribute) and node.attr in ("name", "target")
+    owner = ast.unparse(node.value) if isinstance(node, ast.Attribute) else ""
+    return named and owner.split(".")[-1] not in (
+        "_schema",
+        "schema",
+        "path",
+        "plan",
+        "record",
+        "attribute",
+        "argument",
+    )
+
+
+def test_no_node_is_told_by_a_part_of_its_name() -> None:
+    library = [path for path in PYTHON if path.parts[0] in LIBRARY]
+    told = {str(path): found for path in library if (found := told_by_name(text_of(path)))}
+    assert told == {"passes/derive/share_updates.py": ["p.name.removeprefix(f'{p.region}:')"]}
+    assert told_by_name("node.name.startswith('zeros')") == ["node.name.startswith('zeros')"]
+    assert told_by_name("'zeros' in node.name") == ["'zeros' in node.name"]
+    assert not told_by_name("node.name in made, node.name == other.name, target._schema.name.split('::')")
+
+
+def test_the_median_file_is_short() -> None:
+    counts = sorted(len(text_of(path).splitlines()) for path in PYTHON if path.parts[0] in LIBRARY)
+    assert counts[len(counts) // 2] <= MOST_LINES_IN_THE_MEDIAN_FILE
 
 
 def test_files_are_found() -> None:
@@ -125,7 +241,7 @@ def test_no_machine_paths() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     texts = {path: text_of(path) for path in PYTHON if path.parts[0] in LIBRARY}
-    bare = [str(path) for path, text in texts.items() if not ast.get_docstring(ast.parse(text))]
+    bare = [str(path) for path, text in texts.items() if not ast.get_docstring(tree_of(text))]
     assert not bare, f"modules without a docstring: {bare}"
 
 
@@ -148,6 +264,9 @@ def test_no_rule_is_told_by_the_word_frozen() -> None:
     library = [path for path in PYTHON if path.parts[0] in LIBRARY]
     told = {str(path) for path in library if '"frozen"' in text_of(path)}
     assert told <= {"ir/plan.py", "rules/dfa_head.py", "altprop/auditing/audit_subject.py", "ir/drawing/inspector.py"}
+    compared = {str(path): found for path in library if (found := compares_with(text_of(path), "frozen"))}
+    assert compared == {"rules/dfa_head.py": ["self.features not in ('bp', 'frozen')"]}, "an option of its own"
+    assert compares_with("if rule == 'frozen' or x in ('frozen', 'bp'): pass", "frozen")
 
 
 def test_constraints_are_exact_and_from_an_index() -> None:

@@ -187,9 +187,46 @@ MEANINGS: dict[str, Callable[[], object]] = {
 
 
 def test_each_has_a_reason_and_a_meaning() -> None:
-    names = set(private.__all__) - {"REASONS"}
+    names = set(private.__all__) - {"ATTRIBUTES", "REASONS"}
     assert names == private.REASONS.keys() == MEANINGS.keys()
     assert all(len(reason.split()) > 3 for reason in private.REASONS.values())
+
+
+@torch.library.custom_op("test_private::double", mutates_args=())
+def double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+double.register_autograd(lambda ctx, y: 2 * y, setup_context=lambda ctx, inputs, output: None)
+MODULE = nn.BatchNorm1d(2)
+USERS = torch.ops.test_private.double.default
+ENVIRONMENT = private.ShapeEnv()
+
+# attribute: an object that has it, and what it must be
+HOLDERS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "_backward_fn": (double, callable),
+    "_backward_hooks": (MODULE, lambda found: not found),
+    "_buffers": (MODULE, lambda found: "running_mean" in found),
+    "_flat_weights_names": (nn.LSTM(1, 1), lambda found: found[:2] == ["weight_ih_l0", "weight_hh_l0"]),
+    "_is_setup_context_defined": (torch.autograd.function, callable),
+    "_modules": (nn.Sequential(MODULE), lambda found: found["0"] is MODULE),
+    "_op": (aten.add.Tensor, lambda found: float(found(torch.ones(()), torch.ones(()))) == 2),
+    "_opname": (USERS, lambda found: found == "double"),
+    "_overloadname": (aten.add.Tensor, lambda found: found == "Tensor"),
+    "_parameters": (MODULE, lambda found: found["weight"] is MODULE.weight),
+    "_replacements_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
+    "_schema": (aten.add_.Tensor, lambda found: found.arguments[0].is_write),
+    "_setup_context_fn": (double, callable),
+    "_validate_args": (torch.distributions.Distribution, lambda found: isinstance(found, bool)),
+    "_version": (torch.ones(1).add_(1), lambda found: found == 1),
+    "_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(private.ATTRIBUTES))
+def test_an_attribute_still_means_this(name: str) -> None:
+    holder, fits = HOLDERS[name]
+    assert fits(getattr(holder, name)), f"{name}: {private.ATTRIBUTES[name]}"
 
 
 @pytest.mark.parametrize("name", sorted(MEANINGS))
