@@ -23,7 +23,7 @@ from choose import choose_thirds
 import altprop
 
 os.environ["ALTPROP_CACHE"] = "off"  # a test sees what is compiled, not what another one left
-os.environ.setdefault("ALTPROP_VERIFY", "100")  # small programs are checked behind each pass that tunes them
+os.environ.setdefault("ALTPROP_VERIFY", "64")  # small programs are checked behind each pass that tunes them
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -30,6 +30,13 @@ NOT_SOURCES = shutil.ignore_patterns(
     ".*", "__pycache__", "build", "dist", "*.egg-info", "results", "tests", "benchmarks"
 )
 
+# Prints every module that is found below altprop, none of them imported but the packages.
+LISTING = """
+import json, pkgutil, sys
+import altprop
+print(json.dumps(sorted(one.name for one in pkgutil.walk_packages(altprop.__path__, "altprop."))))
+"""
+
 # Run with the names of packages; prints which of them import, and from where.
 PROBE = """
 import importlib, importlib.util, json, sys
@@ -189,13 +196,16 @@ def test_wheel_installs_and_imports(wheel: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_editable_install_imports_from_the_sources(sources: Path, tmp_path: Path) -> None:
+def test_editable_install_imports_from_the_sources(sources: Path, wheel: Path, tmp_path: Path) -> None:
     python = python_in(tmp_path / "environment")
     install(python, "--editable", sources)
     places, leaked = probe(python, tmp_path)
     assert leaked == []
     assert Path(places["altprop.ir"]) == sources / "altprop" / "ir" / "__init__.py"
     assert all(Path(place).is_relative_to(sources) for place in places.values())
+    modules = set(json.loads(run([python, "-c", LISTING], tmp_path).splitlines()[-1]))
+    held = [name.removesuffix(".py").removesuffix("/__init__") for name in contents(wheel) if name.endswith(".py")]
+    assert modules | {"altprop"} == {name.replace("/", ".") for name in held}, "the wheel holds others"
 
 
 @pytest.mark.full
