@@ -27,10 +27,8 @@ def is_channels_last(value: object) -> bool:
 
 def feedback_of(program: Program) -> dict[str, list[fx.Node]]:
     """Returns the feedback that a program reads, by name: its input, and those of its optimizer's state."""
-    nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
-    slots = list(zip(program.inputs, nodes, strict=True))
-    found = {slot.name: [node] for slot, node in slots if slot.kind == "feedback"}
-    for slot, node in slots:
+    found = {slot.name: [node] for slot, node in program.placeholders.items() if slot.kind == "feedback"}
+    for slot, node in program.placeholders.items():
         name = ValueName.of(slot).name
         if slot.kind == "state" and name in found:
             found[name].append(node)

@@ -85,5 +85,14 @@ class Program:
         (returned,) = next(node for node in self.graph.graph.nodes if node.op == "output").args
         return dict(zip(self.outputs, returned, strict=True))
 
+    def node_of(self, slot: Slot) -> fx.Node:
+        """Returns the node that takes an input, or holds a result.
+
+        Raises:
+            KeyError: the program has no such slot.
+        """
+        placeholders = self.placeholders
+        return placeholders[slot] if slot in placeholders else self.results[slot]
+
     def __str__(self) -> str:
         return str(show("program as text", self))

@@ -59,9 +59,8 @@ def _copy(program: Program) -> Program:
 
 def _drop_unread(program: Program) -> Program:
     graph = program.graph.graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     kept = []
-    for slot, node in zip(program.inputs, placeholders, strict=True):
+    for slot, node in program.placeholders.items():
         if node.users:
             kept.append(slot)
         else:

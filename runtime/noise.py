@@ -75,8 +75,7 @@ def _noise(graph: ErrorGraph) -> Iterator[tuple[Slot, torch.Tensor]]:
         for name, value in update.noise.items():
             yield Slot("noise", name), value
     for program in graph.programs.values() if graph.alternation is not None else ():  # other rules' updates too
-        nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
-        for slot, node in zip(program.inputs, nodes, strict=True):
+        for slot, node in program.placeholders.items():
             if slot.kind == "noise":
                 yield slot, node.meta["val"]
 

@@ -54,7 +54,7 @@ def write_program(
         raise ExportError(f'delegate="{delegate}": there are {", ".join(map(repr, DELEGATES))}.')
     check_installed(delegate)
     size = batch_of(subject, batch)
-    optimizer = subject.optimizer if original.name == "step" else None
+    optimizer = subject.optimizer if original.is_step else None
     pure = purify(cleaned(subject, original), subject.fake_mode, optimizer, planar_table())
     constants = constants_of(subject, pure, fixed)
     given = random_inputs(subject, (original, pure), size)

@@ -31,7 +31,7 @@ def reference(subject: Subject, original: Program, given: Mapping[Slot, torch.Te
     """Runs the flat program in torch as it stands, on copies of the tensors, into which it writes."""
     values = {slot: value.clone() for slot, value in given.items()}
     step = int(given.get(STEP, 0))
-    if subject.optimizer is not None and original.name == "step":
+    if subject.optimizer is not None and original.is_step:
         optimizer = dataclasses.replace(subject.optimizer, lr=RATE, feedback_lr=RATE)
         numbers = optimizer.scalars(step + 1)
         values |= {Slot("scalar", n): torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}

@@ -204,7 +204,7 @@ def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer |
     for slot, node in program.placeholders.items():
         if runner.env[node] is not values[slot]:
             made[slot] = runner.env[node]
-    if STEP in given and program.name == "step":
+    if STEP in given and program.is_step:
         made[STEP] = step + 1
     return made
 
@@ -219,10 +219,9 @@ def scalars(optimizer: Optimizer, given: Mapping[Slot, Any], step: Any) -> dict[
 
 
 def _inputs(program: Program, fake_mode: Any, optimizer: Optimizer | None) -> tuple[list[Slot], list[Any]]:
-    nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
     fakes = {
         slot: node.meta["val"].detach()
-        for slot, node in zip(program.inputs, nodes, strict=True)
+        for slot, node in program.placeholders.items()
         if slot.kind not in ("scalar", "noise")
     }
     with fake_mode:
@@ -243,7 +242,7 @@ def _drop_unread(program: Program) -> Program:
     """Inputs that nothing reads go, but for those whose new value is a result."""
     graph = program.graph.graph
     kept = []
-    for slot, node in zip(program.inputs, [n for n in graph.nodes if n.op == "placeholder"], strict=True):
+    for slot, node in program.placeholders.items():
         if node.users or slot in program.outputs:
             kept.append(slot)
         else:

@@ -273,11 +273,10 @@ def join(program: Program, count: int, sizes: Sizes) -> Program:
         sizes: sizes of one of them.
     """
     graph = fx.Graph()
-    nodes = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
     here: dict[fx.Node, fx.Node] = {}
     inputs: list[Slot] = []
     lines: list[tuple[fx.Node, list[fx.Node]]] = []
-    for slot, node in zip(program.inputs, nodes, strict=True):
+    for slot, node in program.placeholders.items():
         if slot.kind in RESIDENT:
             here[node] = graph.node_copy(node)
             inputs.append(slot)

@@ -90,8 +90,7 @@ def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], tuning: Tuning) -
 
 
 def _piece(tag: Tag, program: Program, sizes: Sizes) -> Piece:
-    placeholders = [node for node in program.graph.graph.nodes if node.op == "placeholder"]
-    names = dict(zip(placeholders, map(location, program.inputs), strict=True))
+    names = {node: location(slot) for slot, node in program.placeholders.items()}
     changed = {source for node in program.graph.graph.nodes for source in written(node) if source in names}
     return Piece(
         kind=tag[0].rstrip("+"),
@@ -171,8 +170,7 @@ class _Cutter:
         """Returns a fake tensor for everything that some program reads or returns."""
         found: dict[str, torch.Tensor] = {}
         for program in programs:
-            nodes = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
-            for slot, node in (*zip(program.inputs, nodes, strict=True), *program.results.items()):
+            for slot, node in (*program.placeholders.items(), *program.results.items()):
                 name, value = location(slot), node.meta.get("val")
                 if name is not None and isinstance(value, torch.Tensor):
                     found.setdefault(without_ahead(name), value)

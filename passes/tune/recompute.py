@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
+from altprop.ir.program import LOSS
 from altprop.ir.walks import ancestors, positions
 from altprop.passes.tune.base import Tuned, TuningPass
 
@@ -26,7 +27,7 @@ class RecomputeActivities(TuningPass):
 
     def run(self, tuned: Tuned) -> int:
         """See `recompute_activities`."""
-        loss = next(node for slot, node in tuned.program.results.items() if slot.kind == "loss")
+        loss = tuned.program.node_of(LOSS)
         return recompute_activities(tuned.program.graph.graph, loss)
 
 
