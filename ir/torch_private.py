@@ -104,6 +104,7 @@ ATTRIBUTES = {
     "_replacements_version_counter": "says that what is known of sizes has changed, so that it is worked out anew",
     "_schema": "an operator's arguments, with what it writes and what shares memory",
     "_setup_context_fn": "what a user's operator keeps for its derivative",
+    "_target_to_str": "the name that a tracer gives what an operator makes",
     "_validate_args": "whether distributions check their arguments; torch has a function to set it, and none to ask",
     "_version": "how often a tensor was written in place",
     "_version_counter": "as for the counter of replacements, of all facts of sizes",

@@ -217,6 +217,7 @@ HOLDERS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "_replacements_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
     "_schema": (aten.add_.Tensor, lambda found: found.arguments[0].is_write),
     "_setup_context_fn": (double, callable),
+    "_target_to_str": (fx.Graph(), lambda found: found("add") == "add"),
     "_validate_args": (torch.distributions.Distribution, lambda found: isinstance(found, bool)),
     "_version": (torch.ones(1).add_(1), lambda found: found == 1),
     "_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
