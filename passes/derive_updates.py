@@ -161,7 +161,7 @@ class _Deriver:
         local, incoming = self.look(values, phase)
         d, e, felt = self.feel(local, incoming)
         results += felt
-        replaced = self._replaced(local, e)
+        replaced = self._replaced(local, incoming, d, e)
         moved = self.rule.update(local, e)
         check_gradients(self.rule, local.local, self.captured, moved)
         count = None if self.rule.wiring.averaged else self._count()
@@ -173,6 +173,7 @@ class _Deriver:
         for connection in incoming:
             if connection.connection.feedback.learning:
                 moved = self.rule.feedback_update(local, connection, d, e)
+                moved |= {n: g for n, g in replaced.items() if n in connection.feedback}
                 results += [(("feedback_gradient", n), g) for n, g in moved.items()]
         if local.auxiliary:
             moved = self.rule.auxiliary_update(local, incoming, d, e)
@@ -180,19 +181,21 @@ class _Deriver:
             results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
 
-    def _replaced(self, local: TracedLocal, e: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _replaced(
+        self, local: TracedLocal, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """What the rule replaces: present value less new value, as gradients are."""
-        values = self.rule.assign(local, e)
-        present = {**local.auxiliary, **local.parameters}
+        region, own = self.region.name, local.parameters
+        values = self.rule.assign(local, incoming, d, e)
+        feedback = {n: t for c in incoming if c.connection.feedback.learning for n, t in c.feedback.items()}
+        present = {**local.auxiliary, **feedback, **own}
         check_assigned(self.rule, local.local, present, values)
-        self.assigned += [self._result_of(local, name) for name in values]
+        for name in values:
+            known = name if name in feedback else f"{region}:{name}"
+            self.assigned.append(("gradient", region, name) if name in own else ("feedback_gradient", known))
         count = self._count() if values else None
         moved = {name: present[name] - value for name, value in values.items()}
         return moved if count is None else {name: change * count for name, change in moved.items()}
-
-    def _result_of(self, local: TracedLocal, name: str) -> Value:
-        region = self.region.name
-        return ("gradient", region, name) if name in local.parameters else ("feedback_gradient", f"{region}:{name}")
 
     def look(
         self, values: Mapping[Value, torch.Tensor], phase: Phase | None = None

@@ -12,9 +12,11 @@ from altprop.rules.dfa_head import HeadFeedbackAlignment
 from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.dtp import DifferenceTargetPropagation
+from altprop.rules.ebd import ErrorBroadcast
 from altprop.rules.es import EvolutionStrategy
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
+from altprop.rules.ga import GeneticAlgorithm
 from altprop.rules.hdfa import HybridFeedbackAlignment
 from altprop.rules.hebbian import Hebbian
 from altprop.rules.inner import Inner
@@ -24,11 +26,14 @@ from altprop.rules.lra_e import ErrorDrivenLRA
 from altprop.rules.ls import LeastSquares
 from altprop.rules.modular import Modular
 from altprop.rules.pc import PredictiveCoding
+from altprop.rules.pfa import ProductFeedbackAlignment
+from altprop.rules.pso import ParticleSwarm
 from altprop.rules.recipe import Recipe
 from altprop.rules.reclra import RecursiveLRA
 from altprop.rules.registry import available, get
 from altprop.rules.sdfa import SignDirectFeedbackAlignment
 from altprop.rules.snes import SeparableNaturalEvolution
+from altprop.rules.steps_x import StepsX
 from altprop.rules.tp import TargetPropagation
 from altprop.rules.usf import UniformSign
 from altprop.rules.wiring import Wiring
@@ -46,10 +51,12 @@ __all__ = [
     "DirectFeedbackAlignment",
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
+    "ErrorBroadcast",
     "ErrorDrivenLRA",
     "EvolutionStrategy",
     "FeedbackAlignment",
     "FixedRandomSign",
+    "GeneticAlgorithm",
     "HeadFeedbackAlignment",
     "Hebbian",
     "HybridFeedbackAlignment",
@@ -60,12 +67,15 @@ __all__ = [
     "Local",
     "LocalLoss",
     "Modular",
+    "ParticleSwarm",
     "PredictiveCoding",
+    "ProductFeedbackAlignment",
     "Recipe",
     "RecursiveLRA",
     "Rule",
     "SeparableNaturalEvolution",
     "SignDirectFeedbackAlignment",
+    "StepsX",
     "TargetPropagation",
     "UniformSign",
     "WeightMirror",

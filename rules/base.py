@@ -115,8 +115,10 @@ class Rule:
         """Returns the update direction of learned auxiliary parameters, summed over samples; empty if none learns."""
         return {}
 
-    def assign(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Returns new values of parameters of the region, or of its auxiliary ones, by name; empty if there are none.
+    def assign(
+        self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Returns new values by name: of parameters of the region, of its auxiliary ones, of learned feedback into it.
 
         They take the place of directions of these names. Inside `net.step` the optimizer leaves such a parameter
         alone, its rate and its decay too, and the value is there behind the step, to a rounding. In a loop of the

@@ -23,7 +23,7 @@ from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
 from altprop.rules.about import About, equation_of
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.base import Local
+from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, differ, row_state, shares
 from altprop.rules.recipe import Recipe
 from altprop.rules.rows import of_rows, rows_of, units_of
@@ -76,7 +76,9 @@ class CrossEntropyMethod(Population):
             )
         super().__post_init__()
 
-    def assign(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+    def assign(
+        self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Parameters and deviations."""
         units_of(local, self.about.name)
         log_sigma = local.auxiliary["log_sigma"]

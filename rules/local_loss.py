@@ -6,14 +6,25 @@
     d_i = dL_i / dz_i,    e_i = phi_i'(h_i) * d_i
     A_i, a_i and C_i descend along L_i
 
-with the target `t` (one-hot, where it is the index of a class), `S_t` its similarities, and the network's own loss. In
-images, pool is an average over a grid, `C_i` is a 3 x 3 convolution, and each channel counts by its standard deviation
-over space; in sequences `C_i` is one matrix at every position, and each feature counts by its deviation over positions.
-Nothing but the target reaches a region, so it learns while the forward pass is on its way. `beta=0` is greedy training
-with auxiliary classifiers alone.
+with the target `t` (one-hot, where it is the index of a class), `S_t` its similarities, and the network's own loss.
+In images, pool is an average over a grid, `C_i` is a 3 x 3 convolution, and each channel counts by its standard
+deviation over space; in sequences `C_i` is one matrix at every position, and each feature counts by its deviation
+over positions. Nothing but the target reaches a region, so it learns while the forward pass is on its way. `beta=0`
+is greedy training with auxiliary classifiers alone. Their form is `head`:
+
+    "pooled"   p_i = pool(z_i) A_i + a_i
+    "linear"   p_i = z_i A_i                A_i learns           (Mono-Forward: Gong et al. 2025, arXiv 2501.09238)
+    "fixed"    p_i = z_i A_i                A_i stays random     (SLL: Yin and Shao 2025, arXiv 2505.05181)
+
+With `goodness="squares"` there is no classifier. A batch holds samples that are real, with target 1 (or class 1 of
+two), and samples that are not, with target 0, and each region learns to tell them by its own activity
+(forward-forward: Hinton 2022, arXiv 2212.13345), of all samples in one forward:
+
+    g_i = mean over units of z_i^2,    L_i = softplus(s (threshold - g_i)),    s = 1 for a real sample, else -1
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -30,6 +41,8 @@ from altprop.rules.number_checks import check_numbers
 from altprop.rules.recipe import Recipe
 from altprop.rules.wiring import Wiring
 
+HEADS = ("pooled", "linear", "fixed")
+GOODNESS = ("", "squares")
 _EPSILON = 1e-8
 
 
@@ -40,6 +53,12 @@ def _auxiliary(rule: "LocalLoss", region: Region, sources: Sequence[Region]) -> 
         RuleError: the output is neither one vector a sample, nor one at every position of the activity.
     """
     output = _output_of(region, sources)
+    if rule.goodness:
+        return _none_for_goodness(region, output)
+    if rule.head != "pooled":
+        shape = (int(output.error_shape[-1]), _read_units(region, output))
+        fixed = rule.head == "fixed"
+        return {"classifier.weight": Auxiliary(shape, "normal" if fixed else "kaiming_uniform", learning=not fixed)}
     classes = int(output.error_shape[-1])
     inputs = int(region.shape[-1]) if len(region.shape) < 4 else _pooled_units(region, rule.features)
     found: dict[str, Auxiliary] = {}
@@ -58,12 +77,15 @@ class LocalLoss(Rule):
     Attributes:
         beta: share of the similarity loss; the rest is the prediction loss.
         features: images are pooled until the local classifier reads at most so many values.
+        head: the form of the local classifier, "pooled", "linear" or "fixed"; the latter two have `beta=0`.
+        goodness: "squares" for forward-forward's, in the classifier's place; "" for none.
+        threshold: of the goodness.
     """
 
     about: ClassVar[About] = About(
         name="local_loss",
         summary="local losses: auxiliary classifiers and matched similarities, greedy and decoupled",
-        source="Nokland and Eidnes 2019; Belilovsky, Eickenberg and Oyallon 2019",
+        source="Nokland and Eidnes 2019; Belilovsky, Eickenberg and Oyallon 2019; Hinton 2022",
         sends="the target, not {}",
         recipe=Recipe(optimizer="adam", lr=1e-3),
     )
@@ -71,11 +93,24 @@ class LocalLoss(Rule):
 
     beta: float = 0.99
     features: int = 2048
+    head: str = "pooled"
+    goodness: str = ""
+    threshold: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise RuleError(f"local_loss: beta={self.beta}; it is a share, from 0 to 1.")
         check_numbers(self, "features", least=1)
+        if self.head not in HEADS or self.goodness not in GOODNESS:
+            raise RuleError(
+                f'local_loss: head="{self.head}", goodness="{self.goodness}"; a head is one of {", ".join(HEADS)}, '
+                'goodness is "squares" or "".'
+            )
+        if self.beta and self.head != "pooled" and not self.goodness:
+            raise RuleError(
+                f'local_loss: head="{self.head}" is a prediction loss alone; write local_loss(beta=0, '
+                f'head="{self.head}").'
+            )
 
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The local loss's gradient at the activity."""
@@ -84,8 +119,8 @@ class LocalLoss(Rule):
     def auxiliary_update(
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The local loss's gradients at classifier and projection."""
-        return self._gradients(local, incoming)[1]
+        """The local loss's gradients at classifier and projection; of what learns alone."""
+        return {} if self.goodness or self.head == "fixed" else self._gradients(local, incoming)[1]
 
     def _gradients(self, local: Local, incoming: Sequence[Incoming]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target = incoming[0].target
@@ -100,6 +135,12 @@ class LocalLoss(Rule):
     def _loss(
         self, local: Local, z: torch.Tensor, auxiliary: Mapping[str, torch.Tensor], target: torch.Tensor
     ) -> torch.Tensor:
+        if self.goodness:
+            return _goodness_loss(z, target, self.threshold)
+        if self.head != "pooled":
+            read = z.reshape(-1, auxiliary["classifier.weight"].shape[1])
+            prediction = read @ auxiliary["classifier.weight"].t()
+            return local.loss(prediction, target.reshape(prediction.shape))
         total = z.new_zeros(())
         if self.beta < 1:
             read = _pool(z, self.features, target)
@@ -130,6 +171,32 @@ def _output_of(region: Region, sources: Sequence[Region]) -> Region:
             "share. Use dfa."
         )
     return output
+
+
+def _none_for_goodness(region: Region, output: Region) -> Mapping[str, Auxiliary]:
+    """Goodness has no parameters.
+
+    Raises:
+        RuleError: the target does not say which samples are real.
+    """
+    if len(output.error_shape) != 2 or output.error_shape[1] not in (1, 2):
+        raise RuleError(
+            f'local_loss: goodness tells real samples from others, and "{output.name}" has an output of '
+            f"{output.error_shape}: have the model end in one number or two classes, and give it a batch of both kinds."
+        )
+    return {}
+
+
+def _goodness_loss(z: torch.Tensor, target: torch.Tensor, threshold: float) -> torch.Tensor:
+    goodness = z.flatten(1).square().mean(1)
+    sign = 2 * target[:, -1].to(z.dtype) - 1
+    return functional.softplus(sign * (threshold - goodness)).sum()
+
+
+def _read_units(region: Region, output: Region) -> int:
+    """What a linear classifier reads: the whole activity, or that of a position where the output has positions."""
+    sizes = region.shape[2:] if len(output.error_shape) > 2 else region.shape[1:]
+    return math.prod(int(size) for size in sizes)
 
 
 def _projection_shape(region: Region) -> tuple[int, ...]:

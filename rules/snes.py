@@ -24,7 +24,7 @@ from altprop.ir.errors import RuleError
 from altprop.ir.region import Region
 from altprop.rules.about import About, equation_of
 from altprop.rules.auxiliary import Auxiliary
-from altprop.rules.base import Local
+from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, row_state, shares
 from altprop.rules.recipe import Recipe
 from altprop.rules.rows import of_rows, units_of
@@ -70,7 +70,9 @@ class SeparableNaturalEvolution(Population):
         s, u, sigma = self._found(local, e)
         return of_rows(-sigma * (u * s).sum(0), local.parameters)
 
-    def assign(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+    def assign(
+        self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """The step sizes."""
         s, u, _ = self._found(local, e)
         number = s[0].numel() if self.credit == "region" else s.shape[2]

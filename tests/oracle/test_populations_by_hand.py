@@ -80,7 +80,36 @@ def cem(fitness: object, state: State, noise: list[Array], number: int) -> tuple
     return 0.5 * best.mean(0), {"log_sigma": np.log(width / 0.3)}
 
 
-TEXTBOOKS = {"snes": snes, "cem": cem}
+def pso(fitness: object, state: State, noise: list[Array], number: int) -> tuple[Array, State]:
+    """A swarm that tries its best positions again, drawn to them and to the best of all."""
+    x, v, p = (state[name].copy() for name in ("positions", "velocities", "bests"))
+    r1, r2 = ((1 + np.vectorize(math.erf)(one / math.sqrt(2))) / 2 for one in noise[:2])
+    known = np.array([min(fitness(a), fitness(b)) for a, b in zip(x, p, strict=True)])  # type: ignore[operator]
+    for m in range(len(x)):
+        if fitness(x[m]) < fitness(p[m]):  # type: ignore[operator]
+            p[m] = x[m]
+    g = p[known.argmin()]
+    for m in range(len(x)):
+        v[m] = 0.3 * v[m] + 0.5 * r1[m] * (p[m] - x[m]) + 1.0 * r2[m] * (g - x[m])
+        x[m] = x[m] + v[m] + 0.5 * 0.3 * noise[2][m]
+    moved = 0.5 * g
+    return moved, {"positions": x - moved, "velocities": v, "bests": p - moved}
+
+
+def ga(fitness: object, state: State, noise: list[Array], number: int) -> tuple[Array, State]:
+    """The four best stay; the others are children of two of the best sixteen."""
+    x = state["population"]
+    ranked = x[np.argsort([fitness(one) for one in x])]  # type: ignore[operator]
+    mother, father, side, mutation = noise
+    grown = list(ranked[:4])
+    for m in range(len(x) - 4):
+        a, b = (ranked[min(int((1 + math.erf(n / math.sqrt(2))) / 2 * 16), 15)] for n in (mother[m], father[m]))
+        grown.append(np.where(side[m] > 0, a, b) + 0.3 * mutation[m])
+    moved = 0.3 * ranked[0]
+    return moved, {"population": np.array(grown) - moved}
+
+
+TEXTBOOKS = {"snes": snes, "cem": cem, "pso": pso, "ga": ga}
 
 
 def step_by_hand(
@@ -124,7 +153,7 @@ def auxiliary(net: altprop.LocalNet, region: str) -> State:
 @pytest.mark.parametrize("rule", TEXTBOOKS)
 def test_two_steps_by_hand(rule):
     model, (x, y) = mlp(), batch()
-    net = compiled(model, f"{rule}(members=16, sigma=0.3, {TARGET})", optimizer=altprop.optim.SGD(lr=1.0))
+    net = compiled(model, f"{rule}(members=20, sigma=0.3, {TARGET})", optimizer=altprop.optim.SGD(lr=1.0))
     noise = Noise(SEED)
     layers = [[rows(model[0])], [rows(model[2])]]
     states = [auxiliary(net, "0"), auxiliary(net, "2")]
@@ -163,7 +192,7 @@ def test_where_nothing_differs_nothing_moves(rule):
     model = nn.Sequential(nn.Linear(9, 7), altprop.nn.Heaviside(), nn.Linear(7, 3)).double()
     with torch.no_grad():
         model[0].bias.fill_(1e6)
-    net = compiled(model, f"{rule}(members=16)", optimizer=altprop.optim.SGD(lr=1.0))
+    net = compiled(model, f"{rule}(members=20)", optimizer=altprop.optim.SGD(lr=1.0))
     first, last = copy.deepcopy(model[0]), copy.deepcopy(model[2])
     before = auxiliary(net, "0")
     net.step(*batch())

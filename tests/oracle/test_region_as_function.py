@@ -167,6 +167,35 @@ def test_one_inner_step_is_the_other_rules():
         assert torch.allclose(p.grad, 0.3 * q.grad, atol=1e-12)
 
 
+def test_inner_steps_to_a_target_by_hand():
+    model, (x, y) = mlp(), batch()
+    compiled(model, "steps_x(k=3, rate=0.2, step=0.7)").backward(x, y)
+    (a0, _, z0), (a1, _, z1), (_, _, out) = forward(model, numpy(x))
+    e_output = 2 * (out - numpy(y)) / 3
+    last = [numpy(model[place].weight) for place in (2, 4)]
+    bias = numpy(model[2].bias)
+
+    target, moved = out - 0.7 * e_output, z1
+    for _ in range(3):
+        moved = moved - 0.2 * (moved @ last[1].T + numpy(model[4].bias) - target) @ last[1]
+    e1, target, moved = z1 - moved, moved, z0
+    for _ in range(3):
+        made = np.tanh(moved @ last[0].T + bias)
+        moved = moved - 0.2 * ((1 - made**2) * (made - target)) @ last[0]
+    e0 = z0 - moved
+    assert gradient_rows(model[2]) == pytest.approx(((1 - z1**2) * e1).T @ a1 / 40, **BOUND)
+    assert gradient_rows(model[0]) == pytest.approx(((1 - z0**2) * e0).T @ a0 / 40, **BOUND)
+
+
+def test_one_step_to_a_target_is_backpropagation():
+    one, other = mlp(), mlp()
+    x, y = batch()
+    compiled(one, "steps_x(k=1, rate=1.0)").backward(x, y)
+    nn.functional.mse_loss(other(x), y).backward()
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, atol=1e-12)
+
+
 def test_a_region_that_is_no_layer_is_refused_by_name():
     model = nn.Sequential(nn.Linear(9, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)).double()
     with pytest.raises(altprop.RuleError, match='ls: region "0" is more than one dense layer or convolution'):
