@@ -5,8 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from suites_table import section
-
 import altprop
 
 DOCS = Path(__file__).resolve().parent
@@ -73,13 +71,15 @@ def main() -> None:
     register_torchvision_operators()
     from grid import FAILS, HEADINGS, RULES, records, tidy
     from suite_cases import LISTED
+    from suite_records import records as suite_records
+    from suites_table import section
 
     kept = DOCS.parent / "benchmarks" / "results" / "coverage.jsonl"
     tidy(kept)
     found = records(kept)
     headings = {heading: [case.name for case in cases] for heading, cases in HEADINGS.items()}
     assert set(RULES) == set(altprop.rules.available())
-    suites = section(DOCS.parent / "benchmarks" / "results" / "suites.jsonl", LISTED)
+    suites = section(list(suite_records(DOCS.parent / "benchmarks" / "results" / "suites.jsonl").values()), LISTED)
     (DOCS / "coverage.md").write_text("\n".join(filter(None, (table(found, headings, list(RULES)), suites))), "utf-8")
     total = len(RULES) * sum(map(len, headings.values()))
     fails = sorted(key for key, record in found.items() if record["outcome"].startswith(FAILS))

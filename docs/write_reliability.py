@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import found_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -92,7 +94,7 @@ def runs(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Writes the page."""
-    page = HEAD + files(rows_of("fuzz.jsonl")) + RUNS + runs(rows_of("kills.jsonl")) + ALSO
+    page = HEAD + files(rows_of("fuzz.jsonl")) + RUNS + runs(rows_of("kills.jsonl")) + ALSO + found_table.section()
     (ROOT / "docs" / "reliability.md").write_text(page, "utf-8")
 
 

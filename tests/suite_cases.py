@@ -6,9 +6,10 @@ besides is an input of the model. Samples without a batch of two or more have no
 """
 
 import dataclasses
-import functools
+import itertools
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,21 @@ from altprop.ir.errors import CompileError, VerifyError
 SEED = 7
 BOUND = 1e-9
 EQUAL, REFUSED, DIFFERS, FAILS = "equal", "refused", "differs", "fails"
-NOTHING = ("no batch", "no gradient", "no finite gradient", "torch itself fails")
+JARGON = (
+    r"aten\.",
+    r"\bguard",
+    "unhinted",
+    r"\bFake",
+    "SymInt",
+    r"torch\._",
+    "functorch",
+    r"\bvmap",
+    r"\bEq\(",
+    "0x",
+    r"\bu\d+\b",
+)
+NO_BATCH, NO_GRADIENT = "no batch", "no gradient"
+NOTHING = (NO_BATCH, NO_GRADIENT, "no finite gradient", "torch itself fails")
 
 LISTED = {
     "native_group_norm": "torch's own derivative is another when gradients of the mean and the deviation come together",
@@ -38,12 +53,16 @@ class Case:
     """One model and its inputs.
 
     Attributes:
-        name: "operator.add#3".
-        make: builds the model and its inputs, a tuple of tensors.
+        name: "add".
+        number: of the sample.
+        model: what is compiled; None where the sample has no batch.
+        inputs: a tuple of tensors.
     """
 
     name: str
-    make: Callable[[], tuple[nn.Module, tuple[Any, ...]]]
+    number: int
+    model: nn.Module | None = None
+    inputs: tuple[torch.Tensor, ...] = ()
 
 
 class Behind(nn.Module):
@@ -51,26 +70,44 @@ class Behind(nn.Module):
 
     Args:
         call: takes the leaves of a call.
-        leaves: of the call: tensors are inputs, the rest is fixed.
-        first: place of the tensor that the weights multiply.
+        leaves: of the call; the first is a tensor. What the call writes into, such as running statistics, is a buffer,
+            other tensors are inputs, the rest is fixed.
     """
 
-    def __init__(self, call: Callable[..., Any], leaves: list[Any], first: int) -> None:
+    def __init__(self, call: Callable[[list[Any]], Any], leaves: list[Any]) -> None:
         super().__init__()
         self.call = call
+        written = written_into(call, leaves)
         self.fixed = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        self.places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        self.first = self.places.index(first)
-        self.weight = nn.Parameter(torch.ones(leaves[first].shape[1:], dtype=torch.float64))
+        self.places = [
+            place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and place not in written
+        ]
+        for place in written:
+            self.register_buffer(f"buffer{place}", leaves[place].clone())
+        self.written = written
+        self.weight = nn.Parameter(torch.ones(leaves[0].shape[1:], dtype=torch.float64))
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """The call."""
-        given = list(tensors)
-        given[self.first] = given[self.first] * self.weight
         leaves = list(self.fixed)
-        for place, tensor in zip(self.places, given, strict=True):
+        for place in self.written:
+            leaves[place] = getattr(self, f"buffer{place}")
+        for place, tensor in zip(self.places, tensors, strict=True):
             leaves[place] = tensor
+        leaves[0] = leaves[0] * self.weight
         return self.call(leaves)
+
+
+def written_into(call: Callable[[list[Any]], Any], leaves: list[Any]) -> list[int]:
+    """Places of the tensors behind the first that a call writes into."""
+    copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    seed_all()
+    try:
+        call(copies)
+    except Exception:  # torch's own; the outcome will say so
+        return []
+    tensors = [(place, leaf) for place, leaf in enumerate(copies) if place and isinstance(leaf, torch.Tensor)]
+    return [place for place, leaf in tensors if not torch.equal(leaf, leaves[place])]
 
 
 def loss(output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -105,19 +142,26 @@ def seed_all() -> None:
     torch.manual_seed(SEED)
 
 
-def behind(call: Callable[..., Any], structure: Any) -> tuple[nn.Module, tuple[Any, ...]] | None:
-    """Returns a model of a call, and its inputs; None where it has no batch."""
+def behind(name: str, number: int, call: Callable[..., Any], structure: Any) -> Case:
+    """Returns the case of a call; without a model where it has no batch.
+
+    Args:
+        name: of the entry.
+        number: of the sample.
+        call: takes the first argument, the others, and arguments by name.
+        structure: these three.
+    """
     leaves, spec = pytree.tree_flatten(structure)
     leaves = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     if not leaves or not has_batch(leaves[0]):
-        return None
+        return Case(name, number)
 
     def opened(values: list[Any]) -> Any:
         first, args, kwargs = pytree.tree_unflatten(values, spec)
         return call(first, *args, **kwargs)
 
-    model = Behind(opened, leaves, 0)
-    return model, tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+    model = Behind(opened, leaves)
+    return Case(name, number, model, tuple(leaves[place] for place in model.places))
 
 
 def operators() -> dict[str, Any]:
@@ -132,24 +176,12 @@ def operators() -> dict[str, Any]:
     return found
 
 
-def samples(name: str, most: int) -> Iterator[Case]:
-    """The first samples of an operator that have a batch."""
+def samples(name: str) -> Iterator[Case]:
+    """The samples of an operator."""
     op = operators()[name]
-
-    @functools.cache
-    def drawn() -> list[Any]:
-        seed_all()
-        return list(op.sample_inputs("cpu", torch.float64, requires_grad=True))
-
-    count = 0
-    for number in range(len(drawn())):
-        if count == most:
-            return
-        sample = drawn()[number]
-        made = behind(op.op, (sample.input, sample.args, sample.kwargs))
-        if made is not None:
-            count += 1
-            yield Case(f"{name}#{number}", functools.partial(lambda made: made, made))
+    seed_all()
+    drawn = list(op.sample_inputs("cpu", torch.float64, requires_grad=True))
+    return (behind(name, i, op.op, (one.input, one.args, one.kwargs)) for i, one in enumerate(drawn))
 
 
 def modules() -> dict[str, Any]:
@@ -163,84 +195,145 @@ def modules() -> dict[str, Any]:
     return found
 
 
-def module_samples(name: str, most: int) -> Iterator[Case]:
-    """The first inputs of a module that have a batch."""
+def module_samples(name: str) -> Iterator[Case]:
+    """The inputs of a module."""
     info, mode = modules()[name], name.rpartition(".")[2]
-    seed_all()
     training = mode == "train"
+    seed_all()
     inputs = info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True, training=training)
-    count = 0
-    for number, one in enumerate(inputs):
-        if count == most:
-            return
-        given, built = one.forward_input, one.constructor_input
-        if given is None or not given.args:
-            continue
-        seed_all()
-        module = info.module_cls(*built.args, **built.kwargs).double()
-        call = functools.partial(_call, module)
-        made = behind(call, (given.args[0], given.args[1:], given.kwargs))
-        if made is not None:
-            model, tensors = made
-            model.add_module("inner", module.train(mode == "train"))  # its parameters are the model's
-            count += 1
-            yield Case(f"{name}#{number}", functools.partial(lambda made: made, (model, tensors)))
+    return (_module_case(name, number, info, one) for number, one in enumerate(inputs))
 
 
-SUITES: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[str, int], Iterator[Case]]]] = {
-    "operators": (operators, samples),
-    "modules": (modules, module_samples),
-}
+def _module_case(name: str, number: int, info: Any, sample: Any) -> Case:
+    given, built = sample.forward_input, sample.constructor_input
+    if given is None or not given.args:
+        return Case(name, number)
+    seed_all()
+    module = info.module_cls(*built.args, **built.kwargs).double().train(name.endswith(".train"))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module(*args, **kwargs)
+
+    case = behind(name, number, call, (given.args[0], given.args[1:], given.kwargs))
+    if case.model is not None:
+        case.model.add_module("inner", module)  # its parameters are the model's
+    return case
 
 
-def _call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return module(*args, **kwargs)
+def warm_up() -> None:
+    """Compiles once, so that forks of this process need not begin with nothing."""
+    net = altprop.compile(nn.Sequential(nn.Linear(3, 2)), "bp", example_inputs=(torch.randn(2, 3),), loss=loss)
+    net.backward(torch.randn(2, 3), torch.zeros(2))
+
+
+class Together(nn.Module):
+    """Several cases as one model, which has the weights, inputs and outputs of all."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([case.model for case in cases if case.model is not None])
+        self.counts = [len(case.inputs) for case in cases]
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """All outputs."""
+        ends = itertools.accumulate(self.counts)
+        return [
+            part(*tensors[end - count : end]) for part, count, end in zip(self.parts, self.counts, ends, strict=True)
+        ]
+
+
+def outcomes(cases: Sequence[Case]) -> list[str]:
+    """What comes of cases with one size of the batch: compiled together and, if not all is well, by themselves."""
+    if len(cases) > 1:
+        target = torch.zeros(cases[0].inputs[0].shape[0], dtype=torch.float64)
+        model, inputs = Together(cases), tuple(tensor for case in cases for tensor in case.inputs)
+        try:
+            expected = _by_autograd(model, inputs, target)
+            found = _by_net(model, inputs, target)
+            own = [
+                {name: grad for name, grad in expected.items() if name.startswith(f"parts.{i}.")}
+                for i in range(len(cases))
+            ]
+            kinds = [judged(found, wanted) for wanted in own]
+            if not any(kind.startswith(DIFFERS) for kind in kinds):
+                return kinds
+        except Exception:  # one of them, or the two of them together
+            pass
+    return each(cases)
+
+
+def each(cases: Sequence[Case]) -> list[str]:
+    """What comes of cases, each by itself."""
+    return [outcome(case) for case in cases]
 
 
 def outcome(case: Case) -> str:
-    """What comes of one step by `bp`: "equal", "refused: why", "differs: by how much" or "fails: how"."""
-    model, inputs = case.make()
-    target = torch.zeros(inputs[0].shape[0], dtype=torch.float64)
+    """What comes of one step by `bp`: "equal", "refused: why", "differs: how far", "fails: how", or of `NOTHING`."""
+    if case.model is None:
+        return NO_BATCH
+    target = torch.zeros(case.inputs[0].shape[0], dtype=torch.float64)
     try:
-        expected = _by_autograd(model, inputs, target)
+        expected = _by_autograd(case.model, case.inputs, target)
     except Exception as error:
-        return f"torch itself fails: {type(error).__name__}: {_short(error)}"
-    if not any(float(grad.abs().sum()) for grad in expected.values()):
-        return "no gradient"
+        return f"torch itself fails: {type(error).__name__}"
+    try:
+        found = _by_net(case.model, case.inputs, target)
+    except CompileError as error:
+        said = refusal(error)
+        return NO_GRADIENT if said.startswith(REFUSED) and not _any(expected) else said
+    except Exception as error:
+        return f"{FAILS}: {type(error).__name__}: {short(error)}"
+    return judged(found, expected)
+
+
+def judged(found: Mapping[str, torch.Tensor | None], expected: Mapping[str, torch.Tensor]) -> str:
+    """Compares gradients with those of autograd."""
+    if not _any(expected):
+        return NO_GRADIENT
     if not all(bool(grad.isfinite().all()) for grad in expected.values()):
         return "no finite gradient"
-    try:
-        net = altprop.compile(model, "bp", example_inputs=inputs, loss=loss)
-        model.zero_grad(set_to_none=True)
-        torch.manual_seed(SEED)
-        net.backward(inputs, target)
-    except VerifyError as error:
-        return f"{FAILS}: VerifyError: {_short(error)}"
-    except CompileError as error:
-        return (
-            f"{REFUSED}: {_short(error)}" if "\n" not in str(error) else f"{FAILS}: of several lines: {_short(error)}"
-        )
-    except Exception as error:
-        return f"{FAILS}: {type(error).__name__}: {_short(error)}"
-    found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    far = max(_far(found[name], wanted) for name, wanted in expected.items())
-    return EQUAL if far <= BOUND else f"{DIFFERS}: {far:.1e}"
+    far = [_far(found[name], wanted) for name, wanted in expected.items()]
+    return EQUAL if all(one <= BOUND for one in far) else f"{DIFFERS}: {max(far):.0e}"
+
+
+def refusal(error: CompileError) -> str:
+    """What a refusal is: a sentence, or a failure if it has several lines or torch's words."""
+    message = short(error)
+    word = next((word for word in JARGON if re.search(word, message)), None)
+    if isinstance(error, VerifyError):
+        return f"{FAILS}: VerifyError: {message}"
+    if "\n" in str(error) or word:
+        return f"{FAILS}: {'of several lines' if not word else 'jargon'}: {message}"
+    return f"{REFUSED}: {message}"
 
 
 def listed(name: str) -> str:
-    """Returns why a case need not equal autograd; "" if it must."""
-    return LISTED.get(name.partition("#")[0], "")
+    """Returns why an entry need not equal autograd; "" if it must."""
+    return LISTED.get(name, "")
+
+
+def _by_net(model: nn.Module, inputs: Any, target: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    seed_all()
+    net = altprop.compile(model, "bp", example_inputs=inputs, loss=loss)
+    model.zero_grad(set_to_none=True)
+    seed_all()
+    loss(net(*inputs), target).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def _by_autograd(model: nn.Module, inputs: Any, target: torch.Tensor) -> dict[str, torch.Tensor]:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.zero_grad(set_to_none=True)
-    torch.manual_seed(SEED)
+    seed_all()
     loss(model(*(one.clone() for one in inputs)), target).backward()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _any(gradients: Mapping[str, torch.Tensor]) -> bool:
+    return any(bool(gradient.any()) for gradient in gradients.values())
 
 
 def _far(found: torch.Tensor | None, wanted: torch.Tensor) -> float:
@@ -249,6 +342,7 @@ def _far(found: torch.Tensor | None, wanted: torch.Tensor) -> float:
     return float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """An error's message in a line."""
     here = f"{Path(__file__).parent}/"
     return " ".join(str(error).replace(here, "").split())[:300]

@@ -24,6 +24,11 @@ _REMEDIES = (
         "out (torch.cov asks it of weights: multiply the centred rows instead).",
     ),
     (
+        r"DynamicOutputShape|UnsupportedOperator|^aten\.\w+(\.\w+)?$",
+        "An operator is called here whose results have sizes that only the values of a tensor tell, or that torch "
+        "cannot trace: write it with other operators (linalg.pinv for linalg.lstsq), or leave it outside the model.",
+    ),
+    (
         r"\.item\(\)|_local_scalar_dense|unbacked|int\(\)|float\(\)",
         "A tensor is turned into a Python number here: keep it a tensor.",
     ),
@@ -47,6 +52,8 @@ _HIDDEN = (
     "forward reads or assigns `.data` of a tensor, of which a capture sees nothing. Use the tensor itself, with "
     ".detach() where no gradient is wanted; torch.nn.utils.parametrizations norm a weight.",
 )
+# Words of torch, about its tracing.
+_WORDS = r"aten\.|\bguard|unhinted|\bFake|Sym(Int|Bool)|torch\._|functorch|\bEq\(|\bu\d+\b"
 _DEFAULT = "Write this part with tensor operations that torch.export can capture, or leave it outside the model."
 
 
@@ -58,7 +65,8 @@ def explain_failure(model: nn.Module, error: BaseException) -> str:
     if re.search(_HIDDEN[0], text):
         return f"{module} cannot be captured{place}: {_HIDDEN[1]}"
     remedy = _PACKED if _reads_packed(error) else _remedy(text)
-    return f"{module} cannot be captured{place}: {first[:300]} {remedy}"
+    said = "" if re.search(_WORDS, first) else f"{first[:300]} "
+    return f"{module} cannot be captured{place}: {said}{remedy}"
 
 
 def _reads_packed(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from altprop.passes.cut.operator_kinds import (
     is_moving,
     is_nonlinear,
 )
-from altprop.passes.cut.without_derivative import has_no_derivative
+from altprop.passes.cut.without_derivative import has_no_derivative, is_floating_or_tuple
 from altprop.passes.derive.interpret import run_nodes
 
 
@@ -65,7 +65,7 @@ def is_flat(captured: CapturedGraph, region: Region) -> bool:
     for name in region.phi:
         node = captured.node(name)
         if (
-            is_floating(node)
+            is_floating_or_tuple(node)
             and not has_no_derivative(node)
             and any(source.name in reached for source in node.all_input_nodes)
         ):

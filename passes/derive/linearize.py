@@ -6,6 +6,7 @@ one trace, operator by operator. No derivative crosses the region's border.
 
 import dataclasses
 import operator
+import re
 from collections.abc import Sequence, Set
 from typing import Any
 
@@ -116,6 +117,8 @@ class _Linearizer:
             raise
         except Exception as error:  # derivatives fail in as many ways as there are operators
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if re.search(r"data-dependent|Could not guard", first):
+                first = "a derivative chooses by the numbers in a tensor, which a graph of operators cannot."
             raise CompileError(
                 f'region "{self.region.name}" cannot be differentiated locally: {first} '
                 "Freeze its parameters, or replace the operator."

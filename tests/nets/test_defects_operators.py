@@ -1,5 +1,6 @@
 """Operators at the edge: each equals autograd, or is refused in a sentence of ours."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -136,3 +137,47 @@ def test_defect_39_rules_that_are_not_listed_are_not_offered() -> None:
     with pytest.raises(CompileError, match='there is no rule "hebian"') as caught:
         altprop.rules.get("hebian")
     assert "hebbian" not in str(caught.value)
+
+
+def gaussian(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A loss of means and variances, which looks whether some variance is below zero."""
+    return torch.nn.functional.gaussian_nll_loss(output[:, :1], target, output[:, 1:].exp())
+
+
+def test_defect_38_a_loss_that_checks_values_equals_autograd() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, y = torch.randn(5, 3).double(), torch.randn(5, 1).double()
+    net = altprop.compile(copy.deepcopy(model), "bp", loss=gaussian)
+    net.backward(x, y)
+    gaussian(model(x), y).backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(net.model.get_parameter(name).grad, parameter.grad, atol=1e-12)
+
+
+def test_defect_38_an_activation_of_two_results_has_a_derivative() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.LogSigmoid()).double()
+    x, y = torch.randn(5, 3).double(), torch.randn(5, 2).double()
+    net = altprop.compile(copy.deepcopy(model), "bp", loss=nn.MSELoss())
+    net.backward(x, y)
+    nn.functional.mse_loss(model(x), y).backward()
+    assert torch.allclose(net.model[0].weight.grad, model[0].weight.grad, atol=1e-12)
+
+
+class Solves(nn.Module):
+    """A layer, and a least-squares problem behind it, whose rank only its numbers tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The solutions."""
+        return torch.linalg.lstsq(self.layer(x), x).solution
+
+
+def test_defect_38_operators_that_cannot_be_traced_are_told_in_words_of_ours() -> None:
+    with pytest.raises(altprop.CompileError, match=r"linalg\.pinv for linalg\.lstsq") as told:
+        altprop.compile(Solves(), "bp", example_inputs=(torch.randn(5, 3),))
+    assert "aten" not in str(told.value)

@@ -28,7 +28,7 @@ def train(running: Any, folder: Path) -> None:
         running.save(folder)
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+def test_defect_43_killed_at_random_moments(tmp_path: Path) -> None:
     """However often a run is killed, it ends with the weights of one that was not, bit for bit."""
     whole, undisturbed = prepare(1)
     threads = torch.get_num_threads()

@@ -52,7 +52,7 @@ def test_quick():
 """
 
 
-def test_slow_phases_fail_unless_they_are_full_or_shared(pytester: pytest.Pytester) -> None:
+def test_defect_43_slow_phases_fail_unless_they_are_full_or_shared(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
     with pytest.MonkeyPatch.context() as patch:
