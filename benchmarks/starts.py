@@ -43,6 +43,10 @@ ROWS = (
     "reclra(units='beta', start='weights', start_noise=0.5)",
     f"reclra(units='beta', {FIXED})",
     f"reclra(units='beta', start='weights', {FIXED})",
+    "modular",
+    *(f"{rule}(kind='dense'{more})" for rule in ("dfa", "dkp") for more in ("", ", options={'start': 'jacobian'}")),
+    "reclra(units='beta', kind='dense')@direct",
+    "reclra(units='beta', kind='dense', start='jacobian')@direct",
 )
 
 
@@ -57,8 +61,9 @@ def run(row: str, seed: int) -> kept_runs.Run:
     examples = TASK.examples(None)
     inputs, labels = examples.train
     torch.manual_seed(seed)
-    plan = "edges" if row.startswith(("reclra", "lra_e")) else None
-    net = altprop.compile(TASK.model(), row, plan=plan, example_inputs=(inputs[: TASK.batch],), seed=seed)
+    rule, _, plan = row.partition("@")
+    plan = plan or ("edges" if rule.startswith(("reclra", "lra_e")) else None)
+    net = altprop.compile(TASK.model(), rule, plan=plan, example_inputs=(inputs[: TASK.batch],), seed=seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(seed)
     angles, reached = [angle(net, inputs[:256], labels[:256])], [round(score(TASK, net, examples.test), 2)]

@@ -43,8 +43,8 @@ STARTS = """
 ## Starts
 
 `benchmarks/starts.py`: the angle between feedback and weights as training goes on, a small convolutional net on the
-digits. What starts as the weights and gets their own updates stays the weights: that is backpropagation's pathway.
-A start as the mean Jacobian over a batch is not built.
+digits. What starts as the weights and gets their own updates stays the weights: that is backpropagation's pathway. Of
+direct feedback the angle is that between `z B^T`, what it would predict, and the output that it hears from.
 """
 WIRINGS = """
 ## What parallelism costs

@@ -5,6 +5,7 @@
 | random | drawn from its distribution | everywhere; the default |
 | weights | the weights in whose place it stands; with noise, these and a share of the random draw | `forward` |
 | product | the product of the weights on the way from the target to the source | `dense` |
+| jacobian | the mean Jacobian over the example batch, of the source by the target's activity | `dense`, `channel` |
 
 Feedback that starts as the weights, without noise, and learns by the weights' own updates is the weights for ever: then
 errors travel the way of backpropagation. That is said wherever such feedback is shown.
@@ -12,7 +13,7 @@ errors travel the way of backpropagation. That is said wherever such feedback is
 
 import dataclasses
 
-RANDOM, WEIGHTS, PRODUCT = "random", "weights", "product"
+RANDOM, WEIGHTS, PRODUCT, JACOBIAN = "random", "weights", "product", "jacobian"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Start:
     """How one feedback parameter begins.
 
     Attributes:
-        kind: "random", "weights" or "product".
+        kind: "random", "weights", "product" or "jacobian".
         noise: share of the random draw that is added to the weights.
         follows: whether it learns by the own updates of what it starts as.
     """
@@ -39,7 +40,8 @@ class Start:
         if self.stays:
             return "stays the weights: backprop's pathway"
         near = f"near the weights (noise {self.noise:g})" if self.noise else "as the weights"
-        words = {WEIGHTS: near, PRODUCT: "as the product of the weights"}
+        jacobian = "as the mean Jacobian of the example batch"
+        words = {WEIGHTS: near, PRODUCT: "as the product of the weights", JACOBIAN: jacobian}
         return f"starts {words[self.kind]}" if self.kind in words else ""
 
 

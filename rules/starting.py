@@ -6,13 +6,13 @@ from typing import ClassVar
 from altprop.ir.errors import PlanError, RuleError
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.region import Region
-from altprop.ir.starts import PRODUCT, RANDOM, WEIGHTS
+from altprop.ir.starts import JACOBIAN, PRODUCT, RANDOM, WEIGHTS
 from altprop.rules.base import Rule
 from altprop.rules.feedback import DIRECT, EDGE, DirectKind, EdgeKind, kinds_that_start
 from altprop.rules.number_checks import check_numbers
 from altprop.rules.wiring import Wiring, usual_edge_feedback
 
-STARTS = (RANDOM, WEIGHTS, PRODUCT)
+STARTS = (RANDOM, WEIGHTS, PRODUCT, JACOBIAN)
 
 
 def _edge_feedback(rule: "Starting", source: Region, target: Region) -> Feedback:
@@ -41,8 +41,8 @@ class Starting(Rule):
     """A rule that says how its feedback starts, wherever the kind that stands on a connection can start so.
 
     Attributes:
-        start: "random"; "weights", of feedback in the shape of the weights; or "product" of the weights on the way, of
-            direct feedback.
+        start: "random"; "weights", of feedback in the shape of the weights; "product" of the weights on the way, of
+            direct feedback; or "jacobian", of direct feedback too: the mean Jacobian of the example batch.
         start_noise: with start="weights", the share of the random draw that is added.
     """
 

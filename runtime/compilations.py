@@ -26,6 +26,7 @@ from altprop.runtime.backends.base import Backend
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.guards import Guards
 from altprop.runtime.hooks import Told
+from altprop.runtime.jacobian import mean_jacobians
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.variant import Call, Variant
@@ -150,7 +151,10 @@ class Compilations:
             images = stored and any(len(one.shape) in FORMATS for one in graph.feedback.values())
             step = graph.programs.get("step") if images else None
             drawn = net.feedback.add(
-                graph.feedback, net.model, feedback_channels_last(step) if step is not None else ()
+                graph.feedback,
+                net.model,
+                feedback_channels_last(step) if step is not None else (),
+                lambda asked: mean_jacobians(graph.captured, net.model, call.leaves, asked, net.feedback.seed),
             )
         if drawn:  # programs of the model as it was want feedback of another size
             self.variants.drop(lambda kept: kept.mode.form == mode.form)

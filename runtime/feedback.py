@@ -1,6 +1,6 @@
 """Feedback parameters: drawn once, as a function of the seed and their name alone."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -8,8 +8,11 @@ from torch import nn
 from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.layouts import FORMATS
+from altprop.ir.starts import JACOBIAN
 from altprop.ir.values import stored
 from altprop.runtime.draw import draw
+
+Jacobians = Callable[[Sequence[FeedbackParameter]], Mapping[str, torch.Tensor]]
 
 
 class FeedbackStore(nn.Module):
@@ -24,7 +27,11 @@ class FeedbackStore(nn.Module):
         self.specs: dict[str, FeedbackParameter] = {}
 
     def add(
-        self, specs: Mapping[str, FeedbackParameter], model: nn.Module, channels_last: Collection[str] = ()
+        self,
+        specs: Mapping[str, FeedbackParameter],
+        model: nn.Module,
+        channels_last: Collection[str] = (),
+        jacobians: Jacobians | None = None,
     ) -> list[str]:
         """Draws the parameters that are not there yet, in the dtype and on the device of the model's first one.
 
@@ -34,15 +41,19 @@ class FeedbackStore(nn.Module):
             specs: what to draw, by name.
             model: the model.
             channels_last: names of those that are stored so.
+            jacobians: makes the mean Jacobians that some start as.
         """
         weights = dict(model.named_parameters())
         floating = (weight for weight in weights.values() if weight.is_floating_point())
         like = next(floating, torch.zeros(()))  # a model may be made of learners alone
         other = [name for name, spec in specs.items() if name in self.specs and self.specs[name].shape != spec.shape]
+        new = {name: spec for name, spec in specs.items() if name not in self.specs or name in other}
+        asked = [spec for spec in new.values() if spec.start.kind == JACOBIAN]
+        made = jacobians(asked) if asked and jacobians else {}
         for name, spec in specs.items():
             self._refuse_other_type(name, spec, like)
-            if name not in self.specs or name in other:
-                value = draw(self.seed, spec, weights).to(like.device)
+            if name in new:
+                value = (made[name] if name in made else draw(self.seed, spec, weights)).to(like.device)
                 value = value.to(like.dtype) if spec.dtype == "float" else value
                 value = value.contiguous(memory_format=FORMATS[value.dim()]) if name in channels_last else value
                 _refuse_infinite(name, value)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import torch
 
-from altprop.ir.starts import PRODUCT, RANDOM, Start
-from altprop.rules.feedback.kind import DirectKind, Options, Part, Place, Tensors, drawn, flat, need_batch, units
+from altprop.ir.starts import JACOBIAN, PRODUCT, RANDOM, Start
+from altprop.rules.feedback.kind import DirectKind, Options, Part, Place, Tensors, begun, flat, need_batch, units
 
 
 class Dense(DirectKind):
@@ -14,12 +14,12 @@ class Dense(DirectKind):
 
     name = "dense"
     options: ClassVar[tuple[str, ...]] = ("distribution", "scale", "start")
-    starts: ClassVar[tuple[str, ...]] = (RANDOM, PRODUCT)
+    starts: ClassVar[tuple[str, ...]] = (RANDOM, PRODUCT, JACOBIAN)
 
     def parts(self, place: Place) -> Sequence[Part]:
         """The matrix, (source units, *activity)."""
         shape = self.shape(place)
-        return [product(place, shape) if place.option("start", RANDOM) == PRODUCT else drawn(place, shape)]
+        return [product(place, shape) if place.option("start", RANDOM) == PRODUCT else begun(place, shape)]
 
     def shape(self, place: Place) -> tuple[int, ...]:
         """Shape of the matrix."""

@@ -14,7 +14,7 @@ import torch
 
 from altprop.ir.errors import PlanError
 from altprop.ir.region import Region
-from altprop.ir.starts import AT_RANDOM, Start
+from altprop.ir.starts import AT_RANDOM, JACOBIAN, RANDOM, Start
 
 Shape = tuple[int | str, ...]
 Tensors = Mapping[str, torch.Tensor]
@@ -230,3 +230,26 @@ def drawn(place: Place, shape: tuple[int, ...], name: str = "", sources: int | N
         raise place.fail(f"scale={asked!r}: it must be a number, {LARGEST_SCALE:g} at most.")
     scale = float(asked) * width(distribution, measured)
     return Part(shape, name, distribution, scale)
+
+
+def begun(place: Place, shape: tuple[int, ...], positions: Sequence[int] = ()) -> Part:
+    """Returns a part that is drawn, or starts as the mean Jacobian where the options say so.
+
+    Args:
+        place: where it stands.
+        shape: its shape.
+        positions: dimensions of the activity that it has one number for, such as those of an image.
+    """
+    part = drawn(place, shape)
+    if place.option("start", RANDOM) != JACOBIAN:
+        return part
+    scale = float(place.option("scale", 1.0))
+    settings = {"of": error_value(place.source), "by": place.target.activity, "positions": list(positions)}
+    return dataclasses.replace(part, scale=scale, settings=settings, start=Start(JACOBIAN))
+
+
+def error_value(source: Region) -> str:
+    """Returns the name of the value that the source's error is an error of."""
+    if source.ends_in_activation:
+        return source.preactivation
+    return source.model_outputs[0] if source.is_output else source.activity
