@@ -299,7 +299,7 @@ class _Deriver:
         """Gives a region its state, and has it show that."""
         known = {one.name: one for one in self.settling.phases} if self.settling is not None else {}
         local.state = {key[2]: value for key, value in values.items() if key[:2] == ("state", name)}
-        local.nudge = phase.nudge
+        local.phase, local.nudge = "" if known else phase.name, phase.nudge
         local.phases = lambda one: self.traced(name, given, known.get(one), local.auxiliary)
         rule = self.graph.rules[name]
         shown = rule.shown(local) if rule is not None and local.state else None

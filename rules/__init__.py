@@ -12,7 +12,10 @@ from altprop.rules.dfa_head import HeadFeedbackAlignment
 from altprop.rules.dkp import DirectKolenPollack
 from altprop.rules.drtp import DirectRandomTargetProjection
 from altprop.rules.dtp import DifferenceTargetPropagation
+from altprop.rules.dualprop import DualPropagation
 from altprop.rules.ebd import ErrorBroadcast
+from altprop.rules.ep import EquilibriumPropagation
+from altprop.rules.epc import ErrorPredictiveCoding
 from altprop.rules.es import EvolutionStrategy
 from altprop.rules.fa import FeedbackAlignment
 from altprop.rules.frsf import FixedRandomSign
@@ -51,8 +54,11 @@ __all__ = [
     "DirectFeedbackAlignment",
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
+    "DualPropagation",
+    "EquilibriumPropagation",
     "ErrorBroadcast",
     "ErrorDrivenLRA",
+    "ErrorPredictiveCoding",
     "EvolutionStrategy",
     "FeedbackAlignment",
     "FixedRandomSign",

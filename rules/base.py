@@ -88,7 +88,7 @@ class Rule:
 
     def begin(self, local: Local) -> Mapping[str, torch.Tensor]:
         """Returns a hidden region's state as rounds begin, by names of the rule's; empty for a region without."""
-        return {"x": local.z}
+        return {} if local.region.is_output else {"x": local.z}
 
     def shown(self, local: Local) -> torch.Tensor | None:
         """Returns the activity that others read at the present state; None for that of the forward."""

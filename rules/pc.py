@@ -46,7 +46,7 @@ class PredictiveCoding(Rule):
         summary="predictive coding: activities settle between predictions from below and errors from above",
         source="Rao and Ballard 1999; Whittington and Bogacz 2017",
         equation="e = phi'(h) * (z - x), {rounds} rounds",
-        recipe=Recipe(lr=1.5e-3, lr_schedule="cosine"),
+        recipe=Recipe(lr=3e-3),
     )
     wiring: ClassVar[Wiring] = Wiring(
         plan="chain", along_edges=True, proportional=False, feedback=Backprop.wiring.feedback, phases=_phases

@@ -101,6 +101,9 @@ class Local(Protocol):
     def state(self) -> Mapping[str, torch.Tensor]:
         """The region's state in a net that settles, as its rule's `begin` named it; empty without."""
 
+    phase: str
+    """The phase whose rounds run; empty for the update behind them, and where the net does not settle."""
+
     @property
     def nudge(self) -> float:
         """The nudge of the phase that runs; see `altprop.ir.rounds`."""

@@ -41,3 +41,72 @@ def predictive_coding(
         ]
     inputs, _, felt = errors()
     return local_products(net, inputs, felt, scale)
+
+
+def error_predictive_coding(net: Network, x: Array, top: Top, scale: float, rounds: int, rate: float) -> Updates:
+    """ePC: `z_i = f_i(z_{i-1}) + eps_i`, `eps_i -= rate (eps_i + dloss/dz_i)`, `dW_i = -(phi' eps_i)^T z_{i-1}`."""
+    eps = [np.zeros_like(z) for z in net.forward(x)[1][:-1]]
+
+    def shown() -> list[Array]:
+        found: list[Array] = []
+        for i, one in enumerate(eps):
+            _, hs = layers_at(_first(net, i + 1), x, found)
+            found.append(phi(net.activation, hs[-1]) + one)
+        return found
+
+    for _ in range(rounds):
+        _, hs = layers_at(net, x, shown())
+        error, moved = top(hs[-1]), []
+        for i in reversed(range(net.last)):
+            d = error @ net.weights[i + 1]
+            moved.insert(0, eps[i] - rate * (eps[i] + d))
+            error = phi_prime(net.activation, hs[i]) * d
+        eps = moved
+    inputs, hs = layers_at(net, x, shown())
+    felt = [-phi_prime(net.activation, h) * one for h, one in zip(hs, eps, strict=False)]
+    return local_products(net, inputs, [*felt, top(hs[-1])], scale)
+
+
+def _first(net: Network, count: int) -> Network:
+    return Network(net.weights[:count], net.biases[:count], net.activation)
+
+
+def equilibrium_propagation(
+    net: Network, x: Array, top: Top, scale: float, rounds: int, nudged: int, beta: float, rate: float
+) -> Updates:
+    """EP: `s_i += rate (phi(h_i + s_{i+1} W_{i+1}) - s_i)`, at the last hidden layer with `-beta e_L W_L`."""
+
+    def settle(states: list[Array], count: int, nudge: float) -> list[Array]:
+        for _ in range(count):
+            _, hs = layers_at(net, x, states)
+            above = [*states[1:], -nudge * top(hs[-1])]
+            states = [
+                s + rate * (phi(net.activation, h + heard @ weight) - s)
+                for s, h, heard, weight in zip(states, hs, above, net.weights[1:], strict=False)
+            ]
+        return states
+
+    free = settle(net.forward(x)[1][:-1], rounds, 0.0)
+    near, far = settle(free, nudged, beta), settle(free, nudged, -beta)
+    inputs, hs = layers_at(net, x, free)
+    found = local_products(net, inputs, [*free, top(hs[-1])], scale)
+    for name in found:
+        if not name.endswith(str(net.last)):
+            above, below = (local_products(net, [x, *s], [*s, hs[-1]], scale)[name] for s in (far, near))
+            found[name] = (above - below) / (2 * beta)
+    return found
+
+
+def dual_propagation(net: Network, x: Array, top: Top, scale: float, rounds: int, beta: float) -> Updates:
+    """DP: `z^+- = phi(h -+ beta d / 2)`; their mean goes up, `e = (z^- - z^+) / beta` goes down in the same sweep."""
+    means = net.forward(x)[1][:-1]
+    for turn in range(rounds + 1):
+        inputs, hs = layers_at(net, x, means)
+        errors = [top(hs[-1])]
+        for i in reversed(range(net.last)):
+            d = errors[0] @ net.weights[i + 1]
+            plus, minus = phi(net.activation, hs[i] - beta * d / 2), phi(net.activation, hs[i] + beta * d / 2)
+            errors.insert(0, (minus - plus) / beta)
+            if turn < rounds:
+                means[i] = (plus + minus) / 2
+    return local_products(net, inputs, errors, scale)

@@ -46,7 +46,7 @@ class TracedLocal:
         self.instead: Mapping[str, torch.Tensor] = {}
         self.drawn: torch.Tensor | None = None
         self.state: Mapping[str, torch.Tensor] = {}
-        self.nudge = 0.0
+        self.phase, self.nudge = "", 0.0
         self.phases: Callable[[str], TracedLocal] | None = None
         self._tail_known: Known | None = None
         self._loss = loss
@@ -163,7 +163,7 @@ class TracedLocal:
         known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
         made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
         made.drawn, made.ending, made._draws = self.drawn, self.ending, self._draws
-        made.state, made.nudge, made.phases = self.state, self.nudge, self.phases
+        made.state, made.phase, made.nudge, made.phases = self.state, self.phase, self.nudge, self.phases
         return made
 
     def after(self, phase: str) -> "TracedLocal":

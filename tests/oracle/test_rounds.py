@@ -32,6 +32,9 @@ ByHand = Callable[[Network, Array, textbook_rounds.Top, float], Updates]
 RULES: dict[str, ByHand] = {
     "pc(rounds=3, rate=0.3)": lambda *net: textbook_rounds.predictive_coding(*net, 3, 0.3),
     "pc(rounds=3, rate=0.3, fixed=True)": lambda *net: textbook_rounds.predictive_coding(*net, 3, 0.3, fixed=True),
+    "epc(rounds=3, rate=0.3)": lambda *net: textbook_rounds.error_predictive_coding(*net, 3, 0.3),
+    "ep(rounds=4, nudged=3, beta=0.3)": lambda *net: textbook_rounds.equilibrium_propagation(*net, 4, 3, 0.3, 0.5),
+    "dualprop(rounds=2, beta=0.3)": lambda *net: textbook_rounds.dual_propagation(*net, 2, 0.3),
 }
 
 
