@@ -1,7 +1,7 @@
 """Holds the garbage collector back while a model compiles.
 
 Almost all that a stage makes stays until its end, so that the collector would look through it many times in vain. What
-a stage leaves is collected between the stages instead, and goes back to the system.
+stages leave is collected between them instead, once it is much, and goes back to the system.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import functools
 import gc
 from collections.abc import Callable, Iterator
 
+ENOUGH = 50_000
+"""Objects that make collecting worth its time, some milliseconds: stages of a small net leave fewer all together."""
 _HELD: contextvars.ContextVar[int | None] = contextvars.ContextVar("held", default=None)
 """The generation up to which is collected between stages, while the collector is held back."""
 
@@ -37,7 +39,7 @@ def uncollected() -> Iterator[None]:
 
 def collect_young() -> None:
     """Collects what was made since the collector was held back, and gives it back; does nothing where it was not."""
-    if (generation := _HELD.get()) is not None:
+    if (generation := _HELD.get()) is not None and gc.get_count()[0] >= ENOUGH:
         gc.collect(generation)
         _trimmer()()
 

@@ -10,6 +10,8 @@ from torch import nn
 from zoo import mlp
 
 import altprop
+from altprop.compiler import collector as collecting
+from altprop.compiler.collector import ENOUGH, collect_young, uncollected
 
 X = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
 
@@ -53,6 +55,7 @@ def test_a_collector_that_is_off_stays_off(collector: None, monkeypatch: pytest.
     assert not gc.isenabled()
     assert calls == []
     gc.enable()
+    monkeypatch.setattr(collecting, "ENOUGH", 0)
     altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
     assert len(calls) > 5
 
@@ -108,3 +111,21 @@ def test_what_somebody_froze_stays_frozen(thawed: None) -> None:
     frozen = gc.get_freeze_count()
     altprop.compile(mlp(nn.Tanh), "dfa", example_inputs=(X,))
     assert gc.get_freeze_count() > 0.9 * frozen  # some of it is gone since
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_between_stages_it_is_collected_once_it_is_worth_it(collector: None, many: bool) -> None:
+    collected = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        collected.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with uncollected():
+            kept: list[list[int]] = [[] for _ in range(ENOUGH if many else 10)]
+            collect_young()
+            del kept
+    finally:
+        gc.callbacks.remove(note)
+    assert (len(collected) > 0) == many
