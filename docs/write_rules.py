@@ -25,7 +25,7 @@ import rule_figures  # noqa: E402
 
 OVERVIEW, SITE = DOCS / "rules.md", DOCS.parent / "zensical.toml"
 BEGIN, END = "<!-- pages:begin -->", "<!-- pages:end -->"
-FIRST, LAST = "    # rules:begin", "    # rules:end"
+FIRST, LAST = "      # rules:begin", "      # rules:end"
 
 
 def shipped() -> dict[str, Rule]:
@@ -83,7 +83,7 @@ def settings(rule: Rule) -> Iterator[str]:
         "recipe": f"`{rule.about.recipe}`",
         "plan": f"`{plan}`" if isinstance(plan, str) else "the rule's own",
     }
-    yield table(("", ""), [(key, value) for key, value in facts.items() if value])
+    yield table(("what", "this rule"), [(key, value) for key, value in facts.items() if value])
     rows = list(options(rule))
     yield table(("option", "usual value", "what it is"), rows) if rows else "It has no options."
 
@@ -140,7 +140,7 @@ def between(text: str, begin: str, end: str, new: str) -> str:
 def written() -> dict[Path, str]:
     """All files that this writes, with what belongs into them."""
     pages = {DOCS / "rules" / f"{name}.md": page(name, rule) for name, rule in shipped().items()}
-    contents = "\n".join(f'    {{ "{name}" = "rules/{name}.md" }},' for name in shipped())
+    contents = "\n".join(f'      {{ "{name}" = "rules/{name}.md" }},' for name in shipped())
     pages[OVERVIEW] = between(OVERVIEW.read_text("utf-8"), BEGIN, END, listed())
     pages[SITE] = between(SITE.read_text("utf-8"), FIRST, LAST, contents)
     return pages
