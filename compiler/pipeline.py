@@ -19,6 +19,7 @@ from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
+from altprop.compiler.pass_order import ORDER
 from altprop.compiler.quick_fakes import quick_fakes
 from altprop.compiler.schedule.wirings import Search, search_wirings
 from altprop.ir.alone import alone
@@ -319,6 +320,7 @@ class _Runner:
         return do
 
     def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
+        assert type(one) in ORDER, f"{one.name} has no place in the order of the passes"
         result: PassResult = self.time(one.name + suffix, lambda: one(graph))
         self.history[one.name + suffix] = result.graph
         self.timings.did[one.name + suffix] = result.did

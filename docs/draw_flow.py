@@ -7,9 +7,11 @@ of three regions before and after its error pathway is wired.
 import textwrap
 from pathlib import Path
 
+from altprop.compiler.pass_order import ORDER
+from altprop.passes.base import name_of
 from altprop.passes.tune.tuning_order import order
 
-WIDTH, HEIGHT = 980, 740
+WIDTH, HEIGHT = 980, 912
 BOX_WIDTH, BOX_HEIGHT = 230, 44
 LEFT = 20
 STYLE = """
@@ -23,21 +25,30 @@ STYLE = """
   .arrow { stroke: #5a6272; fill: none; marker-end: url(#grey) }
   .error { stroke: #c0563b; fill: none; marker-end: url(#red) }
 """
-# station, what it is, what makes the next one
-STATIONS = [
-    ("nn.Module", "yours, unchanged", "compiler/capture", "torch.export, batch left symbolic"),
-    ("forward graph", "Core ATen operators", "passes/cut_regions", "one parametric operator a region"),
-    ("regions", "h, phi, z, parameters", "passes/insert_error_neurons", "where the plan asks for them"),
-    (
-        "graph with error neurons",
-        "one e beside each z",
-        "passes/connect_skip_errors",
-        "as the plan draws them",
-    ),
-    ("wired graph", "who sends errors to whom", "passes/insert_feedback", "from the seed and the name"),
-    ("graph with feedback", "what stands on each wire", "passes/derive_updates", "trace rule and local VJP"),
-    ("the step", "one flat program", "", ""),
-]
+# what a pass is given, what that is, and how the pass goes about it
+WORDS = {
+    "capture": ("nn.Module", "yours, unchanged", "torch.export, batch left symbolic"),
+    "cut_regions": ("forward graph", "Core ATen operators", "one parametric operator a region"),
+    "insert_error_neurons": ("regions", "h, phi, z, parameters", "where the plan asks for them"),
+    "connect_skip_errors": ("graph with error neurons", "one e beside each z", "as the plan draws them"),
+    "linearize_regions": ("wired graph", "who sends errors to whom", "each region by itself, op by op"),
+    "insert_feedback": ("linearized graph", "local products by region", "from the seed and the name"),
+    "derive_updates": ("graph with feedback", "what stands on each wire", "trace rule and local VJP"),
+    "flatten": ("graph with updates", "how each parameter moves", "forward, loss and updates in one line"),
+}
+AFTER = ("add_optimizer", "cleanup")  # they change the step itself
+
+
+def steps() -> list[tuple[str, str, str, str]]:
+    """Station, what it is, and what makes the next one of it, in the order of the passes."""
+    passes = [name for name in map(name_of, ORDER) if name not in AFTER]
+    makers = {"capture": "compiler/capture"} | {name: f"passes/{name}" for name in passes}
+    return [(*WORDS[name][:2], maker, WORDS[name][2]) for name, maker in makers.items()] + [
+        ("the step", "one flat program", "", "")
+    ]
+
+
+STATIONS = steps()
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:

@@ -17,9 +17,10 @@ from altprop.ir.aliases import aliases, root_of
 from altprop.ir.errors import VerifyError
 from altprop.ir.fakes import Fakes, format_fake
 from altprop.ir.operators import operator_text, writes, written
-from altprop.ir.program import SLOT_KINDS, Program
+from altprop.ir.program import SLOT_KINDS, Program, Slot
 from altprop.ir.program_text import format_program, parse_program
 from altprop.ir.repeat_operator import body_of, is_repeat
+from altprop.ir.schedule import is_gradient
 from altprop.ir.sizes import size_at
 from altprop.ir.torch_private import enable_python_dispatcher
 from altprop.ir.walks import positions
@@ -37,7 +38,8 @@ ROLES: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     "forward": (_MODEL, ("output", "residual")),
     "update": ((*_MODEL, "residual", "cotangent", "scalar"), (*_GRADIENTS, "lesson")),
     "backward": ((*_MODEL, "target"), ("loss", "error", *_GRADIENTS, "lesson")),
-    "step": ((*_MODEL, "target", "state", "scalar"), ("loss", "error", "lesson")),
+    # A step that is a task of a schedule takes the gradients as values that other tasks made.
+    "step": ((*_MODEL, "target", "state", "scalar", "value"), ("loss", "error", "lesson")),
     "observe": ((*_MODEL, "target"), ("loss", "observed", *_GRADIENTS, "lesson")),
     "probe": ((*_MODEL, "target"), ("loss", "observed")),
 }
@@ -134,7 +136,7 @@ def _writes_what_may_move(level: str) -> Law:
     """Of what it takes, a program writes what it moves; what a caller gives stays as it is."""
 
     def law(program: Program) -> Iterator[str]:
-        kept = {node: slot for slot, node in program.placeholders.items() if slot.kind not in MOVED[level]}
+        kept = {node: slot for slot, node in program.placeholders.items() if not _may_move(slot, level)}
         for node in program.graph.graph.nodes:
             for target in written(node):
                 root = root_of(target)
@@ -145,6 +147,11 @@ def _writes_what_may_move(level: str) -> Law:
                     yield f"{node.name}: writes {slot.kind} {slot.name}, which a program that is {level} leaves alone"
 
     return law
+
+
+def _may_move(slot: Slot, level: str) -> bool:
+    """Whether a program may write what it takes; a task of a schedule adds to the gradients of earlier tasks."""
+    return slot.kind in MOVED[level] or (slot.kind == "value" and level != "flat" and is_gradient(slot.name))
 
 
 def _bodies_fit(program: Program) -> Iterator[str]:

@@ -22,6 +22,11 @@ class PassResult:
     did: str = ""
 
 
+def name_of(kind: type) -> str:
+    """Returns the name of a pass: that of its file."""
+    return kind.__module__.rpartition(".")[2]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """Base of all passes."""
@@ -32,7 +37,7 @@ class Pass:
     @property
     def name(self) -> str:
         """Name of the pass: that of its file."""
-        return type(self).__module__.rpartition(".")[2]
+        return name_of(type(self))
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Does the work. Returns the new graph, how many things changed, and what they are."""

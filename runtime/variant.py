@@ -1,6 +1,7 @@
 """Programs for one form of inputs, and the calls that they fit."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ class Call:
             return Call((), dict(inputs))
         return Call((inputs,), {})
 
-    @property
+    @functools.cached_property
     def leaves(self) -> list[Any]:
         """The flattened arguments."""
         if not self.kwargs and all(isinstance(arg, torch.Tensor) for arg in self.args):
@@ -74,7 +75,7 @@ class Call:
         leaves: list[Any] = pytree.tree_leaves((self.args, self.kwargs))
         return leaves
 
-    @property
+    @functools.cached_property
     def first(self) -> torch.Tensor:
         """The first tensor among the arguments.
 

@@ -17,7 +17,7 @@ from altprop.rules.base import RULES
 @pytest.fixture(scope="module", autouse=True)
 def registry() -> Iterator[None]:
     yield
-    for name in ("clipped", "wide_awake"):
+    for name in ("clipped", "wide_awake", "unsaid"):
         del RULES[name]
 
 
@@ -50,6 +50,17 @@ class WideAwake(DirectFeedbackAlignment):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Unsaid(DirectFeedbackAlignment):
+    """Reads noise that its wiring does not ask for."""
+
+    about: ClassVar[About] = About("unsaid", listed=False)
+
+    def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
+        """With noise on top."""
+        return super().error(local, d) + local.noise
+
+
 def model() -> nn.Sequential:
     torch.manual_seed(0)
     layers = [part for width in (6, 5, 4) for part in (nn.LazyLinear(width), nn.Tanh())]
@@ -77,3 +88,9 @@ def test_its_wiring_decides_plan_and_rules() -> None:
     assert rules == {"0": "wide_awake", "2": "wide_awake", "4": "fa", "6": "bp"}
     assert [c.name for c in net.plan.incoming("0")] == ["4->0"]
     assert "wide_awake" not in altprop.rules.available()
+
+
+def test_noise_that_the_wiring_does_not_speak_of_is_refused() -> None:
+    message = 'region "4": its rule reads `local.noise`, but its wiring does not say `draws_noise=True`'
+    with pytest.raises(altprop.RuleError, match=message.replace('"4"', '"[0-6]"')):
+        kept.compile(model(), Unsaid(), example_inputs=(torch.zeros(2, 7, dtype=torch.float64),))

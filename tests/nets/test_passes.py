@@ -14,9 +14,10 @@ from zoo import ZOO, Attention, Case, SharedTwice
 
 import altprop
 from altprop.compiler.capture.capture import capture
-from altprop.ir.graph import ErrorGraph
+from altprop.compiler.pass_order import ORDER
+from altprop.ir.graph import LEVELS, ErrorGraph
 from altprop.ir.program import Program
-from altprop.passes.base import Pass
+from altprop.passes.base import Pass, name_of
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.connect_skip_errors import ConnectSkipErrors
 from altprop.passes.cut_regions import CutRegions
@@ -69,7 +70,9 @@ def named(program: Program, *words: str) -> list[fx.Node]:
 
 def test_history_keeps_every_stage(small: altprop.LocalNet) -> None:
     assert {name: graph.level for name, graph in small.history.items()} == STAGES
-    assert list(small.history) == list(STAGES)
+    assert list(small.history) == list(STAGES) == ["capture", *map(name_of, ORDER)]
+    levels = [LEVELS.index(one.ensures) for one in ORDER]
+    assert levels == sorted(levels), "a pass ensures less than the one before it"
     assert small.history["cleanup"] is small.graph
     compiled = small.compilations.present().compiled
     assert compiled.graph_at("wired") is small.history["connect_skip_errors"]
