@@ -26,7 +26,7 @@ from torch import nn
 import altprop
 from altprop.data import BatchSampler, DataError, DataSet
 from altprop.data import load as load_data
-from altprop.learners import Forest, Neighbours
+from altprop.learners import Forest, Inverse, Neighbours
 from altprop.nn import Heaviside
 
 CLASSES = 10
@@ -50,7 +50,7 @@ def threshold(inputs: int, seed: int) -> nn.Module:
 
 
 def trees_between(inputs: int, seed: int) -> nn.Module:
-    forest = Forest(64, 32, keep=20, depth=10, step=STEP, seed=1000 * seed)
+    forest = Forest(64, 32, keep=20, depth=10, step=STEP, seed=1000 * seed, window=WINDOW)
     return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest, nn.Linear(32, CLASSES))
 
 
@@ -60,16 +60,37 @@ def neighbours_between(inputs: int, seed: int) -> nn.Module:
 
 
 def trees_above(inputs: int, seed: int) -> nn.Module:
-    forest = Forest(64, CLASSES, keep=20, depth=10, step=STEP, seed=1000 * seed)
+    forest = Forest(64, CLASSES, keep=20, depth=10, step=STEP, seed=1000 * seed, window=WINDOW)
     return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest)
 
 
 def trees_below(inputs: int, seed: int) -> nn.Module:
-    forest = Forest(inputs, 64, keep=20, depth=10, step=STEP, seed=1000 * seed)
+    forest = Forest(inputs, 64, keep=20, depth=10, step=STEP, seed=1000 * seed, window=WINDOW)
     return nn.Sequential(forest, nn.Linear(64, CLASSES))
 
 
-STEP = 4.0
+class Begun(Forest):
+    """A forest that is a random layer until it has a tree, so that what stands above has something to read."""
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Random features, then the mean of the trees."""
+        if self.trees:
+            return super().predict(x)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.inputs, self.outputs, generator=generator) / self.inputs**0.5
+        return torch.tanh(2 * x.reshape(len(x), -1).float() @ drawn)
+
+
+def trees_alone(inputs: int, seed: int) -> nn.Module:
+    """Two layers of trees; errors cross the upper one by trees that learn its inverse, as in mGBDT."""
+    below = Begun(inputs, 32, keep=20, depth=10, seed=1000 * seed, window=WINDOW)
+    above = Forest(32, CLASSES, keep=20, depth=10, step=STEP, seed=1000 * seed + 300, window=WINDOW)
+    return nn.Sequential(
+        below, Inverse(above, Forest(CLASSES, 32, keep=20, depth=10, seed=1000 * seed + 600), seed=seed)
+    )
+
+
+STEP, WINDOW = 4.0, 500
 SOLVER = altprop.optim.SGD
 
 
@@ -78,20 +99,34 @@ def faster() -> Any:
     return altprop.optim.AdamW(lr=1e-2)
 
 
+def followed() -> Any:
+    """The same where inverses have to follow too."""
+    return altprop.optim.AdamW(lr=3e-3, feedback_lr=1e-2)
+
+
 TRIALS = {
     "backpropagation": Trial(plain, "bp"),
     "least squares": Trial(plain, "ls", lambda: SOLVER(lr=1.0)),
     "inner steps towards rec-LRA's target": Trial(plain, "inner", lambda: SOLVER(lr=1.0)),
     "threshold units by rec-LRA": Trial(threshold, "reclra"),
     "an evolution strategy": Trial(plain, "es"),
+    "a natural evolution strategy": Trial(plain, "snes", lambda: SOLVER(lr=1.0)),
+    "the cross-entropy method": Trial(plain, "cem", lambda: SOLVER(lr=1.0)),
+    "particle swarms": Trial(plain, "pso", lambda: SOLVER(lr=1.0)),
+    "a genetic algorithm": Trial(plain, "ga", lambda: SOLVER(lr=1.0)),
+    "targets by inner steps": Trial(plain, "steps_x", lambda: altprop.optim.Adam(lr=3e-3)),
+    "threshold units by an evolution strategy": Trial(threshold, "es"),
+    "threshold units by a natural one": Trial(threshold, "snes", lambda: SOLVER(lr=1.0)),
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
     "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),
-    "trees in the middle, target propagation below": Trial(trees_between, "tp"),
+    "trees in the middle, target propagation below": Trial(trees_between, "tp(step=4.0)", followed),
+    "trees in the middle, difference target propagation below": Trial(trees_between, "dtp(step=4.0)", followed),
     "trees in the middle, frozen below": Trial(trees_between, {"0": "frozen", "*": "dfa"}, faster),
     "neighbours in the middle, DFA below": Trial(neighbours_between, "dfa"),
     "trees as output, DFA below": Trial(trees_above, "dfa"),
     "trees as output, frozen below": Trial(trees_above, {"0": "frozen", "*": "dfa"}),
-    "trees, then a linear layer": Trial(trees_below, "dfa"),
+    "trees, then a linear layer": Trial(trees_below, "dfa", faster),
+    "two layers of trees, errors by inverse trees": Trial(trees_alone, "bp"),
 }
 
 

@@ -6,7 +6,7 @@ region's rule sets; see `docs/learners.md`.
 
 from altprop.learners.base import Learner
 from altprop.learners.compose import Rolling, Vote
-from altprop.learners.cross import Search, Surrogate
+from altprop.learners.cross import Inverse, Search, Surrogate
 from altprop.learners.lookup import LookupTable, Neighbours
 from altprop.learners.scikit import Scikit
 from altprop.learners.trees import Boosted, Forest
@@ -14,6 +14,7 @@ from altprop.learners.trees import Boosted, Forest
 __all__ = [
     "Boosted",
     "Forest",
+    "Inverse",
     "Learner",
     "LookupTable",
     "Neighbours",

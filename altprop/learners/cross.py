@@ -72,6 +72,49 @@ class Surrogate(_Around):
         self.map = state["map"].cpu() if "map" in state else None
 
 
+class Inverse(_Around):
+    """A learner and another beside it that learns to tell its input from its prediction.
+
+    As in mGBDT (Feng, Yu and Zhou 2018), where both are trees, but for the difference:
+
+    back learns from (predict(x + sigma n), x + sigma n),    n ~ N(0, 1)
+    target(x, t) = x + back(t) - back(predict(x))
+    """
+
+    def __init__(self, learner: Learner, back: Learner, sigma: float = 0.1, seed: int = 0) -> None:
+        """Puts the way back beside a learner.
+
+        Args:
+            learner: the learner.
+            back: a learner that reads predictions and predicts inputs.
+            sigma: of the noise under which the way back is learned.
+            seed: of what is drawn; the global random state is left alone.
+        """
+        super().__init__(learner)
+        self.back, self.sigma, self.seed, self.count = back, sigma, seed, 0
+
+    def target(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """As far from the input as what the way back says of target and prediction is apart."""
+        apart = self.back.predict(t) - self.back.predict(self.inner.predict(x).to(t))
+        return x + apart.reshape(x.shape).to(x)
+
+    def learn(self, x: torch.Tensor, t: torch.Tensor) -> None:
+        """Learns the way back of what the learner says now, then lets the learner learn."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.count)
+        self.count += 1
+        near = x + self.sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        self.back.learn(self.inner.predict(near), rows(near))
+        self.inner.learn(x, t)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The count of steps."""
+        return {"count": torch.tensor(self.count)}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes the count up."""
+        self.count = int(state["count"])
+
+
 class Search(_Around):
     """A learner whose input's targets are found by trying: antithetic differences at the input.
 

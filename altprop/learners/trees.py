@@ -88,6 +88,7 @@ class Forest(Learner):
         leaf: int = 1,
         step: float = 1.0,
         seed: int = 0,
+        window: int = 0,
     ) -> None:
         """Makes an empty forest.
 
@@ -99,6 +100,7 @@ class Forest(Learner):
             leaf: samples in a leaf, at least.
             step: how far targets lie along the error.
             seed: of the trees; tree number n takes `seed + n`.
+            window: each tree is fitted on the last so many samples, and on all of its own step.
         """
         super().__init__(step)
         if keep < 1:
@@ -111,6 +113,8 @@ class Forest(Learner):
             leaf,
             seed,
         )
+        self.window = window
+        self.seen: tuple[torch.Tensor, torch.Tensor] | None = None
         self.trees: list[Tree] = []
         self.count = 0
 
@@ -126,7 +130,13 @@ class Forest(Learner):
 
     def learn(self, x: torch.Tensor, t: torch.Tensor) -> None:
         """Fits one more tree, and forgets the oldest if there are too many."""
-        self._grow(rows(x), rows(t))
+        x, t = rows(x), rows(t)
+        if self.window and self.seen is not None:
+            keep = max(self.window, len(x))
+            x, t = (torch.cat(pair)[-keep:] for pair in zip(self.seen, (x, t), strict=True))
+        if self.window:
+            self.seen = x, t
+        self._grow(x, t)
 
     def _grow(self, x: torch.Tensor, t: torch.Tensor) -> None:
         self.trees.append(fit_tree(x, t, self.depth, self.leaf, self.seed + self.count))
@@ -137,11 +147,13 @@ class Forest(Learner):
         """The trees' tensors, one tree behind the other."""
         made = {part: torch.cat([tree[part] for tree in self.trees]) for part in _PARTS} if self.trees else {}
         sizes = torch.tensor([len(tree["left"]) for tree in self.trees], dtype=torch.int64)
-        return {**made, "sizes": sizes, "count": torch.tensor(self.count)}
+        seen = {} if self.seen is None else {"seen": self.seen[0], "said": self.seen[1]}
+        return {**made, **seen, "sizes": sizes, "count": torch.tensor(self.count)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Takes the trees up."""
         self.count = int(state["count"])
+        self.seen = (state["seen"].cpu(), state["said"].cpu()) if "seen" in state else None
         sizes = state["sizes"].tolist()
         parts = {part: state[part].cpu().split(sizes) for part in _PARTS} if sizes else {}
         self.trees = [{part: parts[part][index] for part in _PARTS} for index in range(len(sizes))]

@@ -11,7 +11,19 @@ from torch import nn
 from torch.nn import functional
 
 import altprop
-from altprop.learners import Boosted, Forest, Learner, LookupTable, Neighbours, Rolling, Scikit, Search, Surrogate, Vote
+from altprop.learners import (
+    Boosted,
+    Forest,
+    Inverse,
+    Learner,
+    LookupTable,
+    Neighbours,
+    Rolling,
+    Scikit,
+    Search,
+    Surrogate,
+    Vote,
+)
 
 pytestmark = pytest.mark.third
 
@@ -130,6 +142,7 @@ SHIPPED = {
     "rolling": lambda: Rolling(Forest(6, 4, keep=1), keep=2),
     "vote": lambda: Vote(Forest(6, 4, keep=2), LookupTable(6, 4, codes=8)),
     "surrogate": lambda: Surrogate(Forest(6, 4, keep=2)),
+    "inverse": lambda: Inverse(Forest(6, 4, keep=2, window=30), LookupTable(4, 6, codes=8)),
     "search": lambda: Search(Forest(6, 4, keep=2), members=2),
 }
 
