@@ -5,10 +5,12 @@ a number, the *handle*, in a tensor of no dimension that is a buffer of the lear
 and handles, of its own, and the same program finds them.
 """
 
+import contextlib
+import contextvars
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +23,25 @@ _LIVE: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count(1)
 _LOCK = threading.Lock()
 
+_OPEN: "contextvars.ContextVar[bool]" = contextvars.ContextVar("learners_open", default=False)
+
 HANDLE = "handle"
 """Name of the buffer that holds a learner's number."""
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[None]:
+    """Lets graphs hold what learners predict now, operator by operator, in the place of the learner itself."""
+    token = _OPEN.set(True)
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
+def are_open() -> bool:
+    """Whether it is so here."""
+    return _OPEN.get()
 
 
 def enter(learner: nn.Module) -> torch.Tensor:

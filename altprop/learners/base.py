@@ -1,13 +1,13 @@
 """`Learner`: a region of a net that teaches itself (Zenkai, arXiv 2311.09663: `step` and `step_x`)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from altprop.ir.errors import LearnerError
-from altprop.ir.learner_operators import HANDLE, enter
+from altprop.ir.learner_operators import HANDLE, are_open, enter
 
 _PREFIX = "learned."
 
@@ -28,6 +28,8 @@ class Learner(nn.Module):
     """
 
     handle: torch.Tensor
+    in_operators: ClassVar[bool] = True
+    """Whether `predict` is made of torch's operators, so that a file of the forward can hold what it has learned."""
 
     def __init__(self, step: float = 1.0) -> None:
         """Takes how far targets lie along the error."""
@@ -69,7 +71,9 @@ class Learner(nn.Module):
         """Takes up what `state` returned."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the prediction."""
+        """Returns the prediction; for a file, as the operators that make it now."""
+        if are_open():
+            return self.predict(x).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
         sizes = [int(size) for size in self.shape(x)]
         made: torch.Tensor = torch.ops.altprop.predict(x, self.handle, sizes, float(self.step), self.crosses)
         return made

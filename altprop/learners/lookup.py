@@ -54,7 +54,11 @@ class Neighbours(Learner):
         if not len(keys):
             return x.new_zeros(len(x), values.shape[1])
         count = min(self.count, len(keys))
-        nearest = torch.cdist(x.to(keys.dtype), keys).topk(count, largest=False).indices
+        nearest = (
+            torch.cdist(x.to(keys.dtype), keys, compute_mode="use_mm_for_euclid_dist")
+            .topk(count, largest=False)
+            .indices
+        )
         return values[nearest].mean(1)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -138,4 +142,4 @@ class LookupTable(Learner):
 
 
 def _nearest(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(x.to(keys.dtype), keys).argmin(1)
+    return torch.cdist(x.to(keys.dtype), keys, compute_mode="use_mm_for_euclid_dist").argmin(1)

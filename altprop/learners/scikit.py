@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ class Scikit(Learner):
     A classifier predicts the probabilities of its classes; it learns that the largest number of each target is the
     class. Before the first step the prediction is zeros, or the same for all classes.
     """
+
+    in_operators: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -51,15 +51,24 @@ def answer(trees: Sequence[Tree], x: torch.Tensor) -> torch.Tensor:
     size = max(len(tree["left"]) for tree in trees)
     left, right, feature, threshold, value = (_stacked([tree[part] for tree in trees], size) for part in _PARTS)
     x = x.to(torch.float32).to(torch.float64)
-    place = torch.zeros(len(trees), len(x), dtype=torch.int64)
-    while True:
+    place = torch.zeros(len(trees), x.shape[0], dtype=torch.int64)
+    for _ in range(max(_depth(tree) for tree in trees)):
         child = left.gather(1, place)
-        if bool((child < 0).all()):
-            return value.gather(1, place.unsqueeze(-1).expand(-1, -1, value.shape[-1]))
         asked = feature.gather(1, place).clamp_min(0)
-        given = x[torch.arange(len(x)), asked]
+        given = x.gather(1, asked.t()).t()
         below = given <= threshold.gather(1, place)
         place = torch.where(child < 0, place, torch.where(below, child, right.gather(1, place)))
+    return value.gather(1, place.unsqueeze(-1).expand(-1, -1, value.shape[-1]))
+
+
+def _depth(tree: Tree) -> int:
+    """The most questions in a row; children stand behind their parents."""
+    depth = [0] * len(tree["left"])
+    for node, (left, right) in enumerate(zip(tree["left"].tolist(), tree["right"].tolist(), strict=True)):
+        for child in (left, right):
+            if child >= 0:
+                depth[child] = depth[node] + 1
+    return max(depth)
 
 
 def _stacked(parts: Sequence[torch.Tensor], size: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from altprop.compiler.export.subject import Subject, flat_program, on_cpu
 from altprop.ir.errors import ExportError
-from altprop.ir.learner_operators import refuse_learners
+from altprop.ir.learner_operators import learners_of, refuse_learners
 from altprop.ir.schedule import Lowered
 from altprop.ir.session import SessionProgram
 
@@ -39,7 +39,7 @@ def export(subject: Subject, path: Path, what: str = "step", **options: Any) -> 
             'what="step" needs an optimizer inside the program: altprop.compile(..., optimizer=...); '
             'what="backward" gives the updates instead.'
         )
-    refuse_learners(subject.derived.regions, f"a {path.suffix} file", ExportError)
+    _check_learners(subject, path, what)
     _check_device(subject)
     if path.suffix == ".pt2":
         from altprop.compiler.export.pt2_file import write_pt2
@@ -79,6 +79,18 @@ def export_programs(subject: Subject, lowered: Lowered, folder: Path, follow: Ca
     from altprop.compiler.export.programs import write_programs
 
     return write_programs(subject, lowered, folder, follow)
+
+
+def _check_learners(subject: Subject, path: Path, what: str) -> None:
+    """The forward of an ONNX file holds what learners predict now, where that is made of torch's operators."""
+    if what != "forward" or path.suffix != ".onnx":
+        refuse_learners(subject.derived.regions, f"a {path.suffix} file of a {what}", ExportError)
+    outside = {name: one for name, one in learners_of(subject.model).items() if not one.in_operators}
+    for name, learner in outside.items():
+        raise ExportError(
+            f"{name} ({type(learner).__name__}) predicts outside of torch, so no file can hold it: put a learner of "
+            "tensors in its place, such as altprop.learners.Forest."
+        )
 
 
 def _check_device(subject: Subject) -> None:

@@ -11,6 +11,7 @@ from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.export.subject import Subject
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.graph_parts import Cut, Planned
+from altprop.ir.learner_operators import opened
 from altprop.ir.program import Program, Slot
 from altprop.passes.flattening.builder import FlatBuilder
 
@@ -21,7 +22,7 @@ def write_forward(write: Callable[..., Path], subject: Subject, path: Path, **op
     subject.model.eval()
     try:
         args, kwargs = subject.example_args
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), opened():
             captured = capture(subject.model, args, kwargs)
     finally:
         for module, mode in zip(subject.model.modules(), training, strict=True):

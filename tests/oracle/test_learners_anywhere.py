@@ -249,7 +249,7 @@ def test_refusals():
     with pytest.raises(altprop.ScheduleError, match="a schedule cannot hold it"):
         net.schedule(devices=2)
     for suffix in (".onnx", ".pt2"):
-        with pytest.raises(altprop.ExportError, match=f"a {suffix} file cannot hold it"):
+        with pytest.raises(altprop.ExportError, match=f"a {suffix} file of a step cannot hold it"):
             net.export(f"step{suffix}")
 
     class Wrong(Recorder):

@@ -1,10 +1,12 @@
-"""Learners that need no step of a net: a forest with a memory, and a way back through a learner."""
+"""A forest with a memory, a way back through a learner, and files of a forward that hold what learners learned."""
 
 import pytest
 import torch
 from taught import Recorder
+from torch import nn
 
-from altprop.learners import Forest, Inverse
+import altprop
+from altprop.learners import Forest, Inverse, LookupTable, Neighbours, Scikit, Vote
 
 sklearn_tree = pytest.importorskip("sklearn.tree")
 
@@ -45,3 +47,37 @@ def test_errors_cross_by_what_the_way_back_says():
     assert torch.allclose(read, learner.predict(wanted), atol=1e-12)
     assert 0.2 < float((wanted - x).std()) < 0.8
     assert learner.crosses
+
+
+LEARNERS = {
+    "forest": lambda: Forest(6, 4, keep=3, depth=5),
+    "table": lambda: LookupTable(6, 4, codes=8),
+    "neighbours": lambda: Neighbours(6, 4, count=3, keep=50),
+    "vote": lambda: Vote(Forest(6, 4, keep=2), Forest(6, 4, seed=3)),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_forward_file_holds_what_a_learner_has_learned(kind, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), LEARNERS[kind](), nn.Linear(4, 3))
+    net = altprop.compile(model, "dfa", example_inputs=(torch.randn(4, 8),), optimizer=altprop.optim.SGD(lr=0.1))
+    for _ in range(2):
+        net.step(torch.randn(30, 8), torch.randint(3, (30,)))
+    session = onnxruntime.InferenceSession(str(net.export(tmp_path / "forward.onnx", what="forward")))
+    x = torch.randn(7, 8)
+    (made,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert made == pytest.approx(net.eval()(x).detach().numpy(), abs=1e-5)
+
+
+def test_an_estimator_goes_into_no_file(tmp_path):
+    linear = pytest.importorskip("sklearn.linear_model")
+    model = nn.Sequential(
+        nn.Linear(8, 6), nn.Tanh(), Scikit(linear.SGDRegressor(), 6, 4, trusted=True), nn.Linear(4, 3)
+    )
+    net = altprop.compile(model, "dfa", example_inputs=(torch.randn(4, 8),), optimizer=altprop.optim.SGD(lr=0.1))
+    net.step(torch.randn(30, 8), torch.randint(3, (30,)))
+    for suffix in (".onnx", ".pt2"):
+        with pytest.raises(altprop.ExportError, match=r"2.* \(Scikit\)"):
+            net.export(tmp_path / f"forward{suffix}", what="forward")
