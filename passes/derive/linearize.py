@@ -221,6 +221,7 @@ class _Linearizer:
         results: _Results,
     ) -> None:
         ports = [stored[n] for n in self.ports]
+        rest = [n for n in self.tail if self._is_kept(n) and n not in self.outputs]
 
         def tail(z: torch.Tensor, ports: Tensors, sources: Tensors) -> tuple[Tensors, list[Any]]:
             values = {**known, **stored}
@@ -228,16 +229,18 @@ class _Linearizer:
             values |= dict(zip(self.ports, ports, strict=True))
             values[self.z] = z
             values = run_nodes(self.tail, values, WHOLE)
-            rest = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
             return [values[n] for n in self.outputs], [values[n] for n in rest]
 
-        made, rest = self._differentiate_tail(tail, (z, ports, sources), cots, results)
+        made, others = self._differentiate_tail(tail, (z, ports, sources), cots, results)
         for node, value in zip(self.outputs, made, strict=True):
             if node in self.tail:
                 results.add(("value", node.name), value)
-        integers = [n for n in self.tail if n.name in self.region.outputs and n not in self.outputs]
-        for node, value in zip(integers, rest, strict=True):
+        for node, value in zip(rest, others, strict=True):
             results.add(("value", node.name), value)
+
+    def _is_kept(self, node: fx.Node) -> bool:
+        """Whether a value of the tail leaves the region, or becomes a buffer, as running statistics do."""
+        return node.name in self.region.outputs or node.name in self.captured.buffer_updates
 
     def _differentiate_tail(
         self, tail: Any, at: tuple[torch.Tensor, Tensors, Tensors], cots: dict[Role, torch.Tensor], results: _Results

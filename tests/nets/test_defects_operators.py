@@ -181,3 +181,27 @@ def test_defect_38_operators_that_cannot_be_traced_are_told_in_words_of_ours() -
     with pytest.raises(altprop.CompileError, match=r"linalg\.pinv for linalg\.lstsq") as told:
         altprop.compile(Solves(), "bp", example_inputs=(torch.randn(5, 3),))
     assert "aten" not in str(told.value)
+
+
+class Normed(nn.Module):
+    """A norm without parameters behind an activation: it belongs to what follows the activity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(8, 4), nn.BatchNorm1d(4, affine=False), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(x).relu()))
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa"])
+def test_defect_42_running_statistics_behind_an_activation_are_renewed(rule: str) -> None:
+    torch.manual_seed(0)
+    model = Normed().double()
+    net = altprop.compile(copy.deepcopy(model), rule, example_inputs=(X,))
+    nn.functional.cross_entropy(model(X), Y).backward()
+    nn.functional.cross_entropy(net(X), Y).backward()
+    assert torch.allclose(net.model.norm.running_mean, model.norm.running_mean, atol=1e-12)
+    assert torch.allclose(net.model.norm.running_var, model.norm.running_var, atol=1e-12)
+    assert torch.allclose(net.model.last.weight.grad, model.last.weight.grad, atol=1e-12)
+    assert rule == "dfa" or torch.allclose(net.model.first.weight.grad, model.first.weight.grad, atol=1e-12)
