@@ -110,6 +110,22 @@ def _batch_norm(
     return _new(x, x.shape), _new(x, channels), _new(x, channels)
 
 
+def _batch_norm_functional(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *given: Any) -> Any:
+    made = _batch_norm(x, weight, bias, mean, variance, *given)
+    return made and (*made, _new(x, mean.shape), _new(x, variance.shape))
+
+
+def _layer_norm(x: Any, shape: Sequence[Size], weight: Any, bias: Any, eps: float) -> Any:
+    owned = [one for one in (weight, bias) if one is not None]
+    if not _alike(x, *owned) or x.dtype not in (torch.float32, torch.float64) or not is_contiguous_or_false(x):
+        return None
+    before = x.dim() - len(shape)
+    if before < 1 or not all(same_sizes(sizes, shape) for sizes in (x.shape[before:], *(one.shape for one in owned))):
+        return None
+    statistics = (*x.shape[:before], *(1 for _ in shape))
+    return _new(x, x.shape), _new(x, statistics), _new(x, statistics)
+
+
 def _transpose(x: Any, first: int, second: int) -> Any:
     if not isinstance(x, FakeTensor) or not all(-x.dim() <= place < x.dim() for place in (first, second)):
         return None
@@ -174,6 +190,8 @@ QUICK: dict[Any, Quick] = {
     aten.mm.default: _mm,
     aten.addmm.default: _addmm,
     aten._native_batch_norm_legit.default: _batch_norm,
+    aten._native_batch_norm_legit_functional.default: _batch_norm_functional,
+    aten.native_layer_norm.default: _layer_norm,
     aten.transpose.int: _transpose,
     aten.t.default: _t,
     aten.permute.default: _permute,

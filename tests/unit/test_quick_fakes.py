@@ -39,6 +39,11 @@ def norm(x: torch.Tensor, channels: int = 4) -> Any:
     return aten._native_batch_norm_legit(x, *owned, True, 0.1, 1e-5)
 
 
+def functional_norm(x: torch.Tensor) -> Any:
+    owned = [torch.ones(4, dtype=x.dtype) for _ in range(4)]
+    return aten._native_batch_norm_legit_functional(x, *owned, True, 0.1, 1e-5)
+
+
 def rows(x: torch.Tensor) -> torch.Tensor:
     return torch.empty(x.shape[0], 6)
 
@@ -51,6 +56,10 @@ WORK: dict[str, Made] = {
     "addmm scaled": lambda x: aten.addmm(torch.empty(3), rows(x), torch.empty(6, 3), beta=0),
     "batch norm": norm,
     "batch norm out of order": lambda x: norm(x.transpose(0, 2)[:, :, :3]),
+    "batch norm, functional": functional_norm,
+    "layer norm": lambda x: aten.native_layer_norm(x, [6], torch.ones(6), torch.ones(6), 1e-5),
+    "layer norm over two": lambda x: aten.native_layer_norm(x, [4, 6], torch.ones(4, 6), None, 1e-5),
+    "layer norm out of order": lambda x: aten.native_layer_norm(x.transpose(1, 2), [4], None, None, 1e-5),
     "transpose": lambda x: aten.transpose(x, 0, -1),
     "t": lambda x: aten.t(rows(x)),
     "permute": lambda x: aten.permute(x, [2, 0, -2]),
@@ -90,6 +99,7 @@ WRONG: dict[str, Made] = {
     "mm": lambda x: aten.mm(rows(x), torch.empty(5, 3)),
     "addmm": lambda x: aten.addmm(torch.empty(2), rows(x), torch.empty(6, 3)),
     "batch norm": lambda x: norm(x, 5),
+    "layer norm": lambda x: aten.native_layer_norm(x, [5], None, None, 1e-5),
     "view": lambda x: aten.view(x, [x.shape[0], 5]),
     "permute": lambda x: aten.permute(x, [0, 0, 1]),
     "transpose": lambda x: aten.transpose(x, 0, 3),
