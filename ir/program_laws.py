@@ -37,9 +37,10 @@ _GRADIENTS = ("gradient", "feedback_gradient")
 ROLES: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     "forward": (_MODEL, ("output", "residual")),
     "update": ((*_MODEL, "residual", "cotangent", "scalar"), (*_GRADIENTS, "lesson")),
-    "backward": ((*_MODEL, "target"), ("loss", "error", *_GRADIENTS, "lesson")),
-    # A step that is a task of a schedule takes the gradients as values that other tasks made.
-    "step": ((*_MODEL, "target", "state", "scalar", "value"), ("loss", "error", "lesson")),
+    "backward": ((*_MODEL, "target"), ("loss", "error", "output", *_GRADIENTS, "lesson")),
+    # A step that is a task of a schedule takes the gradients as values that other tasks made. In a file a step, and a
+    # backward, give the prediction too.
+    "step": ((*_MODEL, "target", "state", "scalar", "value"), ("loss", "error", "output", "lesson")),
     "observe": ((*_MODEL, "target"), ("loss", "observed", *_GRADIENTS, "lesson")),
     "probe": ((*_MODEL, "target"), ("loss", "observed")),
 }

@@ -48,7 +48,7 @@ def test_levels_agree() -> None:
     ("old", "new", "message"),
     [
         ("take y = target", "take y = residual", "it takes residual 0, and a program step takes no residual"),
-        ("give loss loss", "give output loss", "it gives output loss, and a program step gives no output"),
+        ("give loss loss", "give residual loss", "it gives residual loss, and a program step gives no residual"),
         ("average = ", "late = aten.t(w): float32 (7, 3) strides (1, 7)\naverage = ", "late: reads w, which new has"),
         ("give loss", "give error w = t\ngive loss", "output: reads t, which new has written before"),
         ("average = ", "late = aten.add_.Tensor(h, d): float32 (N, 3)\naverage = ", "law"),
