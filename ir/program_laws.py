@@ -36,7 +36,8 @@ _GRADIENTS = ("gradient", "feedback_gradient")
 # program: the kinds of what it takes, and of what it gives; the programs of a schedule's tasks may hold any.
 ROLES: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     "forward": (_MODEL, ("output", "residual")),
-    "update": ((*_MODEL, "residual", "cotangent", "scalar"), (*_GRADIENTS, "lesson")),
+    # In a file, the update of one region takes and gives values of its neighbours.
+    "update": ((*_MODEL, "residual", "cotangent", "scalar", "value"), (*_GRADIENTS, "error", "value", "lesson")),
     "backward": ((*_MODEL, "target"), ("loss", "error", "output", *_GRADIENTS, "lesson")),
     # A step that is a task of a schedule takes the gradients as values that other tasks made. In a file a step, and a
     # backward, give the prediction too.
