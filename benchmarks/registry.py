@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from benchmarks import optimizers, peaks, populations, steps
+from benchmarks import optimizers, peaks, populations, rounds, steps
 from benchmarks.form import Table
 from benchmarks.networks import WORKS
 
@@ -36,6 +36,7 @@ BENCHMARKS = {
     "optimizers": _of(optimizers, optimizers.NAMES, "Adam and AdamW"),
     "peaks": _of(peaks, peaks.NAMES, "Peak memory, and what it costs"),
     "populations": _of(populations, populations.NAMES, "Populations"),
+    "rounds": _of(rounds, rounds.NAMES, "Rounds of predictive coding"),
 }
 
 # Scripts by name, with their arguments: each writes its result and its section of docs/ itself.

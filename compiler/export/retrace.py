@@ -19,6 +19,7 @@ from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
+from altprop.ir.repeat_operator import body_of, is_repeat
 from altprop.ir.torch_private import make_fx
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify
@@ -41,17 +42,21 @@ class PureRunner(fx.Interpreter):
     Later readers of what it wrote see the new value, and so do views that are taken later.
     """
 
-    def __init__(self, program: Program, random: Random) -> None:
+    def __init__(self, program: Program, random: Random, around: Mapping[str, str] | None = None) -> None:
+        """Takes a program, what draws, and the note of the operator that a loop's body stands in."""
         super().__init__(program.graph, garbage_collect_values=False)
         self.random = random
+        self.around = around or {"region": ""}
         self.note: dict[str, str] = {}
         check_views(program)
 
     def run_node(self, node: fx.Node) -> Any:
         """Runs one operator."""
-        self.note = {"region": "", **node.meta.get("custom", {})}
+        self.note = {**self.around, **node.meta.get("custom", {})}
         if node.op != "call_function":
             return super().run_node(node)
+        if is_repeat(node):
+            return self._unroll(node)
         if node.target in (aten.view.default, aten._unsafe_view.default):
             return self._reshape(node)
         draw = draws(self.random).get(node.target)
@@ -62,6 +67,15 @@ class PureRunner(fx.Interpreter):
         for target in roots(node) if writes(node) else []:
             self.env[target] = result
         return result
+
+    def _unroll(self, node: fx.Node) -> list[Any]:
+        """A loop is written out, round after round: engines differ in how they run loops, and some cannot."""
+        (carried, read, times, _), _ = self.fetch_args_kwargs_from_env(node)
+        for _ in range(times):
+            around = PureRunner(body_of(node), self.random, self.note)
+            with traceback.annotate(self.note):
+                carried = around.run(*carried, *read, enable_io_processing=False)
+        return list(carried)
 
     def _reshape(self, node: fx.Node) -> Any:
         """What is decomposed may lie in memory in another order, which a view would refuse."""

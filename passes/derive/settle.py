@@ -217,10 +217,10 @@ def _split(
 
 
 def _changing(graph: fx.Graph, carried: Sequence[fx.Node]) -> set[fx.Node]:
-    """Tensors that differ from round to round; sizes never do."""
+    """What the body computes: all that reads the states, and sizes that are asked of it, though these never change."""
     found = set(carried)
     for node in graph.nodes:
-        if isinstance(node.meta.get("val"), torch.Tensor | tuple | list) and not found.isdisjoint(node.all_input_nodes):
+        if node.op == "call_function" and not found.isdisjoint(node.all_input_nodes):
             found.add(node)
     return found
 

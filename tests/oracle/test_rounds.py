@@ -156,6 +156,15 @@ def test_two_devices_equal_one(runtime: str) -> None:
         torch.testing.assert_close(p, q)
 
 
+def test_onnxruntime_equals_torch() -> None:
+    pytest.importorskip("onnxruntime", reason="steps in ONNX run in onnxruntime, which is not installed")
+    one, other = small(), small(backend="onnxruntime")
+    for _ in range(2):
+        torch.testing.assert_close(other.step(X, LABELS), one.step(X, LABELS))
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
 def test_a_loop_costs_its_rounds() -> None:
     def work(rounds: int) -> int:
         lines = str(small(f"pc(rounds={rounds})").schedule(devices=1, batch=8)).split("\n")

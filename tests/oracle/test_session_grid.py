@@ -16,8 +16,13 @@ pytestmark = pytest.mark.third
 FEW = ("mlp_silu", "conv_bn_dropout", "residual", "conv1d", "tuple_output")
 TAKES_TURNS = {"hdfa"}
 ELSEWHERE = {"bp", "dfa", "fa", "reclra"}  # test_session.py
-NEEDS = {"local_loss": "mlp_tanh", "inner": "mlp_silu"}  # classes; no dropout within a region
-REFUSED = {"ls": "refused: "}  # it solves linear systems, which ONNX does not, of single layers
+NEEDS = {
+    "local_loss": "mlp_tanh",  # classes
+    "inner": "mlp_silu",  # no dropout within a region
+    **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # regions of one layer alone
+    **dict.fromkeys(("pc", "epc", "ep", "dualprop"), "mlp_silu"),  # one prediction, and nothing random
+}
+REFUSED = {"ls": "refused: ", "ga": "refused: "}  # ONNX solves no linear systems, and has no stable sort
 EVERYDAY = [
     (NEEDS.get(rule, FEW[i % len(FEW)]), rule) for i, rule in enumerate(RULES) if rule not in TAKES_TURNS | ELSEWHERE
 ]
