@@ -108,9 +108,16 @@ class MomentumFolder:
             gemm = self._own(matrix if shaped is None else shaped.input[0], "Gemm")
             if gemm is None or len(gemm.input) != 2 or (factor and not self._is_scalar(factor)):
                 continue
-            if shaped is None or gemm.input[0] in self.rows:
+            if shaped is None or (gemm.input[0] in self.rows and self._is_vector(shaped)):
                 return gemm, factor, shaped
         return None
+
+    def _is_vector(self, shaped: NodeProto) -> bool:
+        """Whether a row is given the form of a vector; a momentum of another form could not be added inside."""
+        if shaped.op_type == "Squeeze":
+            return True
+        form = self.constants.get(shaped.input[1])
+        return form is not None and numpy_helper.to_array(form).shape == (1,)
 
     def _is_scalar(self, name: str) -> bool:
         node = self.made.get(name)

@@ -19,6 +19,7 @@ ELSEWHERE = {"bp", "dfa", "fa", "reclra"}  # test_session.py
 NEEDS = {
     "local_loss": "mlp_tanh",  # classes
     "inner": "mlp_silu",  # no dropout within a region
+    "tp": "mlp_silu",  # behind a batch norm its rounding grows
     **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # regions of one layer alone
     **dict.fromkeys(("pc", "epc", "ep", "dualprop"), "mlp_silu"),  # one prediction, and nothing random
 }
