@@ -55,19 +55,30 @@ def examine(
         devices: how many devices a step is predicted for.
 
     Raises:
-        CompileError: there is data, and no batch in it.
+        CompileError: there is data, and no batch in it, or one that is no pair.
     """
     report = examine_alone(model, example_inputs, example_kwargs, regions=regions, rule=rule, plan=plan)
     if data is None or not report.ok:
         return report
-    batches = tuple(itertools.islice(data, _MOST_BATCHES))
-    if not batches:
-        raise CompileError("examine(data=...) has no batch: give pairs of inputs and target.")
+    batches = _batches(data)
     bare = model.model if isinstance(model, Captured) else unwrap(model)
     wanted = WIRINGS if plan in (None, "auto") else (plan,)
     options = {"regions": regions, "loss": loss, "example_kwargs": example_kwargs}
     aligned = [_aligned(bare, rule, one, batches, devices, options) for one in wanted]
     return dataclasses.replace(report, aligned=tuple(aligned))
+
+
+def _batches(data: Iterable[tuple[Any, Any]]) -> tuple[tuple[Any, Any], ...]:
+    """The first batches, which must be pairs."""
+    batches = tuple(itertools.islice(data, _MOST_BATCHES))
+    if not batches:
+        raise CompileError("examine(data=...) has no batch: give pairs of inputs and target.")
+    for place, batch in enumerate(batches):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise CompileError(
+                f"examine(data=...): batch {place} is {type(batch).__name__}, no pair: give (inputs, target)."
+            )
+    return batches
 
 
 def _aligned(

@@ -23,23 +23,17 @@ import torch
 
 from altprop.ir.errors import RuleError
 from altprop.rules.about import About, equation_of
-from altprop.rules.as_other import AsOther
-from altprop.rules.base import Local, Rule
+from altprop.rules.base import Local
+from altprop.rules.population import Population, answers, ranks
 from altprop.rules.recipe import Recipe
-from altprop.rules.registry import get
 from altprop.rules.rows import of_rows, units_of
-from altprop.rules.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
-class EvolutionStrategy(AsOther):
-    """An evolution strategy with credit by unit.
+class EvolutionStrategy(Population):
+    """An evolution strategy with credit by unit; options as in `Population`, and:
 
     Attributes:
-        members: how many are tried a step, two to a pair.
-        sigma: how far they lie from the parameters.
-        target: the rule that sets the target, as text.
-        credit: "unit", or "region": one fitness a member.
         shaping: of the fitness, "rank" or "none", which needs members by the hundred.
     """
 
@@ -50,29 +44,17 @@ class EvolutionStrategy(AsOther):
         equation=lambda rule: equation_of(rule.other()),
         recipe=Recipe(lr=3e-3, lr_schedule="cosine"),
     )
-    wiring: ClassVar[Wiring] = Wiring()
 
-    members: int = 64
-    sigma: float = 0.1
-    target: str = "reclra(beta=1.0)"
-    credit: str = "unit"
     shaping: str = "rank"
 
     def __post_init__(self) -> None:
-        if self.members < 2 or self.members % 2 or self.sigma <= 0:
-            raise RuleError(f"es: members={self.members}, sigma={self.sigma}; members is even, sigma above 0.")
-        if self.credit not in ("unit", "region") or self.shaping not in ("none", "rank"):
-            raise RuleError(
-                f'es: credit="{self.credit}", shaping="{self.shaping}"; credit is "unit" or "region", shaping "rank" '
-                'or "none".'
-            )
+        if self.members % 2:
+            raise RuleError(f"es: members={self.members}; two make a pair, so members is even.")
+        if self.shaping not in ("none", "rank"):
+            raise RuleError(f'es: shaping="{self.shaping}"; it is "rank" or "none".')
         super().__post_init__()
         if self.shaping == "rank":
             object.__setattr__(self, "wiring", self.wiring.but(averaged=False, proportional=False))
-
-    def other(self) -> Rule:
-        """The rule that sets the target."""
-        return get(self.target)
 
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the pairs say, as a direction to descend along."""
@@ -82,51 +64,12 @@ class EvolutionStrategy(AsOther):
         inputs = sum(p.numel() // units for p in parameters.values())
         a = torch.randn(pairs, units, dtype=first.dtype, device=first.device)
         b = torch.randn(pairs, inputs, dtype=first.dtype, device=first.device)
-        moved = self.sigma * a * _answers(local, b, units).unsqueeze(-1)  # (positions, pairs, units)
-        here = _by_unit(local, local.h).unsqueeze(1)
-        fitness = [self._distances(local, here + change, e) for change in (moved, -moved)]
-        weights = self._weights(*fitness)
+        moved = self.sigma * a * answers(local, b, units).unsqueeze(-1)  # (positions, pairs, units)
+        weights = self._weights(*(self.fitness(local, change, e) for change in (moved, -moved)))
         return of_rows((weights * a).t() @ b / pairs, parameters)
 
-    def _distances(self, local: Local, h: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
-        """The fitness, (pairs, units), at pre-activations of (positions, pairs, units)."""
-        if local.region.is_output:
-            distance = h - _by_unit(local, local.h - e).unsqueeze(1)
-        else:
-            distance = local.phi(h) - _by_unit(local, local.z - e).unsqueeze(1)
-        found = distance.square().sum(0) / 2
-        return found if self.credit == "unit" else found.sum(1, keepdim=True)
-
     def _weights(self, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
-        """How much each pair counts, for each unit."""
+        """How much each pair counts, for each unit; by rank, as if ranks went from -1/2 to 1/2."""
         if self.shaping == "rank":
-            near, far = _ranks(torch.cat([near, far])).chunk(2)
+            near, far = (ranks(torch.cat([near, far])) / (self.members - 1)).chunk(2)
         return (near - far) / (2 * self.sigma)
-
-
-def _answers(local: Local, b: torch.Tensor, units: int) -> torch.Tensor:
-    """What the layer says with each row of `b` in the place of a unit's parameters: (positions, members)."""
-    nothing = local.run({name: torch.zeros_like(p) for name, p in local.parameters.items()})
-    made = []
-    for start in range(0, len(b), units):
-        rows = b[start : start + units]
-        missing = units - rows.shape[0]
-        padded = torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows
-        answer = _by_unit(local, local.run(of_rows(padded, local.parameters)) - nothing)
-        made.append(answer[:, : units - missing])
-    return torch.cat(made, 1)
-
-
-def _by_unit(local: Local, tensor: torch.Tensor) -> torch.Tensor:
-    """One row a sample and position, one column a unit."""
-    assert local.unit_dim is not None
-    moved = tensor.movedim(local.unit_dim, -1)
-    return moved.reshape(-1, moved.shape[-1])
-
-
-def _ranks(fitness: torch.Tensor) -> torch.Tensor:
-    """Ranks from -1/2 to 1/2 down the first dimension; those of ties are means."""
-    other = fitness.unsqueeze(1)
-    below = (fitness.unsqueeze(0) < other).to(fitness.dtype).sum(1)
-    ties = (fitness.unsqueeze(0) == other).to(fitness.dtype).sum(1) - 1
-    return (below + ties / 2) / (fitness.shape[0] - 1) - 0.5

@@ -53,7 +53,7 @@ class Population(AsOther):
                 f"{self.about.name}: members={self.members}, sigma={self.sigma}; members is 2 or more, sigma above 0."
             )
         if self.credit not in ("unit", "region"):
-            raise RuleError(f'{self.about.name}: credit="{self.credit}"; it is "unit" or "region".')
+            raise RuleError(f'{self.about.name}: credit="{self.credit}"; credit is "unit" or "region".')
         super().__post_init__()
 
     def other(self) -> Rule:

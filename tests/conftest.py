@@ -52,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
     register_torchvision_operators()
+    # A fake tensor has a CUDA build without a GPU stand for one with a GPU. Where autograd begins after that it starts
+    # threads, and no fork of this process can use autograd any more: so it begins before.
+    torch.ones(1, requires_grad=True).sum().backward()
     # Collecting often costs a fifth of the time: graphs are many small objects, most of which stay until a test ends.
     gc.set_threshold(50_000, 20, 50)
 

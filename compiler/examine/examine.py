@@ -115,16 +115,7 @@ def examine(
     rule: str | Rule | Mapping[str, str | Rule] | None = None,
     plan: str | WiringPlan | None = None,
 ) -> Report:
-    """Says what of a model would compile, and what would not.
-
-    Args:
-        model: the model; it is not altered. Or what `altprop.capture` returned, which needs no example inputs.
-        example_inputs: tuple of inputs with a batch of two or more.
-        example_kwargs: keyword inputs.
-        regions: as for `altprop.compile`.
-        rule: as for `altprop.compile`; the report then says how its feedback starts, and whether rule and plan fit.
-        plan: as for `altprop.compile`; "auto" stands for the rule's own.
-    """
+    """Says what of a model would compile, and what would not, without data; arguments as for `altprop.examine`."""
     known = model if isinstance(model, Captured) else None
     if known is not None:
         known.check()

@@ -1,5 +1,7 @@
 """`altprop.examine(..., data=)`: the alignment of each wiring, measured on a few batches."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,18 @@ def test_feedback_that_starts_as_the_weights_is_aligned():
 def test_data_without_a_batch_is_refused():
     with pytest.raises(altprop.CompileError, match=r"examine\(data=...\) has no batch"):
         altprop.examine(_model(), (torch.zeros(4, 8),), rule="reclra", data=[])
+
+
+def test_a_batch_that_is_no_pair_is_told():
+    x = torch.zeros(4, 8)
+    for batch, kind in ((x, "Tensor"), ((x, x, x), "tuple")):
+        with pytest.raises(altprop.CompileError, match=f"batch 0 is {kind}, no pair"):
+            altprop.examine(_model(), (x,), rule="reclra", data=[batch])
+
+
+def test_the_output_layer_which_is_always_exact_does_not_count():
+    batches = _batches()
+    rule = {"4": "bp", "*": "frozen"}
+    (only,) = altprop.examine(_model(), (batches[0][0],), rule=rule, plan="edges", data=batches).aligned
+    assert math.isnan(only.alignment)
+    assert not only.problem

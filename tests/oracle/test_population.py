@@ -8,6 +8,7 @@ from torch import nn
 
 import altprop
 from altprop.ir.program import Slot
+from altprop.rules import population
 from altprop.runtime.noise import Noise, noise_forms
 
 pytestmark = pytest.mark.third
@@ -107,6 +108,10 @@ def test_where_nothing_differs_nothing_moves():
     net.backward(*batch())
     assert model[0].weight.grad.count_nonzero() == 0
     assert model[2].weight.grad.count_nonzero() > 0
+
+
+def test_ties_have_the_mean_of_their_ranks():
+    assert population.ranks(torch.tensor([[3.0], [2.0], [1.0], [2.0]])).flatten().tolist() == [3.0, 1.5, 0.0, 1.5]
 
 
 def test_refusals():

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import kept_runs
 import published
+import wirings
 from published_tables import TABLES
 
 from altprop.rules.registry import rules_of
@@ -58,3 +59,12 @@ def test_an_estimate_goes_by_what_has_run():
     held = [{"table": name, "data": "mnist", "seconds": 36.0, "epochs": 1, "samples": 1000}]
     assert "1 runs of 10 epochs; 0.1 hours of one core" in published.estimate([job], held)
     assert "unknown: none has run yet" in published.estimate([job], [])
+
+
+def test_accuracy_stands_beside_the_speed_of_the_longest_run():
+    results = {"seconds": {"bp": {"4": 3.0}, "direct": {"4": 2.0}, "blocks": {"4": 1.0}}}
+    run = {"table": "residual nets", "row": "direct", "samples": 10}
+    runs = [run | {"epochs": 1, "test_error": 90.0}, run | {"epochs": 2, "test_error": 40.0}]
+    (found,) = wirings.with_accuracy(results, runs)
+    assert found == {"row": "direct", "accuracy": 60.0, "speed": {"4": 1.5}, "epochs": 2, "samples": 10}
+    assert wirings.table([found]).splitlines()[-1] == "| `direct` | 2, 10 | 60.0 | 1.50 |"
