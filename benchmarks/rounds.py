@@ -6,11 +6,12 @@ donated. `pip install jax` beside torch; it is needed for this benchmark alone. 
 from no registry that this was measured with.) A figure of 1 is JAX.
 
 `python -m benchmarks.rounds` prints what rules that settle reach on digits: 64-64-64-10, 1,200 of 1,257 samples an
-epoch in batches of 100, 30 epochs, AdamW at the rule's rate (3e-3 for `bp`), three seeds.
+epoch in batches of 100, 30 epochs, the optimizer and rate of the rule's recipe (AdamW at 3e-3 for `bp`), three seeds.
 """
 
 import itertools
 import statistics
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ WIDTHS = (784, 256, 256, 256, 256, 256, 10)
 BATCH, RATE, LR, EPOCHS = 100, 0.1, 1e-3, 30
 ROWS = {f"{rounds} rounds": rounds for rounds in (5, 20, 50)}
 NAMES = tuple(ROWS)
-RULES = ("bp", "pc", "epc", "ep", "dualprop")
+RULES = ("bp", "pc", "epc", "ep", "dualprop", "mac")
+OPTIMIZERS = {"adamw": altprop.optim.AdamW, "adam": altprop.optim.Adam, "sgd": altprop.optim.SGD}
 
 
 def layers(widths: Sequence[int], seed: int = 0) -> nn.Sequential:
@@ -120,8 +122,9 @@ def accuracy(rule: str, seed: int) -> float:
     data = load("digits")
     x, test = (data.inputs(split.images).flatten(1) for split in (data.train, data.test))
     model = layers((64, 64, 64, 10), seed)
-    rate = altprop.rules.get(rule).about.recipe.lr if rule != "bp" else 3e-3
-    net = altprop.compile(model, rule, example_inputs=(x[:2],), optimizer=altprop.optim.AdamW(lr=rate), seed=seed)
+    recipe = altprop.rules.get(rule).about.recipe if rule != "bp" else altprop.rules.Recipe(lr=3e-3)
+    optimizer = OPTIMIZERS[recipe.optimizer](lr=recipe.lr)
+    net = altprop.compile(model, rule, example_inputs=(x[:2],), optimizer=optimizer, seed=seed)
     order = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
         chosen = torch.randperm(len(x), generator=order)[: len(x) - len(x) % BATCH]
@@ -132,8 +135,8 @@ def accuracy(rule: str, seed: int) -> float:
 
 
 def main() -> None:
-    """Prints a line a rule."""
-    for rule in RULES:
+    """Prints a line a rule, of those named or of all."""
+    for rule in sys.argv[1:] or RULES:
         found = [accuracy(rule, seed) for seed in range(3)]
         print(f"{rule:10} {statistics.mean(found):.1f}, from {min(found):.1f} to {max(found):.1f}", flush=True)
 

@@ -27,6 +27,7 @@ from altprop.rules.kp import KolenPollack
 from altprop.rules.local_loss import LocalLoss
 from altprop.rules.lra_e import ErrorDrivenLRA
 from altprop.rules.ls import LeastSquares
+from altprop.rules.mac import AuxiliaryCoordinates
 from altprop.rules.modular import Modular
 from altprop.rules.pc import PredictiveCoding
 from altprop.rules.pfa import ProductFeedbackAlignment
@@ -45,6 +46,7 @@ from altprop.rules.wm import WeightMirror
 __all__ = [
     "About",
     "Auxiliary",
+    "AuxiliaryCoordinates",
     "Backprop",
     "BareIncoming",
     "BatchwiseRandomSign",

@@ -90,12 +90,26 @@ class LeastSquares(Rule):
 
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """The ridge solution, as a direction to descend along."""
-        units = units_of(local, self.about.name)
-        gram = _gram(local, units)
-        wanted = rows_of(local.parameter_vjp(e))
-        ridge = gram + self.lam * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-        solved = torch.linalg.solve(ridge, wanted.t()).t()
-        return of_rows(solved, local.parameters)
+        return ridge_step(local, e, self.lam, self.about.name)
+
+
+def ridge_step(local: Local, e: torch.Tensor, lam: float, rule: str) -> dict[str, torch.Tensor]:
+    """Returns, by parameter name, the ridge solution of `A X = e`: what to take away for pre-activations `h - e`.
+
+    Args:
+        local: the region.
+        e: how far pre-activations are too large.
+        lam: weight of the step's own size.
+        rule: the rule's name, for the error.
+
+    Raises:
+        RuleError: the region is more than one dense layer or convolution.
+    """
+    units = units_of(local, rule)
+    gram = _gram(local, units)
+    wanted = rows_of(local.parameter_vjp(e))
+    ridge = gram + lam * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    return of_rows(torch.linalg.solve(ridge, wanted.t()).t(), local.parameters)
 
 
 def _gram(local: Local, units: int) -> torch.Tensor:

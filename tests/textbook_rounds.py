@@ -110,3 +110,27 @@ def dual_propagation(net: Network, x: Array, top: Top, scale: float, rounds: int
             if turn < rounds:
                 means[i] = (plus + minus) / 2
     return local_products(net, inputs, errors, scale)
+
+
+def auxiliary_coordinates(
+    net: Network, x: Array, top: Top, rounds: int, rate: float, mu: float, lam: float, step: float
+) -> Updates:
+    """MAC: `a_i -= rate (phi' e_{i+1} W_{i+1} - e_i)`, `e_i = h_i - a_i`; then `(A'A + lam I) dW_i' = A'e_i`."""
+    a = net.forward(x)[0][:-1]
+    for turn in range(rounds + 1):
+        inputs, hs = layers_at(net, x, [phi(net.activation, one) for one in a])
+        felt = [h - one for h, one in zip(hs, a, strict=False)]
+        if turn < rounds:
+            above = [*felt[1:], top(hs[-1]) / mu]
+            moved = [
+                phi_prime(net.activation, one) * (e @ w) for one, e, w in zip(a, above, net.weights[1:], strict=True)
+            ]
+            a = [one - rate * (d - e) for one, d, e in zip(a, moved, felt, strict=True)]
+    found: Updates = {}
+    for i, (z, e) in enumerate(zip(inputs, [*felt, step * top(hs[-1])], strict=True)):
+        rows = np.hstack([z, np.ones((len(z), 1))]) if net.biases else z
+        solved = np.linalg.solve(rows.T @ rows + lam * np.eye(rows.shape[1]), rows.T @ e).T
+        found[f"W{i}"] = solved[:, : z.shape[1]]
+        if net.biases:
+            found[f"b{i}"] = solved[:, -1]
+    return found

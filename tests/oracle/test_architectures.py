@@ -15,7 +15,7 @@ LARGE = ("scan", "mobilenet_v3", "densenet")  # they take seconds
 FEW = ("unet", "nerf", "gat", "mixer")
 ELSEWHERE = {
     "local_loss": "mixer",  # it needs one target a sample, or one at every position
-    **dict.fromkeys(("es", "snes", "cem", "pso", "ga", "ls"), "mlp_tanh"),  # they need regions of one layer alone
+    **dict.fromkeys(("es", "snes", "cem", "pso", "ga", "ls", "mac"), "mlp_tanh"),  # regions of one layer
 }
 SOME = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
 SOME += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]

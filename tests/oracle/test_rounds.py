@@ -35,6 +35,9 @@ RULES: dict[str, ByHand] = {
     "epc(rounds=3, rate=0.3)": lambda *net: textbook_rounds.error_predictive_coding(*net, 3, 0.3),
     "ep(rounds=4, nudged=3, beta=0.3)": lambda *net: textbook_rounds.equilibrium_propagation(*net, 4, 3, 0.3, 0.5),
     "dualprop(rounds=2, beta=0.3)": lambda *net: textbook_rounds.dual_propagation(*net, 2, 0.3),
+    "mac(rounds=3, mu=0.5, lam=0.3)": lambda net, x, top, _: textbook_rounds.auxiliary_coordinates(
+        net, x, top, 3, 0.3, 0.5, 0.3, 0.3
+    ),
 }
 
 

@@ -21,9 +21,9 @@ NEEDS = {
     "inner": "mlp_silu",  # no dropout within a region
     "tp": "mlp_silu",  # behind a batch norm its rounding grows
     **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # regions of one layer alone
-    **dict.fromkeys(("pc", "epc", "ep", "dualprop"), "mlp_silu"),  # one prediction, and nothing random
+    **dict.fromkeys(("pc", "epc", "ep", "dualprop", "mac"), "mlp_silu"),  # one prediction, and nothing random
 }
-REFUSED = {"ls": "refused: ", "ga": "refused: "}  # ONNX solves no linear systems, and has no stable sort
+REFUSED = dict.fromkeys(("ls", "mac", "ga"), "refused: ")  # ONNX solves no linear systems, and has no stable sort
 EVERYDAY = [
     (NEEDS.get(rule, FEW[i % len(FEW)]), rule) for i, rule in enumerate(RULES) if rule not in TAKES_TURNS | ELSEWHERE
 ]
