@@ -24,6 +24,7 @@ sys.path.insert(0, str(DOCS))
 import rule_figures  # noqa: E402
 
 OVERVIEW, SITE = DOCS / "rules.md", DOCS.parent / "zensical.toml"
+OF_WHAT = "Accuracies without a further word are those of [the small task](../rules.md#the-small-task)."
 BEGIN, END = "<!-- pages:begin -->", "<!-- pages:end -->"
 FIRST, LAST = "      # rules:begin", "      # rules:end"
 
@@ -65,7 +66,9 @@ def words(name: str) -> str:
     text = re.sub(r"<img [^>]*>\n+", "", found[1]) if found else ""
     text = re.sub(r"\]\(#", "](../rules.md#", text)
     text = re.sub(r"\]\((?!\.\./|https?:)", "](../", text)
-    return re.sub(r"^####", "##", text, flags=re.MULTILINE).strip()
+    text = re.sub(r"^####", "##", text, flags=re.MULTILINE).strip()
+    said = re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)
+    return f"{said[0].strip()}\n\n{OF_WHAT}\n\n{'## '.join(['', *said[1:]])}".strip() if " %" in said[0] else text
 
 
 def docstring(rule: Rule) -> str:

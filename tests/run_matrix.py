@@ -1,42 +1,85 @@
 """Runs the fast tests under several Pythons and torches, and writes docs/matrix.md: `python tests/run_matrix.py`.
 
-Each pair gets an environment of its own. A pair that cannot be installed, or whose Python is not here, is a row too. It
-takes hours on a small machine. `--only 3.12` takes one Python, `--torch 2.9.1` one torch; `--list` says what there is.
+Each pair gets an environment of its own, which is removed behind it. A pair that cannot be installed, or whose Python
+is not here, is a row too. The whole takes hours on a small machine, so each row is kept as soon as it is known.
+
+    python tests/run_matrix.py --list                      # which Pythons are here
+    python tests/run_matrix.py --only 3.12 --torch '2.13.*'  # one Python, one torch
+    python tests/run_matrix.py --smoke                     # some tests of each kind, in minutes
+    python tests/run_matrix.py --resume                    # only pairs without a row
+    python tests/run_matrix.py --table                     # the table again, from the rows that were kept
 """
 
 import argparse
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 TORCHES = ("2.9.*", "2.10.*", "2.11.*", "2.12.*", "2.13.*", "")
 TABLE = ROOT / "docs" / "matrix.md"
+KEPT = ROOT / "benchmarks" / "results" / "matrix.json"
+# Some tests of each kind: torch's private names, fake tensors, the cut, wiring, optimizers, textbooks, step files.
+SMOKE = (
+    "tests/unit/test_torch_private.py",
+    "tests/unit/test_quick_fakes.py",
+    "tests/nets/test_cut.py",
+    "tests/nets/test_wiring.py",
+    "tests/nets/test_optim.py",
+    "tests/nets/test_export.py",
+    "tests/oracle/test_textbook.py",
+    "tests/systems/test_documents.py",
+)
 HEAD = """# Versions
 
-`make matrix` runs the fast tests with each Python and torch that can be installed, and wrote this table. The other
-packages are the newest that fit.
+altprop wants Python 3.11 or newer and torch 2.9 or newer. Day by day it is tested with the versions in
+`constraints.txt`. `make matrix` tries other pairs. It installs each Python and torch together, with the newest of all
+other packages, runs tests, and writes this page. No GPU takes part in it.
 
-| Python | torch | result |
-|---|---|---|
+*All* is the fast tier of the tests. *Some* is a choice of it, with tests of each kind:
+`python tests/run_matrix.py --smoke`.
+
+| Python | torch | tests | result |
+|---|---|---|---|
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one pair."""
+    """What came of one pair.
+
+    Attributes:
+        python: The Python, such as `3.12`.
+        torch: The torch that was asked for, such as `2.9.*`; empty for the newest.
+        version: The torch that was installed; empty where none was.
+        tests: Which tests ran: `all`, `some`, or their paths.
+        result: What pytest said last, or why nothing ran.
+        failed: The tests that failed.
+    """
 
     python: str
     torch: str
-    result: str
+    version: str = ""
+    tests: str = ""
+    result: str = "not run"
+    failed: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What tells a row from others."""
+        return self.python, self.torch
 
     def __str__(self) -> str:
-        return f"| {self.python} | {self.torch or 'newest'} | {self.result} |"
+        shown = self.version or self.torch.removesuffix(".*") or "newest"
+        return f"| {self.python} | {shown} | {self.tests} | {self.result} |"
 
 
 def interpreter(version: str) -> str | None:
@@ -51,50 +94,103 @@ def interpreter(version: str) -> str | None:
 def installed(python: str, torch: str, folder: Path) -> str:
     """Makes an environment, and returns the version of torch in it; empty where it cannot be installed."""
     subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Without a cache: torch with its libraries has gigabytes, which nobody would look for there.
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"]
     wanted = [f"torch=={torch}" if torch else "torch", f"{ROOT}[dev,examples,onnx]"]
-    if subprocess.run([*pip, *wanted], capture_output=True, check=False).returncode:
+    pip = [folder / "bin" / "python", "-m", "pip", "install", *quiet, *wanted]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stderr[-2000:])
         return ""
     words = [folder / "bin" / "python", "-c", "import torch; print(torch.__version__)"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def tested(folder: Path, tests: str) -> str:
-    """Runs the fast tests in an environment, and returns pytest's last words."""
-    words = [folder / "bin" / "python", "-m", "pytest", "-q", "-m", "not full", "-p", "no:cacheprovider", tests]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+def tested(folder: Path, tests: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Runs tests in an environment, and returns pytest's last words, and which tests failed."""
+    options = ["-q", "-rfE", "-m", "not full", "-p", "no:cacheprovider"]
+    words = [folder / "bin" / "python", "-m", "pytest", *options, *tests]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ALTPROP_CACHE": "off"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:] or "nothing was said"]
-    return re.sub(r" in [\d.]+s.*|=", "", lines[-1]).strip()
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if failed:
+        sys.stderr.write(done.stdout[-20000:])
+    return last_words(lines[-1]), tuple(failed)
 
 
-def row(python: str, torch: str, tests: str) -> Row:
+def last_words(line: str) -> str:
+    """What pytest says last, without the time that it took."""
+    return re.sub(r" in [\d.]+s.*|=", "", line).strip()
+
+
+def row(python: str, torch: str, tests: Sequence[str], name: str) -> Row:
     """What comes of one pair."""
     path = interpreter(python)
     if path is None:
-        return Row(python, torch, "this Python is not here")
+        return Row(python, torch, result="this Python is not here")
     with tempfile.TemporaryDirectory() as folder:
         version = installed(path, torch, Path(folder))
-        return (
-            Row(python, version, tested(Path(folder), tests)) if version else Row(python, torch, "cannot be installed")
-        )
+        if not version:
+            return Row(python, torch, result="cannot be installed")
+        result, failed = tested(Path(folder), tests)
+        return Row(python, torch, version, name, result, failed)
+
+
+def kept() -> dict[tuple[str, str], Row]:
+    """The rows of earlier runs, by pair."""
+    rows = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
+    found = [Row(**one | {"failed": tuple(one["failed"])}) for one in rows]
+    return {one.pair: one for one in found}
+
+
+def table(rows: dict[tuple[str, str], Row]) -> str:
+    """The page: a line a pair, also of those that were not run, and then the tests that failed."""
+    every = [rows.get((python, torch), Row(python, torch)) for python in PYTHONS for torch in TORCHES]
+    lines = [HEAD + "\n".join(map(str, every)) + "\n"]
+    for one in every:
+        if one.failed:
+            named = "\n".join(f"- `{test}`" for test in one.failed)
+            lines.append(f"\n## What fails with Python {one.python} and torch {one.version}\n\n{named}\n")
+    return "".join(lines)
+
+
+def keep(rows: dict[tuple[str, str], Row]) -> None:
+    """Writes all rows, and the page."""
+    KEPT.write_text(json.dumps([asdict(one) for one in rows.values()], indent=1) + "\n", "utf-8")
+    TABLE.write_text(table(rows), "utf-8")
+
+
+def asked_for() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else "")
+    parser.add_argument("--only", help="one Python, such as 3.12")
+    parser.add_argument("--torch", help="one torch, such as 2.9.*")
+    parser.add_argument("--tests", nargs="+", help="which tests, in place of the fast tier")
+    parser.add_argument("--smoke", action="store_true", help="some tests of each kind")
+    parser.add_argument("--resume", action="store_true", help="leave out pairs that have a row")
+    parser.add_argument("--list", action="store_true", help="say which Pythons are here, and stop")
+    parser.add_argument("--table", action="store_true", help="write the table from the rows that were kept, and stop")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Runs what the command line asks for, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else "")
-    parser.add_argument("--only", help="one Python, such as 3.12")
-    parser.add_argument("--torch", help="one torch, such as 2.9.1")
-    parser.add_argument("--tests", default="tests", help="which tests")
-    parser.add_argument("--list", action="store_true", help="say which Pythons are here, and stop")
-    asked = parser.parse_args()
+    asked = asked_for()
     pythons = [asked.only] if asked.only else PYTHONS
     if asked.list:
         sys.stdout.write("".join(f"{python}  {interpreter(python) or 'not here'}\n" for python in pythons))
         return
-    rows = [
-        row(python, torch, asked.tests) for python in pythons for torch in ([asked.torch] if asked.torch else TORCHES)
-    ]
-    TABLE.write_text(HEAD + "\n".join(map(str, rows)) + "\n", "utf-8")
+    tests, name = (SMOKE, "some") if asked.smoke else (("tests",), "all")
+    if asked.tests:
+        tests, name = tuple(asked.tests), " ".join(asked.tests)
+    rows = kept()
+    for python in () if asked.table else pythons:
+        for torch in TORCHES if asked.torch is None else (asked.torch,):
+            if not (asked.resume and (python, torch) in rows):
+                rows[python, torch] = row(python, torch, tests, name)
+                keep(rows)
+    keep(rows)
     sys.stdout.write(TABLE.read_text("utf-8"))
 
 

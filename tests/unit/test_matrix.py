@@ -1,0 +1,35 @@
+"""The table of Pythons and torches: what was not run is a row too, and failures are named."""
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = runpy.run_path(str(ROOT / "tests" / "run_matrix.py"))
+ROW = MATRIX["Row"]
+
+
+def test_pairs_that_were_not_run_are_said_to_be_so() -> None:
+    ran = ROW("3.12", "2.13.*", "2.13.0+cu130", "some", "130 passed")
+    page = MATRIX["table"]({ran.pair: ran})
+    assert "| 3.12 | 2.13.0+cu130 | some | 130 passed |" in page
+    assert "| 3.11 | newest |  | not run |" in page
+    assert "| 3.13 | 2.9 |  | not run |" in page
+    assert page.count("| not run |") == len(MATRIX["PYTHONS"]) * len(MATRIX["TORCHES"]) - 1
+    assert "What fails" not in page
+
+
+def test_failures_are_named() -> None:
+    ran = ROW("3.13", "", "2.14.1", "all", "1 failed, 3000 passed", ("tests/nets/test_cut.py::test_a",))
+    page = MATRIX["table"]({ran.pair: ran})
+    assert "## What fails with Python 3.13 and torch 2.14.1\n\n- `tests/nets/test_cut.py::test_a`" in page
+
+
+def test_pytests_last_words_are_kept_without_the_time() -> None:
+    said = "=== 1 failed, 129 passed, 3 skipped in 61.02s (0:01:01) ==="
+    assert MATRIX["last_words"](said) == "1 failed, 129 passed, 3 skipped"
+
+
+def test_the_choice_of_tests_is_there_and_the_page_is_what_was_kept() -> None:
+    assert all((ROOT / path).exists() for path in MATRIX["SMOKE"])
+    if MATRIX["KEPT"].exists():
+        assert MATRIX["TABLE"].read_text("utf-8") == MATRIX["table"](MATRIX["kept"]())
