@@ -56,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # threads, and no fork of this process can use autograd any more: so it begins before.
     torch.ones(1, requires_grad=True).sum().backward()
     # Collecting often costs a fifth of the time: graphs are many small objects, most of which stay until a test ends.
+    # Nothing is frozen: each compile asks whether something is, and Python counts what is frozen one by one.
     gc.set_threshold(50_000, 20, 50)
 
 
@@ -71,10 +72,6 @@ def warm_up() -> None:
         model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2))
         with torch.random.fork_rng():
             altprop.compile(model, "reclra", example_inputs=(torch.zeros(2, 3),), optimizer=altprop.optim.SGD(lr=0.1))
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # what was imported is not looked through again
 
 
 def register_torchvision_operators() -> None:

@@ -94,11 +94,10 @@ def test_an_operator_that_is_registered_late_is_taken_apart() -> None:
 
 @pytest.fixture
 def thawed() -> Iterator[None]:
-    """Without what `conftest.py` froze."""
-    gc.unfreeze()
+    """What a test freezes is thawed again."""
+    assert gc.get_freeze_count() == 0
     yield
     gc.unfreeze()
-    gc.freeze()
 
 
 def test_nothing_stays_frozen(thawed: None) -> None:
@@ -123,7 +122,7 @@ def test_between_stages_it_is_collected_once_it_is_worth_it(collector: None, man
     gc.callbacks.append(note)
     try:
         with uncollected():
-            kept: list[list[int]] = [[] for _ in range(ENOUGH if many else 10)]
+            kept: list[list[int]] = [[] for _ in range(2 * ENOUGH if many else 10)]
             collect_young()
             del kept
     finally:
