@@ -95,6 +95,7 @@ def main(
     samples: Annotated[int, typer.Option(help="of each entry, at most")] = 10_000,
     only: Annotated[str, typer.Option(help="a part of the names of entries")] = "",
     out: Annotated[Path, typer.Option(help="file of the outcomes")] = KEPT,
+    share: Annotated[str, typer.Option(help="a share of the entries, such as 1/2: the second of two")] = "0/1",
     minutes: Annotated[float, typer.Option(help="begin no entry after so many")] = 1e9,
     again: Annotated[str, typer.Option(help="run entries again with an outcome that begins so, such as refused")] = "",
 ) -> None:
@@ -103,8 +104,9 @@ def main(
     suite_cases.warm_up()
     wanted = (FAILS, suite_cases.DIFFERS, *filter(None, [again]))
     kept = records(out)
+    first, of = map(int, share.split("/"))
     for suite in suites or list(SUITES):
-        for name in SUITES[suite].entries():
+        for name in list(SUITES[suite].entries())[first::of]:
             entry = kept.get((suite, name))
             found = dict(entry.samples()) if entry else {}
             stay = {number: one for number, one in found.items() if number >= 0 and not one.startswith(wanted)}

@@ -6,15 +6,30 @@ without a batch are drawn again. What follows from constants alone is not return
 """
 
 import contextlib
+import copy
 import functools
 import io
 import itertools
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from suite_cases import EQUAL, FAILS, Behind, Case, has_batch, loss, refusal, seed_all, short
+from suite_cases import (
+    EQUAL,
+    FAILS,
+    NO_GRADIENT,
+    REFUSED,
+    Behind,
+    Case,
+    has_batch,
+    loss,
+    outcome,
+    refusal,
+    seed_all,
+    short,
+)
 from torch import nn
 
 import altprop
@@ -113,29 +128,95 @@ def _case(name: str, number: int, net: Drawn, first: int) -> Case:
     return Case(name, number, model, tuple(net.given[order[place]] for place in model.places))
 
 
+class Chained(nn.Module):
+    """Two copies of a random model with layers in front, between and behind, so that it has several regions.
+
+    Args:
+        net: a random model.
+        first: the place of its input whose rows are samples; the chain makes that one, and others are drawn once.
+    """
+
+    def __init__(self, net: Drawn, first: int) -> None:
+        super().__init__()
+        self.first, self.shape = first, net.given[first].shape
+        self.rest = nn.ParameterList([nn.Parameter(one, requires_grad=False) for one in net.given])
+        self.drawn = nn.ModuleList([net, copy.deepcopy(net)])
+        size = self.shape[1:].numel()
+        counts = [size, *(self._features(one, net.given[first]).shape[1] for one in self.drawn)]
+        self.layers = nn.ModuleList([_layers(count, size) for count in counts[:2]])
+        self.behind = _layers(counts[2], 3)
+
+    def _features(self, net: nn.Module, value: torch.Tensor) -> torch.Tensor:
+        """The outputs of a model that have samples in their rows, side by side; means of all if there are none."""
+        given = [value if place == self.first else one for place, one in enumerate(self.rest)]
+        outputs = [one for one in net(given) if one.is_floating_point()]
+        rows = [one for one in outputs if one.dim() and len(one) == len(value)]
+        means = [one.mean().expand(len(value), 1) for one in outputs]
+        return torch.cat([one.flatten(1) if one.dim() > 1 else one[:, None] for one in rows or means], 1)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Takes a row of the model's own input for each sample, flat."""
+        for net, layers in zip(self.drawn, self.layers, strict=True):
+            value = self._features(net, layers(value).reshape(self.shape)).clamp(-10, 10)
+        return self.behind(value)
+
+
+def _layers(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 6), nn.Tanh(), nn.Linear(6, outputs), nn.Tanh()).double()
+
+
+def each_by_bp(cases: Sequence[Case]) -> list[str]:
+    """What comes of a step by `bp`, where what autograd gives no gradient is frozen as a refusal advises."""
+    return [_advised(case.model, lambda case=case: outcome(case)) for case in cases]
+
+
 def each_silent(cases: Sequence[Case]) -> list[str]:
-    """What `silent` says of cases."""
-    return [silent(case) for case in cases]
+    """What `silent` says of cases, with two copies of each model in a chain."""
+    found = []
+    for case in cases:
+        model, inputs = _chained(case)
+        found.append(_advised(model, functools.partial(silent, model, inputs)))
+    return found
 
 
-def silent(case: Case) -> str:
+def _advised(model: nn.Module, judge: Callable[[], str]) -> str:
+    """An outcome, behind freezing each parameter that a refusal says is felt through steps such as `round` alone."""
+    said = judge()
+    while advice := re.match(rf"{REFUSED}: (\S+) is felt through .* freeze it", said):
+        model.get_parameter(advice[1]).requires_grad_(False)
+        said = judge()
+    return NO_GRADIENT if "there is nothing to learn" in said or "torch itself" in said else said
+
+
+def silent(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
     """Whether `dfa` with all feedback zero moves nothing that `explain` gives to it: "equal", or why not."""
-    assert case.model is not None
     seed_all()
     try:
-        net = altprop.compile(case.model, "dfa", example_inputs=case.inputs, loss=loss)
-        own = [row.parameter for row in net.explain().rows if row.rule == "dfa"]
+        net = altprop.compile(model, "dfa", example_inputs=inputs, loss=loss)
+        own = {row.parameter for row in net.explain().rows if row.rule == "dfa"}
+        moved = _moved(net, inputs)
         with torch.no_grad():
             for matrix in net.feedback.values():
                 matrix.zero_()
-        net.model.zero_grad(set_to_none=True)
-        loss(net(*case.inputs), torch.zeros(len(case.inputs[0]), dtype=torch.float64)).backward()
+        still = _moved(net, inputs)
     except CompileError as error:
         return refusal(error)
     except Exception as error:
         return f"{FAILS}: {type(error).__name__}: {short(error)}"
-    grads = {name: parameter.grad for name, parameter in net.model.named_parameters()}
-    moved = [name for name in own if grads[name] is not None and bool(grads[name].any())]
-    if moved:
-        return f"{FAILS}: {', '.join(moved)} moved"
-    return EQUAL if own else "no gradient"
+    if still & own:
+        return f"{FAILS}: {', '.join(sorted(still & own))} moved"
+    return EQUAL if moved & own else NO_GRADIENT
+
+
+def _chained(case: Case) -> tuple[nn.Module, tuple[torch.Tensor]]:
+    net = case.model.get_submodule("inner")  # type: ignore[union-attr]
+    assert isinstance(net, Drawn)
+    first = next(place for place, one in enumerate(net.given) if has_batch(one))
+    return Chained(net, first), (net.given[first].flatten(1) if net.given[first].dim() > 1 else net.given[first][:, None],)
+
+
+def _moved(net: nn.Module, inputs: tuple[torch.Tensor]) -> set[str]:
+    """The parameters that get a gradient in one step."""
+    net.model.zero_grad(set_to_none=True)
+    loss(net(*inputs), torch.zeros(len(inputs[0]), dtype=torch.float64)).backward()
+    return {name for name, one in net.model.named_parameters() if one.grad is not None and bool(one.grad.any())}

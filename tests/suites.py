@@ -27,6 +27,6 @@ class Suite:
 SUITES = {
     "operators": Suite(suite_cases.operators, suite_cases.samples, suite_cases.outcomes),
     "modules": Suite(suite_cases.modules, suite_cases.module_samples, suite_cases.outcomes),
-    "models": Suite(suite_models.entries, suite_models.models, suite_cases.each),
+    "models": Suite(suite_models.entries, suite_models.models, suite_models.each_by_bp),
     "models, silent": Suite(suite_models.entries, suite_models.models, suite_models.each_silent),
 }

@@ -1,7 +1,7 @@
 """Covariances as products of centred rows.
 
 `torch.cov` looks whether its divisor is above zero, which is a number in a tensor, so that no trace gets through.
-Without weights the divisor is a size, and what torch computes can be written out.
+What torch computes is written out, with a divisor that is never below zero.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,35 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-def cov(x: torch.Tensor, *, correction: int = 1) -> torch.Tensor:
-    """Covariances of the rows of `x`, (variables, observations), as eager torch computes them."""
+def cov(
+    x: torch.Tensor,
+    *,
+    correction: int = 1,
+    fweights: torch.Tensor | None = None,
+    aweights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Covariances of the rows of `x`, (variables, observations), as eager torch computes them.
+
+    Args:
+        x: (observations,) or (variables, observations).
+        correction: taken off the count of observations.
+        fweights: how often each observation was made.
+        aweights: how much each observation counts.
+    """
     rows = x.unsqueeze(0) if x.dim() < 2 else x
-    centred = rows - rows.mean(1, keepdim=True)
-    return (torch.mm(centred, centred.t()) / (rows.shape[1] - correction)).squeeze()
+    weights = [one for one in (fweights, aweights) if one is not None]
+    if not weights:
+        left: Any = rows.shape[1] - correction
+        centred = rows - rows.mean(1, keepdim=True)
+        return (torch.mm(centred, centred.t()) / (max(left, 0) if isinstance(left, int) else left)).squeeze()
+    weight = weights[0] if len(weights) == 1 else weights[0] * weights[1]
+    total = weight.sum()
+    centred = rows - (rows * weight).sum(1, keepdim=True) / total
+    if aweights is not None and correction:
+        total = total - correction * (weight * aweights).sum() / total
+    else:
+        total = total - correction
+    return (torch.mm(centred, (centred * weight).t()) / total.clamp(min=0)).squeeze()
 
 
 def corrcoef(x: torch.Tensor) -> torch.Tensor:
@@ -34,13 +58,12 @@ _WRITTEN: dict[Any, Callable[..., torch.Tensor]] = {
 
 
 class WrittenCovariances(TorchFunctionMode):
-    """Writes covariances out where they have no weights; every other function passes."""
+    """Writes covariances out; every other function passes."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls what stands for a function."""
         kwargs = kwargs or {}
-        weighted = any(kwargs.get(name) is not None for name in ("fweights", "aweights"))
-        if function in _WRITTEN and not weighted and args[0].dim() <= 2:
+        if function in _WRITTEN and args[0].dim() <= 2:
             kwargs = {name: value for name, value in kwargs.items() if value is not None}
             return _WRITTEN[function](*args, **kwargs)
         return function(*args, **kwargs)

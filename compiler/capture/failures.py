@@ -21,7 +21,7 @@ _REMEDIES = (
     (
         r"aten\.equal|aten\.allclose",
         "Whether the numbers of two tensors are equal is asked here, which only their values tell: leave the question "
-        "out (torch.cov asks it of weights: multiply the centred rows instead).",
+        "out.",
     ),
     (
         r"DynamicOutputShape|UnsupportedOperator|^aten\.\w+(\.\w+)?$",

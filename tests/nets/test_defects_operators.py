@@ -31,8 +31,13 @@ class Between(nn.Module):
 
 @pytest.mark.parametrize(
     "operator",
-    [lambda h: h @ torch.cov(h.T), lambda h: h @ torch.corrcoef(h.T), lambda h: h * torch.cov(h[:, 0], correction=0)],
-    ids=["cov", "corrcoef", "cov of a row"],
+    [
+        lambda h: h @ torch.cov(h.T),
+        lambda h: h @ torch.corrcoef(h.T),
+        lambda h: h * torch.cov(h[:, 0], correction=0),
+        lambda h: h @ torch.cov(h.T, fweights=torch.arange(1, len(h) + 1), aweights=h[:, 0].square()),
+    ],
+    ids=["cov", "corrcoef", "cov of a row", "cov with weights"],
 )
 def test_defect_38_covariances_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
     model = Between(operator).double()
