@@ -212,7 +212,7 @@ def _chained(case: Case) -> tuple[nn.Module, tuple[torch.Tensor]]:
     net = case.model.get_submodule("inner")  # type: ignore[union-attr]
     assert isinstance(net, Drawn)
     first = next(place for place, one in enumerate(net.given) if has_batch(one))
-    return Chained(net, first), (net.given[first].flatten(1) if net.given[first].dim() > 1 else net.given[first][:, None],)
+    return Chained(net, first), (net.given[first].reshape(len(net.given[first]), -1),)
 
 
 def _moved(net: nn.Module, inputs: tuple[torch.Tensor]) -> set[str]:
