@@ -107,7 +107,7 @@ def written_into(call: Callable[[list[Any]], Any], leaves: list[Any]) -> list[in
     except Exception:  # torch's own; the outcome will say so
         return []
     tensors = [(place, leaf) for place, leaf in enumerate(copies) if place and isinstance(leaf, torch.Tensor)]
-    return [place for place, leaf in tensors if not torch.equal(leaf, leaves[place])]
+    return [place for place, leaf in tensors if leaf._version]
 
 
 def loss(output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -167,7 +167,7 @@ def behind(name: str, number: int, call: Callable[..., Any], structure: Any) -> 
 def operators() -> dict[str, Any]:
     """OpInfo's entries that torch differentiates in float64, by name.
 
-    Some of them set torch's seed before they draw, which a captured program does not hear: here the seed is the judge's.
+    Some of them set torch's seed before they draw, which a program does not hear: here the seed is the judge's.
     """
     from torch.testing._internal import common_methods_invocations as database
 

@@ -20,7 +20,6 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from altprop.compiler.capture import circular_padding, eager_products, mean_pooling
 from altprop.compiler.capture.attributes import attributes_kept
 from altprop.compiler.capture.causal_masks import known_masks
-from altprop.compiler.capture.covariance import WrittenCovariances
 from altprop.compiler.capture.decompose import Decomposed, decompose
 from altprop.compiler.capture.drop_noops import copy, drop_effects, tidy
 from altprop.compiler.capture.failures import explain_failure
@@ -38,6 +37,7 @@ from altprop.compiler.capture.refuse import (
 from altprop.compiler.capture.resampling import resize_operators
 from altprop.compiler.capture.shared_fakes import move_home
 from altprop.compiler.capture.wrappers import arguments_named
+from altprop.compiler.capture.written_functions import WrittenFunctions
 from altprop.compiler.collector import collect_young
 from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.distributions import unchecked_distributions
@@ -135,7 +135,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
                 named,
                 known_masks(model, args, kwargs),
                 RefuseInnerGradients(),
-                WrittenCovariances(),
+                WrittenFunctions(),
                 kept,
                 reads.listening(),
                 spent("export"),

@@ -4,11 +4,9 @@
 What torch computes is written out, with a divisor that is never below zero.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 
 def cov(
@@ -49,21 +47,3 @@ def corrcoef(x: torch.Tensor) -> torch.Tensor:
         return covariances / covariances
     deviations = covariances.diag().sqrt()
     return (covariances / deviations.unsqueeze(1) / deviations.unsqueeze(0)).clip(-1.0, 1.0)
-
-
-_WRITTEN: dict[Any, Callable[..., torch.Tensor]] = {
-    **dict.fromkeys((torch.cov, torch.Tensor.cov), cov),
-    **dict.fromkeys((torch.corrcoef, torch.Tensor.corrcoef), corrcoef),
-}
-
-
-class WrittenCovariances(TorchFunctionMode):
-    """Writes covariances out; every other function passes."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Calls what stands for a function."""
-        kwargs = kwargs or {}
-        if function in _WRITTEN and args[0].dim() <= 2:
-            kwargs = {name: value for name, value in kwargs.items() if value is not None}
-            return _WRITTEN[function](*args, **kwargs)
-        return function(*args, **kwargs)

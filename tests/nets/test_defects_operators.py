@@ -49,6 +49,24 @@ def test_defect_38_covariances_equal_autograd(operator: Callable[[torch.Tensor],
     torch.testing.assert_close(found, model.first.weight.grad, rtol=0, atol=1e-12)
 
 
+def test_a_loss_in_chunks_is_taken_at_once() -> None:
+    if not hasattr(nn.functional, "linear_cross_entropy"):
+        pytest.skip("this torch has no linear_cross_entropy")
+
+    class Chunked(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            options = nn.LinearCrossEntropyOptions(batch_chunk_size=len(x) // 2)
+            return nn.functional.linear_cross_entropy(x, self.weight, Y, options=options)
+
+    model = Chunked(8, 3, bias=False).double()
+    net = altprop.compile(model, "bp", example_inputs=(X,), loss=lambda output, target: output)
+    net.backward(X, Y)
+    found = model.weight.grad
+    model.zero_grad()
+    model(X).backward()
+    torch.testing.assert_close(found, model.weight.grad, rtol=0, atol=1e-12)
+
+
 def test_defect_38_sizes_that_follow_the_batch_are_refused() -> None:
     model = Between(lambda h: torch.linalg.svdvals(h) * h[:, :4], 4)
     with pytest.raises(CompileError, match=r"activity of \"first\" has the shape .* whose sizes follow the batch"):
