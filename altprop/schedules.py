@@ -152,7 +152,7 @@ class Schedule:
             optimizer = dataclasses.replace(runtime.net.optimizer, lr=RATE, feedback_lr=RATE)
             scalars = optimizer.scalars(int(given[Slot("state", "step")]) + 1)
             named = {str(location(s)): value for s, value in given.items() if s.kind in ("input", "target")}
-            loss = runtime._run(runtime._cut(named), scalars)
+            loss = runtime.run_named(named, scalars)
         assert loss is not None
         return {**states, Slot("loss", "loss"): loss}
 

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
+from altprop.ir.torch_private import distributions_checked
+
 
 @contextlib.contextmanager
 def unchecked_distributions() -> Iterator[None]:
     """Takes arguments as they are, as `validate_args=False` does, while something is traced."""
-    before = Distribution._validate_args  # torch has a function to set it, and none to ask
+    before = distributions_checked()
     Distribution.set_default_validate_args(False)
     try:
         with _UncheckedLosses():

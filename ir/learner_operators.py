@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from altprop.ir.errors import CompileError, LearnerError
 from altprop.ir.region import Region
+from altprop.ir.torch_private import own_buffers
 
 _LIVE: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count(1)
@@ -59,13 +60,13 @@ def learners_of(model: nn.Module) -> dict[str, Any]:
 
 def is_learner(module: nn.Module) -> bool:
     """Whether a module teaches itself."""
-    handle = module._buffers.get(HANDLE)
+    handle = own_buffers(module).get(HANDLE)
     return handle is not None and handle.dim() == 0 and _LIVE.get(int(handle)) is module
 
 
 def put_back(learner: nn.Module, before: nn.Module) -> None:
     """Makes a learner what a copy of it was, tensors and modules in it excepted; the copy is used up."""
-    shared = ("_buffers", "_modules", "_parameters")
+    shared = vars(nn.Module()).keys() - {"training"}  # tensors, modules, hooks
     learner.__dict__.update({name: value for name, value in before.__dict__.items() if name not in shared})
 
 

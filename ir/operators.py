@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.torch_private import OpOverload, OpOverloadPacket, has_any_kernel
+from altprop.ir.torch_private import OpOverload, OpOverloadPacket, has_any_kernel, schema_of
 
 aten = torch.ops.aten
 
@@ -76,7 +76,7 @@ def facts(target: Any) -> Facts:
     if not isinstance(target, OpOverload):
         plain = target is operator.getitem
         return Facts("getitem" if plain else getattr(target, "__name__", str(target)))
-    schema = target._schema
+    schema = schema_of(target)
     names = tuple(argument.name for argument in schema.arguments)
     aliased = [argument for argument in schema.arguments if argument.alias_info is not None]
     shares = tuple(one.name for one in aliased) if any(r.alias_info is not None for r in schema.returns) else ()
@@ -180,5 +180,5 @@ def operator_called(text: str) -> Any:
 
 def _computes(target: OpOverload) -> bool:
     """Whether an operator is one that models call: not one of scripts alone, such as `save`, nor one of files."""
-    files = any("file" in argument.name for argument in target._schema.arguments)
+    files = any("file" in argument.name for argument in schema_of(target).arguments)
     return not files and has_any_kernel(target.name())

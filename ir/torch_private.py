@@ -5,8 +5,15 @@ torch promises nothing about them: a new version may move or change one. Then th
 Nobody else in the package names one; a test of style sees to that.
 """
 
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
-from torch._C import TensorBase
+from torch import fx, nn
+from torch._C import FunctionSchema, TensorBase
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo import OptimizedModule
 from torch._dynamo.source import ConstantSource
@@ -28,6 +35,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
 from torch.utils import _pytree as pytree
 from torch.utils._sympy import functions as sympy_functions
 from torch.utils._sympy.interp import sympy_interp
@@ -43,18 +51,35 @@ set_mkldnn_enabled = torch._C._set_mkldnn_enabled
 set_grad_enabled = torch._C._set_grad_enabled
 require = torch._check
 can_hold_data_of = torch._has_compatible_shallow_copy_type
+# Called at every step: an attrgetter is C, and a function of Python would take longer than what it asks.
+hooks_of_tensor = operator.attrgetter("_backward_hooks")
+times_written = operator.attrgetter("_version")
+
+OWN_WEIGHTS = "_flat_weights"
+HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+LOUD_LOGGERS = (
+    "torch._subclasses.fake_tensor",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.export",
+    "torch._export",
+)
 
 REASONS = {
+    "BatchNormBase": "what all batch norms derive from, which torch names in its own documents alone",
     "ConstantSource": "where a symbol of a shape comes from; a fake mode made by hand must name one for its batch",
     "DataDependentOutputException": "raised by fake tensors where an operator reads a value; we say so in a sentence",
     "DimDynamic": "says that a size is a symbol, not a number, when a shape is read back from a file",
     "DynamicOutputShapeException": "raised by fake tensors where a shape depends on values; we say so in a sentence",
     "FakeTensor": "a tensor without data: all shapes of a graph are known through it",
     "FakeTensorMode": "makes fake tensors; traces run in it",
+    "FunctionSchema": "the type of an operator's schema",
     "GuardOnDataDependentSymNode": "raised where a trace asks for what data decide; we say so in a sentence",
+    "HOOK_TABLES": "where a module keeps hooks before and behind its forward, then before and behind its backward",
     "HigherOrderOperator": "control flow in a captured graph, which our own decomposition leaves to torch",
     "LazyGraphModule": "a graph module whose code is written when it is first run; writing it each time is slow",
+    "LOUD_LOGGERS": "the loggers on which torch prints a whole trace before it raises",
     "OPDEFS": "operators that a user registered, with the backward that they gave",
+    "OWN_WEIGHTS": "under this name a recurrent layer keeps a list of its weights beside its parameters",
     "OpOverload": "the type of an operator in a graph",
     "OpOverloadPacket": "the type of an operator's name with all its overloads",
     "OptimizedModule": "what torch.compile returns; the module inside it is what is captured",
@@ -70,6 +95,7 @@ REASONS = {
     "has_any_kernel": "whether an operator computes at all, or is a name alone",
     "has_computed_kernel_for_key": "whether an operator runs on a device",
     "has_kernel_for_key": "whether an operator has a derivative, or is composed of others",
+    "hooks_of_tensor": "the hooks of a parameter, which programs do not call and we speak of; None without",
     "in_kernel_invocation_manager": "lets a fake tensor be viewed by torch's own code for tensors without data",
     "is_contiguous_or_false": "whether a tensor lies in order, asked without a promise about its symbols",
     "make_fx": "traces a function on fake tensors into a graph; every graph of ours comes from it",
@@ -85,78 +111,193 @@ REASONS = {
     "suggest_memory_format": "the layout that torch gives the result of an operator that is like its argument",
     "sympy_functions": "the functions that expressions of sizes are made of, such as FloorDiv",
     "sympy_interp": "walks an expression of sizes",
+    "times_written": "how often a tensor was written in place",
     "track_tensor_tree": "tells a tracer which values a recorded operator has made",
     "use_lazy_graph_module": "makes traces return graph modules whose code is written when it is first run",
 }
-"""Why each is needed, by its name here."""
+"""Why each is needed, by its name here; functions say it themselves."""
 
-ATTRIBUTES = {
-    "_backward_fn": "the derivative that a user's operator was given",
-    "_backward_hooks": "the hooks of a parameter or module, which programs do not call and we speak of",
-    "_buffers": "a module's own buffers by name, which a program reads and writes at each step without a search",
-    "_flat_weights_names": "the order of a recurrent layer's weights",
-    "_is_setup_context_defined": "the function that torch asks at each call of a user's autograd function",
-    "_modules": "a module's own children by name; that one was replaced is seen there",
-    "_op": "an operator without the wrapping that costs as much as a small product",
-    "_opname": "an operator's name without its namespace, under which a user's operator is listed",
-    "_overloadname": "which of an operator's forms it is",
-    "_parameters": "a module's own parameters by name, as for buffers",
-    "_replacements_version_counter": "says that what is known of sizes has changed, so that it is worked out anew",
-    "_schema": "an operator's arguments, with what it writes and what shares memory",
-    "_setup_context_fn": "what a user's operator keeps for its derivative",
-    "_target_to_str": "the name that a tracer gives what an operator makes",
-    "_validate_args": "whether distributions check their arguments; torch has a function to set it, and none to ask",
-    "_version": "how often a tensor was written in place",
-    "_version_counter": "as for the counter of replacements, of all facts of sizes",
-}
-"""Private attributes of torch's own objects that are read outside of this file, with reasons.
 
-They are spelled where they are read, since a function around each would hide what is meant; no other may be.
-"""
+def schema_of(target: Any) -> FunctionSchema:
+    """An operator's arguments and results, with what it writes and what shares memory."""
+    found: FunctionSchema = target._schema
+    return found
+
+
+def overload_name(target: OpOverload) -> str:
+    """Which of an operator's forms it is: "Tensor" of `aten.add.Tensor`, "default" of `aten.relu.default`."""
+    return str(target._overloadname)
+
+
+def kernel_of(target: OpOverload) -> Callable[..., Any]:
+    """An operator without the wrapping that costs as much as a small product."""
+    found: Callable[..., Any] = target._op
+    return found
+
+
+def wrapped_operator(target: Any) -> Any:
+    """The operator of torch that an operator of ExecuTorch's edge dialect wraps; None for what wraps none."""
+    return getattr(target, "_op", None)
+
+
+def has_backward(definition: Any) -> bool:
+    """Whether a user's operator was given a derivative."""
+    return definition._backward_fn is not None
+
+
+def backward_of(definition: Any) -> Callable[..., Any]:
+    """The derivative that a user's operator was given."""
+    found: Callable[..., Any] = definition._backward_fn
+    return found
+
+
+def setup_of(definition: Any) -> Callable[..., Any] | None:
+    """What keeps values for the derivative of a user's operator; None where nothing does."""
+    found: Callable[..., Any] | None = definition._setup_context_fn
+    return found
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """A module's own parameters by name: the very table, which programs read and write at each step."""
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, torch.Tensor | None]:
+    """A module's own buffers by name, as for parameters."""
+    return module._buffers
+
+
+def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """A module's own children by name: the very table; that one was replaced is seen there."""
+    return module._modules
+
+
+class InCheckpoints(nn.Module):
+    """A module that has a say in what checkpoints hold of it; `nn.Module` asks private methods of its own."""
+
+    def into_checkpoint(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Adds the module's own tensors to `destination`, each under `prefix` and its name."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes the module's own tensors out of `state_dict`; `rest` is as `nn.Module` passes it."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        self.into_checkpoint(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.out_of_checkpoint(state_dict, prefix, *rest)
+
+
+def names_of_weights(layer: nn.RNNBase) -> list[str]:
+    """The names of a recurrent layer's weights, in the order in which its kernels take them."""
+    return list(layer._flat_weights_names)
+
+
+def distributions_checked() -> bool:
+    """Whether distributions check their arguments; torch has a function to set it, and none to ask."""
+    return bool(torch.distributions.Distribution._validate_args)
+
+
+def name_in_trace(graph: fx.Graph, name: str) -> str:
+    """The name that a tracer gives what an operator of a name makes."""
+    return graph._target_to_str(name)
+
+
+def forget_conclusions(environment: ShapeEnv) -> None:
+    """Says that what is known of sizes has changed, so that what was worked out of it is worked out anew."""
+    environment._version_counter += 1
+    environment._replacements_version_counter += 1
+
+
+@contextmanager
+def listen_to_autograd_functions(hear: Callable[[type], None]) -> Iterator[None]:
+    """Lets `hear` know of each `torch.autograd.Function` before it is applied, however it is spelled.
+
+    Those that were spelled `apply = Mine.apply` before are heard, too: torch asks the function below at every call.
+    """
+    functions = torch.autograd.function
+    asked = functions._is_setup_context_defined
+
+    def ask(setup: Any) -> bool:
+        kind = sys._getframe(1).f_locals.get("cls")
+        if isinstance(kind, type):
+            hear(kind)
+        return bool(asked(setup))
+
+    functions._is_setup_context_defined = ask
+    try:
+        yield
+    finally:
+        functions._is_setup_context_defined = asked
+
 
 __all__ = [  # noqa: RUF022 - in the order of the reasons
-    "ATTRIBUTES",
     "REASONS",
+    "BatchNormBase",
     "ConstantSource",
     "DataDependentOutputException",
     "DimDynamic",
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorMode",
+    "FunctionSchema",
     "GuardOnDataDependentSymNode",
+    "HOOK_TABLES",
+    "InCheckpoints",
     "HigherOrderOperator",
+    "LOUD_LOGGERS",
     "LazyGraphModule",
     "OPDEFS",
+    "OWN_WEIGHTS",
     "OpOverload",
     "OpOverloadPacket",
     "OptimizedModule",
     "PythonReferenceAnalysis",
     "ShapeEnv",
     "TensorBase",
+    "backward_of",
     "below_autograd",
     "can_hold_data_of",
+    "distributions_checked",
     "enable_python_dispatcher",
     "fill_defaults",
+    "forget_conclusions",
     "get_fast_op_impls",
     "get_proxy_mode",
     "has_any_kernel",
+    "has_backward",
     "has_computed_kernel_for_key",
     "has_kernel_for_key",
+    "hooks_of_tensor",
     "in_kernel_invocation_manager",
     "is_contiguous_or_false",
+    "kernel_of",
+    "listen_to_autograd_functions",
     "make_fx",
     "mkldnn_enabled",
+    "name_in_trace",
+    "names_of_weights",
+    "overload_name",
     "override_composites",
+    "own_buffers",
+    "own_modules",
+    "own_parameters",
     "pytree",
     "register_op_impl",
     "registered_for_key",
     "require",
+    "schema_of",
     "set_grad_enabled",
     "set_mkldnn_enabled",
+    "setup_of",
     "split_decompositions",
     "suggest_memory_format",
     "sympy_functions",
     "sympy_interp",
+    "times_written",
     "track_tensor_tree",
     "use_lazy_graph_module",
+    "wrapped_operator",
 ]

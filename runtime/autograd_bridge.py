@@ -11,6 +11,7 @@ import torch
 
 from altprop.ir.errors import CompileError
 from altprop.ir.program import LOSS_SCALE, Slot
+from altprop.ir.torch_private import times_written
 from altprop.runtime.executor import Executor
 
 Remember = Callable[[Sequence[Slot], Sequence[Any]], None]
@@ -55,7 +56,7 @@ class LocalFunction(torch.autograd.Function):
         ctx.update, ctx.names, ctx.remember = update, names, remember
         ctx.scale = scale if LOSS_SCALE in update.program.inputs else None
         floating = next(value for value in outputs if value.is_floating_point())
-        ctx.output = None if ctx.scale is None else (floating.detach(), floating._version)
+        ctx.output = None if ctx.scale is None else (floating.detach(), times_written(floating))
         ctx.outputs = [(slot, tuple(v.shape), v.dtype, v.device) for slot, v in made.items() if slot.kind == "output"]
         integers = [value for value in outputs if not value.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
@@ -90,7 +91,7 @@ def _watched(ctx: Any, given: dict[Slot, Any]) -> tuple[torch.Tensor | None, tor
     """The output that the loss is taken of, unless it was written over since, and the gradient there."""
     output, version = ctx.output
     name = next(slot.name for slot, _, dtype, _ in ctx.outputs if dtype.is_floating_point)
-    return output if output._version == version else None, given[Slot("cotangent", name)]
+    return output if times_written(output) == version else None, given[Slot("cotangent", name)]
 
 
 def _late(slot: Slot) -> bool:

@@ -8,6 +8,7 @@ from torch import nn
 
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
+from altprop.ir.torch_private import own_buffers, own_parameters
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.optimizer_state import OptimizerState
 
@@ -66,10 +67,10 @@ class Bindings:
         """Returns the mapping that holds a slot's tensor and its key there, or None if the caller gives its value."""
         if slot.kind == "parameter":
             module, leaf = owner(self._model, slot.name)
-            return module._parameters if leaf in module._parameters else _Attributes(module), leaf
+            return _table(own_parameters(module), module, leaf), leaf
         if slot.kind == "buffer":
             module, leaf = owner(self._model, slot.name)
-            return module._buffers if leaf in module._buffers else _Attributes(module), leaf
+            return _table(own_buffers(module), module, leaf), leaf
         if slot.kind == "feedback":
             return self._feedback.place(slot.name)
         if slot.kind == "state":
@@ -100,9 +101,14 @@ class Bindings:
             value = nn.Parameter(value, requires_grad=old.requires_grad)
         held = (self._model, self._feedback, self._state)
         for module in (one for root in held if isinstance(root, nn.Module) for one in root.modules()):
-            for table in (module._parameters, module._buffers):
+            for table in (own_parameters(module), own_buffers(module)):
                 for name in [name for name, tensor in table.items() if tensor is old]:
                     table[name] = value  # type: ignore[assignment]
+
+
+def _table(own: Mapping[str, Any], module: nn.Module, leaf: str) -> Table:
+    """Where a module has a tensor: in a table of its own, or as what it computes."""
+    return own if leaf in own else _Attributes(module)
 
 
 class _Attributes:

@@ -9,6 +9,7 @@ from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import FeedbackParameter
 from altprop.ir.layouts import FORMATS
 from altprop.ir.starts import JACOBIAN
+from altprop.ir.torch_private import own_parameters
 from altprop.ir.values import stored
 from altprop.runtime.draw import draw
 
@@ -78,13 +79,13 @@ class FeedbackStore(nn.Module):
         if name not in self.specs:
             known = ", ".join(self.specs) or "none"
             raise KeyError(f'there is no feedback "{name}"; there is: {known}')
-        parameter = self._parameters[stored(name)]
+        parameter = own_parameters(self)[stored(name)]
         assert isinstance(parameter, nn.Parameter)
         return parameter
 
     def place(self, name: str) -> tuple[dict[str, nn.Parameter | None], str]:
         """Returns the mapping that holds a connection's parameter, and its key there."""
-        return self._parameters, stored(name)
+        return own_parameters(self), stored(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)

@@ -11,20 +11,21 @@ from typing import Any
 
 from torch import nn
 
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_WORDS = dict(zip(HOOKS, ("forward pre-hook", "forward hook", "backward pre-hook", "backward hook"), strict=True))
+from altprop.ir.torch_private import HOOK_TABLES, hooks_of_tensor
+
+_WORDS = dict(zip(HOOK_TABLES, ("forward pre-hook", "forward hook", "backward pre-hook", "backward hook"), strict=True))
 _OURS = ("torch", "altprop")
 
 
 def torchs_hooks(module: nn.Module) -> tuple[int, ...]:
     """Returns the identities of the hooks by which torch computes weights: with others it is another model."""
-    return tuple(id(hook) for kind in HOOKS for hook in getattr(module, kind).values() if _is_torchs(hook))
+    return tuple(id(hook) for kind in HOOK_TABLES for hook in getattr(module, kind).values() if _is_torchs(hook))
 
 
 def users_hooks(model: nn.Module) -> Iterator[tuple[Any, str]]:
     """Yields the hooks of modules and parameters that a user registered, each with a phrase that names it."""
     for path, module in model.named_modules():
-        for kind in HOOKS:
+        for kind in HOOK_TABLES:
             for hook in getattr(module, kind).values():
                 if not _is_torchs(hook):
                     yield hook, f'{_name(hook)}, a {_WORDS[kind]} of "{path or type(module).__name__}"'
@@ -33,7 +34,7 @@ def users_hooks(model: nn.Module) -> Iterator[tuple[Any, str]]:
 def tensor_hooks(model: nn.Module) -> Iterator[tuple[Any, str]]:
     """Yields the hooks of parameters, each with a phrase that names it."""
     for path, parameter in model.named_parameters():
-        for hook in (parameter._backward_hooks or {}).values():
+        for hook in (hooks_of_tensor(parameter) or {}).values():
             yield hook, f"{_name(hook)}, a hook of the parameter {path}"
 
 

@@ -14,6 +14,7 @@ from altprop.ir.measurement import Measurement
 from altprop.ir.modes import training
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import LOSS, Slot
+from altprop.ir.torch_private import hooks_of_tensor
 from altprop.ir.training_recipe import Recipe
 from altprop.ir.values import ValueName
 from altprop.runtime.autograd_bridge import LocalFunction
@@ -331,7 +332,7 @@ def _uncast(device_type: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def _accumulate(parameter: nn.Parameter, gradient: torch.Tensor) -> None:
-    for hook in (parameter._backward_hooks or {}).values():
+    for hook in (hooks_of_tensor(parameter) or {}).values():
         changed = hook(gradient)
         gradient = gradient if changed is None else changed
     if parameter.grad is None:

@@ -77,9 +77,10 @@ class NetState(NetViews):
         leave_out(other_names(self.model), state, f"{kwargs.get('prefix', '')}model.")
         return state
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes up what `state_dict` returned; a tensor under all names that it has in the model."""
         put_back(other_names(self.model), state_dict, f"{prefix}model.")
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super().out_of_checkpoint(state_dict, prefix, *rest)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads what `state_dict` returned; the next step is bit-identical.

@@ -13,6 +13,7 @@ from altprop.ir.history import History
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plan import WiringPlan
 from altprop.ir.timings import Timings
+from altprop.ir.torch_private import InCheckpoints
 from altprop.ir.training_recipe import Recipe
 from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
@@ -22,7 +23,7 @@ from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.parallel.net_tensors import NetTensors
 
 
-class NetViews(nn.Module):
+class NetViews(InCheckpoints):
     """A net's plan, graph, tables, schedules and files; see `LocalNet`."""
 
     model: nn.Module

@@ -6,20 +6,21 @@ is loaded goes on with the very numbers that the saved one would have had. No gl
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Slot
 from altprop.ir.sizes import line_in_batch
+from altprop.ir.torch_private import InCheckpoints, own_buffers
 
 Form = tuple[Slot, torch.dtype, tuple[tuple[int, int], ...]]
 """A slot, its dtype, and each of its sizes as `(a, b)` with `a batch + b`."""
 
 
-class Noise(nn.Module):
+class Noise(InCheckpoints):
     """Draws noise and counts the draws; it has state only in a net whose rules draw."""
 
     def __init__(self, seed: int) -> None:
@@ -29,7 +30,7 @@ class Noise(nn.Module):
 
     def use(self) -> None:
         """Makes the count part of the net's state."""
-        if "draws" not in self._buffers:
+        if "draws" not in own_buffers(self):
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def draw(self, forms: Sequence[Form], batch: int, device: torch.device) -> dict[Slot, torch.Tensor]:
@@ -44,18 +45,20 @@ class Noise(nn.Module):
         self.count += bool(forms)
         return found
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        draws = self._buffers.get("draws")
+    def into_checkpoint(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Adds the count, if it is part of the net's state."""
+        draws = own_buffers(self).get("draws")
         if draws is not None:
             draws.fill_(self.count)
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super().into_checkpoint(destination, prefix, keep_vars)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        draws = self._buffers.get("draws")
+    def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes up the count, if it is part of the net's state."""
+        draws = own_buffers(self).get("draws")
         if draws is not None:
             draws.fill_(self.count)  # what a checkpoint does not hold stays
-        super()._load_from_state_dict(*args, **kwargs)
-        draws = self._buffers.get("draws")
+        super().out_of_checkpoint(state_dict, prefix, *rest)
+        draws = own_buffers(self).get("draws")
         if draws is not None:
             self.count = int(draws)
 

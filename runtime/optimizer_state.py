@@ -1,15 +1,16 @@
 """Tensors that the optimizer inside the program keeps, and its step count."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from altprop.ir.program import Slot
+from altprop.ir.torch_private import InCheckpoints, own_buffers
 from altprop.ir.values import ValueName, stored
 
 
-class OptimizerState(nn.Module):
+class OptimizerState(InCheckpoints):
     """Holds the state tensors as buffers, named `"momentum:fc1/weight"`, and counts steps."""
 
     def __init__(self) -> None:
@@ -22,20 +23,20 @@ class OptimizerState(nn.Module):
         for slot in slots:
             key = stored(slot.name)
             parameter = like[ValueName.of(slot).name]
-            known = self._buffers.get(key)
+            known = own_buffers(self).get(key)
             if slot.kind == "state" and (known is None or known.shape != parameter.shape):
                 self.register_buffer(key, torch.zeros_like(parameter, memory_format=torch.preserve_format))
 
     def reset(self, parameters: Iterable[str]) -> None:
         """Sets to zero what is kept of some parameters, since others bear their names now."""
         names = set(map(stored, parameters))
-        for key, value in self._buffers.items():
+        for key, value in own_buffers(self).items():
             if value is not None and ValueName.of(Slot("state", key)).name in names:
                 value.zero_()
 
     def place(self, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
         """Returns the mapping that holds a tensor, and its key there."""
-        return self._buffers, stored(name)
+        return own_buffers(self), stored(name)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         table, key = self.place(name)
@@ -49,17 +50,19 @@ class OptimizerState(nn.Module):
         self.__dict__["count"] = number  # as an attribute, without what modules do at each assignment
         return number
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        step = self._buffers["step"]
+    def into_checkpoint(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Adds the tensors, and the count."""
+        step = own_buffers(self)["step"]
         assert step is not None
         step.fill_(self.count)
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super().into_checkpoint(destination, prefix, keep_vars)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        step = self._buffers["step"]
+    def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes up the tensors, and the count."""
+        step = own_buffers(self)["step"]
         assert step is not None
         step.fill_(self.count)  # what a checkpoint does not hold stays
-        super()._load_from_state_dict(*args, **kwargs)
-        step = self._buffers["step"]
+        super().out_of_checkpoint(state_dict, prefix, *rest)
+        step = own_buffers(self)["step"]
         assert step is not None
         self.count = int(step)

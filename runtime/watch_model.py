@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from altprop.ir.errors import CompileError
+from altprop.ir.torch_private import HOOK_TABLES, hooks_of_tensor, own_buffers, own_modules, own_parameters
 from altprop.runtime.guards import Still
-from altprop.runtime.hooks import HOOKS, torchs_hooks, users_hooks
+from altprop.runtime.hooks import torchs_hooks, users_hooks
 
 _grad, _dtype = operator.attrgetter("requires_grad"), operator.attrgetter("dtype")
-_hooks = operator.attrgetter("_backward_hooks")
 
 
 class Mode(NamedTuple):
@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self.looks = self.turns = 0
-        self._modules: list[nn.Module] = []
+        self._watched: list[nn.Module] = []
         self._look()
         self._owners = self._find_owners()
 
@@ -62,11 +62,11 @@ class Watch:
 
     def settings_unchanged(self) -> bool:
         """Whether what does not stand in a table is unchanged: no new hooks, and the settings of parameters."""
-        parameters, first = self._parameters, self._first
+        parameters, first = self._tensors, self._first
         return (
             not any(self._empty)
             and list(map(_grad, parameters)) == self._wanted_grads
-            and not any(map(_hooks, parameters))
+            and not any(map(hooks_of_tensor, parameters))
             and (first is None or (first.dtype is self._dtypes[0] and first.device == self._device))
         )
 
@@ -104,7 +104,7 @@ class Watch:
         return {
             f"{path}.{name}" if path else name: (module, parameter)
             for path, module in self._model.named_modules()
-            for name, parameter in module._parameters.items()
+            for name, parameter in own_parameters(module).items()
         }
 
     def _look(self) -> None:
@@ -112,17 +112,17 @@ class Watch:
         named = list(self._model.named_modules())
         modules = [module for _, module in named]
         self._refuse_strangers(named)
-        if [*map(id, modules)] != [*map(id, self._modules)]:
+        if [*map(id, modules)] != [*map(id, self._watched)]:
             self.turns += 1
-        self._modules = modules
-        self._parameters = [p for module in modules for p in module._parameters.values() if p is not None]
-        hooks = [getattr(module, kind) for module in modules for kind in HOOKS]
+        self._watched = modules
+        self._tensors = [p for module in modules for p in own_parameters(module).values() if p is not None]
+        hooks = [getattr(module, kind) for module in modules for kind in HOOK_TABLES]
         self._empty = [table for table in hooks if not table]
         filled = [table for table in hooks if table]
         self.still = Still(_places(modules, filled), [*map(vars, modules), *filled, *_parents(modules)])
-        self._grads, self._dtypes = tuple(map(_grad, self._parameters)), tuple(map(_dtype, self._parameters))
+        self._grads, self._dtypes = tuple(map(_grad, self._tensors)), tuple(map(_dtype, self._tensors))
         self._wanted_grads = list(self._grads)
-        self._first = self._parameters[0] if self._parameters else None
+        self._first = self._tensors[0] if self._tensors else None
         self._device = None if self._first is None else self._first.device
         self._training = tuple(module.training for module in modules)
         self._form = tuple(_form(path, module) for path, module in named)
@@ -130,7 +130,7 @@ class Watch:
 
     def _refuse_strangers(self, named: Iterable[tuple[str, nn.Module]]) -> None:
         for path, module in named:
-            for name, value in module._parameters.items():
+            for name, value in own_parameters(module).items():
                 if value is not None and not isinstance(value, nn.Parameter):
                     raise CompileError(
                         f"{path + '.' if path else ''}{name} is no parameter now but a tensor, as where "
@@ -144,7 +144,7 @@ def _places(modules: Iterable[nn.Module], hooks: Iterable[Any]) -> Iterator[tupl
     for module in modules:
         own = vars(module)
         yield (own, "training"), own["training"]
-        for table in (module._modules, module._parameters, module._buffers):
+        for table in (own_modules(module), own_parameters(module), own_buffers(module)):
             yield from (((table, name), value) for name, value in table.items() if value is not None)
     for kind in dict.fromkeys(type(module) for module in modules):
         found = next(base for base in kind.__mro__ if "forward" in vars(base))
@@ -154,12 +154,12 @@ def _places(modules: Iterable[nn.Module], hooks: Iterable[Any]) -> Iterator[tupl
 
 
 def _parents(modules: Iterable[nn.Module]) -> list[Any]:
-    return [module._modules for module in modules if module._modules]
+    return [own_modules(module) for module in modules if own_modules(module)]
 
 
 def _form(path: str, module: nn.Module) -> Any:
     """What of a module decides which program runs: two with the same form differ in numbers alone."""
     forward = vars(module).get("forward") or type(module).forward
-    parameters = tuple((name, tuple(p.shape)) for name, p in module._parameters.items() if p is not None)
-    buffers = tuple((name, tuple(b.shape), b.dtype) for name, b in module._buffers.items() if b is not None)
+    parameters = tuple((name, tuple(p.shape)) for name, p in own_parameters(module).items() if p is not None)
+    buffers = tuple((name, tuple(b.shape), b.dtype) for name, b in own_buffers(module).items() if b is not None)
     return path, type(module), forward, parameters, buffers, torchs_hooks(module)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from altprop.ir.errors import LearnerError
 from altprop.ir.learner_operators import HANDLE, are_open, enter
+from altprop.ir.torch_private import InCheckpoints
 
 _PREFIX = "learned."
 
 
-class Learner(nn.Module):
+class Learner(InCheckpoints):
     """Base of all regions that the compiler does not look into and that teach themselves.
 
     A subclass says by `shape` what it returns, and has a `predict` and a `learn`. At every step of the net its region
@@ -78,33 +78,27 @@ class Learner(nn.Module):
         made: torch.Tensor = torch.ops.altprop.predict(x, self.handle, sizes, float(self.step), self.crosses)
         return made
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+    def into_checkpoint(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Adds the module's own tensors, and what `state` returns."""
+        super().into_checkpoint(destination, prefix, keep_vars)
         for name, value in self.state().items():
             destination[f"{prefix}{_PREFIX}{name}"] = value
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes up the module's own tensors, and has `load` take up what `state` returned."""
+        *_, errors = rest
         start = f"{prefix}{_PREFIX}"
         own = {key: value for key, value in state_dict.items() if key.startswith(start)}
-        rest = {key: value for key, value in state_dict.items() if key not in own}
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        others = {key: value for key, value in state_dict.items() if key not in own}
+        super().out_of_checkpoint(others, prefix, *rest)
         try:
             self.load({key.removeprefix(start): value.clone() for key, value in own.items()})
         except (LearnerError, KeyError, RuntimeError, ValueError) as error:
-            error_msgs.append(f"{prefix.rstrip('.')}: {type(self).__name__} does not load: {error}")
+            errors.append(f"{prefix.rstrip('.')}: {type(self).__name__} does not load: {error}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._buffers[HANDLE] = enter(self).to(self.handle.device)  # a copy is a learner of its own
+        self.handle = enter(self).to(self.handle.device)  # a copy is a learner of its own
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ from altprop.ir.forms import Forms
 from altprop.ir.plain_tensors import refuse_tensors
 from altprop.ir.structures import as_lists, open_dataclasses
 from altprop.ir.timings import spent
-from altprop.ir.torch_private import OpOverload, has_kernel_for_key, pytree, registered_for_key, require
+from altprop.ir.torch_private import OpOverload, has_kernel_for_key, pytree, registered_for_key, require, schema_of
 
 log = logging.getLogger("altprop.capture")
 
@@ -196,7 +196,7 @@ def _changes_no_bits(op: Any) -> bool:
     """Composite operators are what eager itself decomposes; all others keep their kernels."""
     if not isinstance(op, OpOverload):
         return False
-    name = op._schema.name.removeprefix("aten::")
+    name = schema_of(op).name.removeprefix("aten::")
     if name in _WHOLE or name in _UNROLLED:
         return name in _UNROLLED
     composite = has_kernel_for_key(op.name(), "CompositeImplicitAutograd")

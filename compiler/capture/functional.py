@@ -16,7 +16,7 @@ from torch import fx
 
 from altprop.ir.aliases import aliases, root_of
 from altprop.ir.operators import writes
-from altprop.ir.torch_private import OpOverload
+from altprop.ir.torch_private import OpOverload, overload_name, schema_of
 
 aten = torch.ops.aten
 
@@ -86,17 +86,17 @@ def without_write(target: Any) -> OpOverload | None:
 
     Overloads are told by what they take: that of `pow_.Scalar` is `pow.Tensor_Scalar`, while `pow.Scalar` is another.
     """
-    name = target._schema.name.split("::")[-1]
+    name = schema_of(target).name.split("::")[-1]
     packet = getattr(aten, name[:-1], None) if name.endswith("_") and target.namespace == "aten" else None
     if packet is None:
         return None
-    names = sorted(packet.overloads(), key=lambda overload: overload != target._overloadname)
+    names = sorted(packet.overloads(), key=lambda overload: overload != overload_name(target))
     candidates = (getattr(packet, overload) for overload in names)
     return next((one for one in candidates if _takes(one) == _takes(target)), None)
 
 
 def _takes(target: Any) -> list[tuple[str, str, bool]]:
-    return [(one.name, str(one.type), one.has_default_value()) for one in target._schema.arguments]
+    return [(one.name, str(one.type), one.has_default_value()) for one in schema_of(target).arguments]
 
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:

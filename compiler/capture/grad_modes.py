@@ -1,16 +1,15 @@
 """Keeps what the model says about gradients: `torch.no_grad` blocks, and its own autograd functions."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
-from torch.autograd import function
 
 from altprop.ir.alone import compiles_here
 from altprop.ir.errors import CaptureError
+from altprop.ir.torch_private import listen_to_autograd_functions
 
 _NO_GRAD = "wrap_with_set_grad_enabled"
 
@@ -52,26 +51,18 @@ def refuse_autograd_functions() -> Iterator[None]:
     Raises:
         CaptureError: names the function.
     """
-    asked = function._is_setup_context_defined
     applied = torch.autograd.Function.__dict__["apply"]
-
-    def ask(setup: Any) -> bool:
-        cls = sys._getframe(1).f_locals.get("cls")
-        if isinstance(cls, type):
-            _refuse(cls)
-        return bool(asked(setup))
 
     def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
         _refuse(cls)
         return applied.__get__(None, cls)(*args, **kwargs)
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
-    function._is_setup_context_defined = ask
     try:
-        yield
+        with listen_to_autograd_functions(_refuse):
+            yield
     finally:
         torch.autograd.Function.apply = applied  # type: ignore[method-assign]
-        function._is_setup_context_defined = asked
 
 
 def _refuse(cls: type) -> None:

@@ -16,7 +16,9 @@ from altprop.ir.torch_private import (
     OpOverload,
     get_proxy_mode,
     has_kernel_for_key,
+    name_in_trace,
     pytree,
+    schema_of,
     track_tensor_tree,
 )
 
@@ -35,7 +37,7 @@ def known_value(node: fx.Node, now: Mapping[fx.Node, Any]) -> Any:
         now: the values of the nodes before it.
     """
     target = node.target
-    if not isinstance(target, OpOverload) or target in _CHANGED_BY_TRACERS or target._schema.is_mutable:
+    if not isinstance(target, OpOverload) or target in _CHANGED_BY_TRACERS or schema_of(target).is_mutable:
         return None
     if _DECIDED_BY_DATA.intersection(target.tags) or has_kernel_for_key(target.name(), "CompositeImplicitAutograd"):
         return None
@@ -70,6 +72,6 @@ def record(target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], v
     if not known or any(one is None or one.constant is not None for one in known):
         return None
     proxies = pytree.tree_unflatten([tracer.unwrap_proxy(leaf) for leaf in leaves], structure)
-    name = tracer.graph._target_to_str(target.overloadpacket.__name__)
+    name = name_in_trace(tracer.graph, target.overloadpacket.__name__)
     made = tracer.create_proxy("call_function", target, *proxies, name=name)
     return track_tensor_tree(value, made, constant=None, tracer=tracer)

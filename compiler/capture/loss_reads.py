@@ -16,6 +16,7 @@ from torch import nn
 from altprop.compiler.capture.globals_read import attributes_read, names_in
 from altprop.compiler.capture.note_reads import is_plain
 from altprop.ir.reads import IDENTITY, VALUE, Read
+from altprop.ir.torch_private import own_buffers, own_parameters
 
 _OWN = frozenset(vars(nn.Module()))
 _DEPTH = 4
@@ -34,7 +35,7 @@ def _of(part: Any, label: str, seen: set[int], depth: int) -> Iterator[Read]:
     if isinstance(part, nn.Module):
         for module in part.modules():
             yield from _of_object(module, "forward", label)
-            for tensors in (module._buffers, module._parameters):
+            for tensors in (own_buffers(module), own_parameters(module)):
                 yield from (Read.of_table(tensors, name, IDENTITY, label) for name in tensors)
     elif isinstance(part, types.FunctionType):
         yield from _of_function(part, label, seen, depth)

@@ -18,8 +18,9 @@ from torch import nn
 from altprop.compiler.capture.globals_read import globals_read
 from altprop.ir.alone import compiles_here
 from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
+from altprop.ir.torch_private import OWN_WEIGHTS
 
-_OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", "_flat_weights"}
+_OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", OWN_WEIGHTS}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.Size, slice)
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code made
 _LIMIT, _DEPTH = 64, 4

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from altprop.ir.alone import compiles_here
-
-_LOGGERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
+from altprop.ir.torch_private import LOUD_LOGGERS
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silences torch's deprecation warnings about itself, and the traces that its loggers print before they raise."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    loggers = [logging.getLogger(name) for name in LOUD_LOGGERS]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True

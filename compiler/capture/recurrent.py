@@ -18,9 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from altprop.compiler.capture.recurrent_layers import LAYERS, Tensors, eager_has_onednn, layer_by_layer
 from altprop.ir.alone import compiles_here
-from altprop.ir.torch_private import mkldnn_enabled, set_mkldnn_enabled
-
-_NAME = "_flat_weights"
+from altprop.ir.torch_private import OWN_WEIGHTS, mkldnn_enabled, names_of_weights, set_mkldnn_enabled
 
 
 @contextlib.contextmanager
@@ -88,24 +86,24 @@ def _plain_weights(model: nn.Module) -> Iterator[None]:
     if not modules:
         yield
         return
-    kept = [module.__dict__.pop(_NAME) for module in modules]
-    setattr(nn.RNNBase, _NAME, property(_weights, _renew))
+    kept = [module.__dict__.pop(OWN_WEIGHTS) for module in modules]
+    setattr(nn.RNNBase, OWN_WEIGHTS, property(_weights, _renew))
     try:
         yield
     finally:
-        delattr(nn.RNNBase, _NAME)
+        delattr(nn.RNNBase, OWN_WEIGHTS)
         for module, weights in zip(modules, kept, strict=True):
-            module.__dict__[_NAME] = weights
+            module.__dict__[OWN_WEIGHTS] = weights
 
 
 def _weights(module: Any) -> list[torch.Tensor | None]:
-    return [getattr(module, name, None) for name in module._flat_weights_names]
+    return [getattr(module, name, None) for name in names_of_weights(module)]
 
 
 def _renew(module: Any, value: Any) -> None:
     """Setting a parameter renews the list; the view needs no renewal, but a module of another thread does."""
     if not compiles_here():
-        module.__dict__[_NAME] = value
+        module.__dict__[OWN_WEIGHTS] = value
 
 
 def _with_dropout(unrolled: Callable[..., Any], several: bool) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from altprop.ir.errors import CaptureError
+from altprop.ir.torch_private import BatchNormBase
 from altprop.ir.user_lines import place_in_text
 
 _PRODUCTS = (
@@ -36,7 +37,7 @@ def _reason(module: nn.Module) -> str:
             return "has sparse gradients, which are not supported: use sparse=False."
         if module.max_norm is not None:
             return "rescales its own weight in the forward (max_norm): rescale it after each step instead."
-    averages = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None
+    averages = isinstance(module, BatchNormBase) and module.momentum is None
     if averages and module.training and module.track_running_stats:
         return "averages over all batches so far (momentum=None), by a count that no graph reads: give a momentum."
     return ""

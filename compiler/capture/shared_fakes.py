@@ -18,7 +18,7 @@ from torch import fx
 
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
-from altprop.ir.torch_private import FakeTensor, ShapeEnv
+from altprop.ir.torch_private import FakeTensor, ShapeEnv, forget_conclusions
 
 _KEPT = ("nn_module_stack", "stack_trace")
 
@@ -68,8 +68,7 @@ class Home:
         environment.guards.clear()
         environment.axioms.clear()
         environment.var_to_range[self.symbol] = self._range
-        environment._version_counter += 1  # what was worked out of these facts goes with them
-        environment._replacements_version_counter += 1
+        forget_conclusions(environment)
 
     def values(self, graph: fx.Graph, batch: torch.SymInt) -> dict[fx.Node, Any]:
         """Returns the values of a graph in this mode, by node.

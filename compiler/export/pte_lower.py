@@ -20,7 +20,7 @@ from altprop.compiler.export.contract import input_names, output_names
 from altprop.compiler.export.retrace import region_of
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
-from altprop.ir.torch_private import OpOverload
+from altprop.ir.torch_private import OpOverload, overload_name, schema_of, wrapped_operator
 
 DELEGATES = ("", "xnnpack")
 KERNELS = "kernels"  # where an operator runs that no delegate took
@@ -199,10 +199,10 @@ def operator_name(node: fx.Node) -> str:
     """The name of an operator as the runtime's registry has it; "" for what only arranges memory."""
     target: Any = node.target
     # One of the edge dialect wraps one of torch's.
-    overload = target if isinstance(target, OpOverload) else getattr(target, "_op", None)
+    overload = target if isinstance(target, OpOverload) else wrapped_operator(target)
     if not isinstance(overload, OpOverload):
         return ""
-    return overload.name() if overload._overloadname != "default" else overload._schema.name
+    return overload.name() if overload_name(overload) != "default" else schema_of(overload).name
 
 
 def regions_of(module: fx.GraphModule) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.repeat_operator import body_of, is_repeat
-from altprop.ir.torch_private import make_fx
+from altprop.ir.torch_private import make_fx, schema_of
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify
 
@@ -112,7 +112,7 @@ def plain(node: fx.Node) -> Any:
     target: Any = node.target
     if target in _PLAIN:
         return _PLAIN[target]
-    found = without_write(target) if target._schema.name.endswith("_") else target
+    found = without_write(target) if schema_of(target).name.endswith("_") else target
     if found is None:
         raise ExportError(f"{region_of(node)}: the operator {target} writes and has no form that does not.")
     return found

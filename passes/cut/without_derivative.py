@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from altprop.ir.operators import facts, short_name
-from altprop.ir.torch_private import OPDEFS, OpOverload, has_kernel_for_key
+from altprop.ir.torch_private import OPDEFS, OpOverload, has_backward, has_kernel_for_key, schema_of
 from altprop.ir.walks import descendants
 from altprop.passes.cut.operator_kinds import is_comparison, is_floating
 
@@ -30,14 +30,14 @@ def is_custom(target: Any) -> bool:
 
 def formula_of(target: Any) -> Any:
     """Returns the definition of a `torch.library.custom_op`, which knows its derivative; None for other operators."""
-    return OPDEFS.get(f"{target.namespace}::{target._opname}")
+    return OPDEFS.get(schema_of(target).name)
 
 
 def has_formula(target: Any) -> bool:
     """Whether an operator that is not torch's has a derivative."""
     known = formula_of(target)
     if known is not None:
-        return known._backward_fn is not None
+        return has_backward(known)
     keys = ("Autograd", "AutogradCPU", "AutogradCUDA")
     return any(has_kernel_for_key(target.name(), key) for key in keys)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from altprop.ir.errors import CompileError
-from altprop.ir.torch_private import below_autograd, fill_defaults, pytree
+from altprop.ir.torch_private import backward_of, below_autograd, fill_defaults, pytree, schema_of, setup_of
 from altprop.passes.cut.without_derivative import formula_of, lacks_formula
 
 
@@ -55,7 +55,7 @@ class _Context:
 
 
 def _by_formula(operator: Any, known: Any) -> Callable[..., Any]:
-    schema = operator._schema
+    schema, keep, derivative = schema_of(operator), setup_of(known), backward_of(known)
     keywords = any(argument.kwarg_only for argument in schema.arguments)
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -67,14 +67,14 @@ def _by_formula(operator: Any, known: Any) -> Callable[..., Any]:
 
         def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             _mark_integers(ctx, output)
-            if known._setup_context_fn is None:
+            if keep is None:
                 return
             named = {"inputs": pytree.tree_unflatten(list(inputs), spec), "output": output}
             more = {"keyword_only_inputs": kwargs} if keywords else {}
-            known._setup_context_fn(ctx=_Context(ctx, spec), **named, **more)
+            keep(ctx=_Context(ctx, spec), **named, **more)
 
         def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
-            made = known._backward_fn(_Context(ctx, spec), *cotangents)
+            made = derivative(_Context(ctx, spec), *cotangents)
             return _spread(made if isinstance(made, tuple) else (made,), tuple(args))
 
         return _function(operator, forward, setup, backward).apply(*leaves)

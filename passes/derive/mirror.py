@@ -16,6 +16,7 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.sizes import line_in_batch
+from altprop.ir.torch_private import schema_of
 from altprop.passes.cut.operator_kinds import is_floating, is_mixing, is_moving, is_recurrent
 from altprop.passes.derive.interpret import run_nodes
 
@@ -114,7 +115,7 @@ def _operand(node: fx.Node, made: Sequence[fx.Node], fixed: set[str]) -> fx.Node
 
 def _state(node: fx.Node, made: Sequence[fx.Node]) -> fx.Node | None:
     """What a weight of a recurrent layer multiplies."""
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    names = [argument.name for argument in schema_of(node.target).arguments]
     given = dict(zip(names, node.args, strict=False))
     found = (given[_RECURRENT[name]] for name, value in given.items() if value in made and name in _RECURRENT)
     return next((one for one in found if isinstance(one, fx.Node)), None)

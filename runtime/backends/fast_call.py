@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.torch_private import OpOverload, TensorBase
+from altprop.ir.torch_private import OpOverload, TensorBase, kernel_of
 
 Function = Callable[..., Sequence[Any]]
 
@@ -57,7 +57,7 @@ def straight(module: fx.GraphModule) -> Function:
         if type(operator) is not OpOverload:  # others look at their arguments first
             return found[0]
         bound = f"_{space}_{name}_{overload}"
-        names[bound] = NATIVE.get(operator, operator._op)
+        names[bound] = NATIVE.get(operator, kernel_of(operator))
         return bound
 
     source = _OPERATOR.sub(bind, code.src)

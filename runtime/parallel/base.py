@@ -53,6 +53,18 @@ class Runtime:
         with torch.no_grad(), self._uncast():
             return self._run(given, scalars)
 
+    def run_named(self, named: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
+        """Runs one step from what a caller gives by name, `kind:name`; nothing is drawn, and no step counted.
+
+        Args:
+            named: inputs and targets of a whole batch.
+            scalars: the optimizer's numbers.
+
+        Returns:
+            As `step`.
+        """
+        return self._run(self._cut(named), scalars)
+
     def _uncast(self) -> contextlib.AbstractContextManager[Any]:
         """Ends autocast; its casts are in the programs."""
         kinds = dict.fromkeys(["cpu", *map(kind_of, self.schedule.devices)])

@@ -7,7 +7,7 @@ from torch import nn
 
 from altprop.ir.program import Slot
 from altprop.ir.schedule import Schedule, is_owned, residents
-from altprop.ir.torch_private import can_hold_data_of
+from altprop.ir.torch_private import can_hold_data_of, times_written
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.bindings import Bindings, Getter
 
@@ -115,7 +115,7 @@ class _Copy:
         source: torch.Tensor = self.getter()
         if source.device == self.device:
             return source
-        if self.copy is None or source is not self.source or source._version != self.version:
-            self.source, self.version = source, source._version
+        if self.copy is None or source is not self.source or times_written(source) != self.version:
+            self.source, self.version = source, times_written(source)
             self.copy = source.detach().to(self.device)
         return self.copy

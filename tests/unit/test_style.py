@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from altprop.ir.torch_private import ATTRIBUTES
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ("altprop", "ir", "rules", "passes", "compiler", "runtime")
@@ -55,6 +54,19 @@ def tree_of(text: str) -> ast.Module:
     return ast.parse(text)
 
 
+@functools.cache
+def nodes_of(text: str) -> list[ast.AST]:
+    """All nodes of a source, found once for all tests."""
+    return list(ast.walk(tree_of(text)))
+
+
+@functools.cache
+def attributes_of(text: str) -> list[tuple[str, ast.Attribute]]:
+    """All `owner.name` of a source, each with its owner."""
+    return [(ast.unparse(node.value), node) for node in nodes_of(text) if isinstance(node, ast.Attribute)]
+
+
+PRIVATE = re.compile("_[a-zA-Z]")
 TRACKED = tracked_files()
 PYTHON = [path for path in TRACKED if path.suffix == ".py"]
 
@@ -79,7 +91,7 @@ def code_lines(function: ast.AST, source: list[str]) -> int:
 
 def long_functions(text: str) -> list[str]:
     source = text.splitlines()
-    functions = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    functions = (node for node in nodes_of(text) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     counted = ((node.name, code_lines(node, source)) for node in functions)
     return [f"{name} ({count} lines)" for name, count in counted if count > MOST_LINES_IN_A_FUNCTION]
 
@@ -87,7 +99,7 @@ def long_functions(text: str) -> list[str]:
 def private_names_of_torch(text: str) -> list[str]:
     """What a source names of torch that is private or experimental; operators, `torch.ops...`, are no names of it."""
     found = []
-    for node in ast.walk(tree_of(text)):
+    for node in nodes_of(text):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -110,44 +122,77 @@ def test_private_names_of_torch_are_in_one_file() -> None:
     assert not private_names_of_torch("torch.ops.aten._softmax(x), torch.nn.functional.relu(x)")
 
 
-def is_operator(node: ast.Attribute) -> bool:
-    """Whether a name is an operator's, `torch.ops.aten._softmax`: those are in schemas, and private in name alone."""
-    words = ast.unparse(node).split(".")
+def is_operator(owner: str) -> bool:
+    """Whether a name of this owner is an operator's, `torch.ops.aten._softmax`: those are in schemas, open to all."""
+    words = owner.split(".")
     return "ops" in words or words[0] in ("aten", "quantized", "mkldnn")
 
 
-def own_private_names(texts: list[str]) -> set[str]:
-    """Private names that the library defines: functions, and attributes of `self`, `cls` and classes."""
-    found: set[str] = set()
-    for text in texts:
-        for node in ast.walk(tree_of(text)):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found.add(node.name)
-            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
-                found.add(node.attr)
+def private_names(text: str) -> set[str]:
+    """Names that a source defines: functions, classes, fields, and attributes of `self` and `cls`."""
+    own = {node.attr for owner, node in attributes_of(text) if owner in ("self", "cls")}
+    defined = {node.name for node in nodes_of(text) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    fields = {node.target for node in nodes_of(text) if isinstance(node, ast.AnnAssign)}
+    return own | defined | {field.id for field in fields if isinstance(field, ast.Name)}
+
+
+def strange_attributes(text: str) -> list[str]:
+    """Private attributes of other objects than `self`, of no class that stands in the same source."""
+    outside = [(owner, node.attr) for owner, node in attributes_of(text) if owner not in ("self", "cls")]
+    private = [(owner, name) for owner, name in outside if PRIVATE.match(name) and not is_operator(owner)]
+    known = {*(private_names(text) if private else ()), "_asdict", "_getframe"}  # of Python
+    return [f"{owner}.{name}" for owner, name in private if name not in known]
+
+
+def derived_from(bases: dict[str, set[str]], roots: set[str]) -> set[str]:
+    """Classes that derive from some, by the names of their bases."""
+    more = {name for name, of in bases.items() if of & roots} | roots
+    return roots if more == roots else derived_from(bases, more)
+
+
+def names_of_modules(texts: list[str]) -> list[str]:
+    """Private names of `nn.Module` that classes which derive from it use or define."""
+    classes = [node for text in texts for node in nodes_of(text) if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {ast.unparse(base).split(".")[-1] for base in node.bases} for node in classes}
+    modules = derived_from(bases, {"Module", "InCheckpoints"})
+    found = []
+    for one in classes:
+        if one.name in modules:
+            used = {getattr(node, "attr", getattr(node, "name", None)) for node in ast.walk(one)}
+            found += [f"{one.name}.{name}" for name in sorted(used & OF_MODULES)]
     return found
 
 
-def private_attributes(text: str) -> set[str]:
-    """Private attributes of other objects than `self` that a source reads."""
-    reads = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.Attribute))
-    outside = (node for node in reads if ast.unparse(node.value) not in ("self", "cls") and not is_operator(node))
-    return {node.attr for node in outside if re.match(r"_[a-zA-Z]", node.attr)}
+def words_of(text: str) -> set[str]:
+    """All that stands between quotes."""
+    constants = (node.value for node in nodes_of(text) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
 
 
-def test_private_attributes_of_torch_are_listed_with_reasons() -> None:
+OF_MODULES = {name for name in (*dir(nn.Module), *vars(nn.Module())) if PRIVATE.match(name)}
+
+
+def test_no_private_attribute_of_another_is_read() -> None:
+    """Those of torch have functions in ir/torch_private.py; ours are asked by public names."""
     library = [path for path in PYTHON if path.parts[0] in LIBRARY and path.name != "torch_private.py"]
-    texts = [text_of(path) for path in library]
-    known = {*ATTRIBUTES, "_asdict", "_getframe", "_BatchNorm"}  # of Python; a class that torch's documents name
-    found = set().union(*map(private_attributes, texts)) - own_private_names(texts) - known
-    assert not found, f"no name of ours, and none in ir/torch_private.py: {found}"
-    assert private_attributes("tensor._grad_fn + self._own + torch.ops.aten._softmax") == {"_grad_fn"}
+    texts = {str(path): text_of(path) for path in library}
+    assert not {path: found for path, text in texts.items() if (found := strange_attributes(text))}
+    assert not names_of_modules(list(texts.values()))
+    assert not {path: found for path, text in texts.items() if (found := words_of(text) & OF_MODULES)}
+
+
+def test_a_private_attribute_of_another_is_caught() -> None:
+    own = "class A:\n    def _f(self, other):\n        return other._f(tensor._grad_fn, torch.ops.aten._softmax)\n"
+    assert strange_attributes(own) == ["tensor._grad_fn"]
+    texts = ["class A(nn.Module):\n    pass", "class B(A):\n    def f(self):\n        return self._buffers, self._own"]
+    assert names_of_modules(texts) == ["B._buffers"]
+    assert words_of("getattr(module, '_buffers')") == {"_buffers"}
 
 
 def asks_backend(text: str) -> list[str]:
     """Conditions that ask which backend it is; what it wants is asked of the backend itself."""
     found = []
-    for node in ast.walk(tree_of(text)):
+    for node in nodes_of(text):
         tests = [node.test] if isinstance(node, ast.If | ast.IfExp | ast.While) else []
         tests += [node] if isinstance(node, ast.Compare) else []
         for inner in (inner for test in tests for inner in ast.walk(test)):
@@ -166,7 +211,7 @@ def test_nobody_asks_which_backend_it_is() -> None:
 
 
 def compares_with(text: str, word: str) -> list[str]:
-    compared = (node for node in ast.walk(tree_of(text)) if isinstance(node, ast.Compare))
+    compared = (node for node in nodes_of(text) if isinstance(node, ast.Compare))
     return [
         ast.unparse(node)
         for node in compared
@@ -178,7 +223,7 @@ def told_by_name(text: str) -> list[str]:
     """Where a part of the name of a node is asked for: names never say what a node is."""
     methods = ("startswith", "endswith", "partition", "rpartition", "removeprefix", "removesuffix", "split")
     found = []
-    for node in ast.walk(tree_of(text)):
+    for node in nodes_of(text):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
             found += [node] if ends_in_name(node.func.value) else []
         elif isinstance(node, ast.Compare) and any(isinstance(one, ast.In | ast.NotIn) for one in node.ops):
@@ -191,14 +236,11 @@ def ends_in_name(node: ast.expr) -> bool:
     """Whether it is the name or target of something else than a schema, a path, a plan and the like."""
     named = isinstance(node, ast.Attribute) and node.attr in ("name", "target")
     owner = ast.unparse(node.value) if isinstance(node, ast.Attribute) else ""
-    return named and owner.split(".")[-1] not in (
-        "_schema",
-        "schema",
-        "path",
-        "plan",
-        "record",
-        "attribute",
-        "argument",
+    of_schema = owner.startswith("schema_of(")
+    return (
+        named
+        and not of_schema
+        and owner.split(".")[-1] not in ("schema", "path", "plan", "record", "attribute", "argument")
     )
 
 
@@ -208,7 +250,7 @@ def test_no_node_is_told_by_a_part_of_its_name() -> None:
     assert told == {"passes/derive/share_updates.py": ["p.name.removeprefix(f'{p.region}:')"]}
     assert told_by_name("node.name.startswith('zeros')") == ["node.name.startswith('zeros')"]
     assert told_by_name("'zeros' in node.name") == ["'zeros' in node.name"]
-    assert not told_by_name("node.name in made, node.name == other.name, target._schema.name.split('::')")
+    assert not told_by_name("node.name in made, node.name == other.name, schema_of(target).name.split('::')")
 
 
 def test_the_median_file_is_short() -> None:

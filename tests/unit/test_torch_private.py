@@ -1,7 +1,9 @@
 """Private names of torch: each is there, has a reason, and still means what its reason says."""
 
+import importlib.util
 import operator
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,17 +134,105 @@ def viewed() -> bool:
     return view.device.type == "meta" and view.stride() == (1, 4)
 
 
+@torch.library.custom_op("test_private::double", mutates_args=())
+def double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+double.register_autograd(lambda ctx, y: 2 * y, setup_context=lambda ctx, inputs, output: None)
+MODULE, LAYER = nn.BatchNorm1d(2), nn.LSTM(1, 1)
+
+
+def hooked() -> bool:
+    weight = nn.Parameter(torch.ones(1))
+    before = private.hooks_of_tensor(weight)
+    weight.register_hook(lambda grad: grad)
+    return not before and len(private.hooks_of_tensor(weight)) == 1
+
+
+def hooks_in_order() -> bool:
+    """Each table of hooks takes what the method registers whose name it bears."""
+    module = nn.Linear(1, 1)
+    module.register_forward_pre_hook(lambda module, given: None)
+    module.register_forward_hook(lambda module, given, output: None)
+    module.register_full_backward_pre_hook(lambda module, grads: None)
+    module.register_full_backward_hook(lambda module, given, grads: None)
+    return [len(getattr(module, table)) for table in private.HOOK_TABLES] == [1, 1, 1, 1]
+
+
+def loggers() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in private.LOUD_LOGGERS)
+
+
+def in_checkpoints() -> bool:
+    class Counting(private.InCheckpoints):
+        count = 3
+
+        def into_checkpoint(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+            super().into_checkpoint(destination, prefix, keep_vars)
+            destination[f"{prefix}count"] = torch.tensor(self.count)
+
+        def out_of_checkpoint(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+            self.count = int(state_dict.pop(f"{prefix}count"))
+            super().out_of_checkpoint(state_dict, prefix, *rest)
+
+    outer = nn.Sequential(Counting())
+    outer[0].register_buffer("own", torch.zeros(1))
+    outer.load_state_dict({"0.own": torch.ones(1), "0.count": torch.tensor(5)})
+    return outer.state_dict().keys() == {"0.own", "0.count"} and outer[0].count == 5 and bool(outer[0].own == 1)
+
+
+def conclusions_forgotten() -> bool:
+    """Behind it a symbol is what it was last said to be."""
+    size = of_size().shape[0]
+    environment, symbol = size.node.shape_env, size.node.expr
+    before = environment.replace(symbol)
+    environment.replacements[symbol] = sympy.Integer(4)
+    private.forget_conclusions(environment)
+    return before == symbol and size.node.expr == 4
+
+
+def distributions_checked() -> bool:
+    distribution, before = torch.distributions.Distribution, private.distributions_checked()
+    distribution.set_default_validate_args(not before)
+    turned = private.distributions_checked() is not before
+    distribution.set_default_validate_args(before)
+    return turned
+
+
+def autograd_functions_heard() -> bool:
+    heard: list[type] = []
+
+    class Same(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+    spelled_before = Same.apply
+    with private.listen_to_autograd_functions(heard.append):
+        spelled_before(torch.ones(1))
+    spelled_before(torch.ones(1))
+    return heard == [Same]
+
+
 LAYOUT = torch.channels_last
 DERIVATIVE = "Autograd"
 COMPOSITE = "CompositeImplicitAutograd"
 
 MEANINGS: dict[str, Callable[[], object]] = {
+    "BatchNormBase": lambda: isinstance(MODULE, private.BatchNormBase),
     "ConstantSource": lambda: private.ConstantSource("batch").name,
     "DataDependentOutputException": lambda: raised(private.DataDependentOutputException, lambda x: x.sum().item()),
     "DimDynamic": lambda: isinstance(of_size().shape[0], torch.SymInt),
     "DynamicOutputShapeException": lambda: raised(private.DynamicOutputShapeException, torch.nonzero),
     "FakeTensor": lambda: isinstance(fakes()[1], private.FakeTensor),
     "FakeTensorMode": lambda: fakes()[1].fake_mode is not None,
+    "FunctionSchema": lambda: isinstance(private.schema_of(aten.add.Tensor), private.FunctionSchema),
+    "HOOK_TABLES": hooks_in_order,
+    "InCheckpoints": in_checkpoints,
+    "LOUD_LOGGERS": loggers,
+    "OWN_WEIGHTS": lambda: getattr(LAYER, private.OWN_WEIGHTS)[0] is LAYER.weight_ih_l0,
+    "backward_of": lambda: float(private.backward_of(double)(None, torch.tensor(3.0))) == 6,
     "GuardOnDataDependentSymNode": unbacked,
     "HigherOrderOperator": lambda: isinstance(torch.ops.higher_order.cond, private.HigherOrderOperator),
     "LazyGraphModule": lambda: issubclass(lazily(), private.LazyGraphModule),
@@ -156,80 +246,61 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "below_autograd": below,
     "can_hold_data_of": lambda: private.can_hold_data_of(torch.zeros(2), torch.zeros(3)),
     "enable_python_dispatcher": on_python,
+    "distributions_checked": distributions_checked,
     "fill_defaults": with_defaults,
+    "forget_conclusions": conclusions_forgotten,
     "get_fast_op_impls": lambda: aten.add.Tensor in private.get_fast_op_impls(),
     "get_proxy_mode": told,
+    "has_backward": lambda: private.has_backward(double),
     "has_any_kernel": lambda: private.has_any_kernel("aten::add.Tensor"),
     "has_computed_kernel_for_key": lambda: private.has_computed_kernel_for_key("aten::add.Tensor", "CPU"),
     "has_kernel_for_key": lambda: private.has_kernel_for_key("aten::linear", COMPOSITE),
+    "hooks_of_tensor": hooked,
     "in_kernel_invocation_manager": viewed,
     "is_contiguous_or_false": lambda: (
         private.is_contiguous_or_false(of_size()) and not private.is_contiguous_or_false(of_size().t())
     ),
+    "kernel_of": lambda: float(private.kernel_of(aten.add.Tensor)(torch.ones(()), torch.ones(()))) == 2,
+    "listen_to_autograd_functions": autograd_functions_heard,
     "make_fx": lambda: next(n.target for n in traced().graph.nodes if n.op == "call_function") is aten.relu.default,
     "mkldnn_enabled": onednn_off,
+    "name_in_trace": lambda: private.name_in_trace(fx.Graph(), "add") == "add",
+    "names_of_weights": lambda: private.names_of_weights(LAYER)[:2] == ["weight_ih_l0", "weight_hh_l0"],
+    "overload_name": lambda: private.overload_name(aten.add.Tensor) == "Tensor",
     "override_composites": overridden,
+    "own_buffers": lambda: private.own_buffers(MODULE)["running_mean"] is MODULE.running_mean,
+    "own_modules": lambda: private.own_modules(nn.Sequential(MODULE))["0"] is MODULE,
+    "own_parameters": lambda: private.own_parameters(MODULE)["weight"] is MODULE.weight,
     "pytree": flattened,
     "register_op_impl": lambda: callable(private.register_op_impl(operator.add)),
     "registered_for_key": lambda: "aten::linear" in private.registered_for_key(COMPOSITE),
     "require": required,
+    "schema_of": lambda: private.schema_of(aten.add_.Tensor).arguments[0].is_write,
     "set_grad_enabled": without_grad,
     "set_mkldnn_enabled": onednn_off,
+    "setup_of": lambda: callable(private.setup_of(double)),
     "split_decompositions": overridden,
     "suggest_memory_format": lambda: (
         private.suggest_memory_format(torch.zeros(1, 2, 3, 3).to(memory_format=LAYOUT)) == LAYOUT
     ),
     "sympy_functions": interpreted,
     "sympy_interp": interpreted,
+    "times_written": lambda: private.times_written(torch.ones(1).add_(1)) == 1,
     "track_tensor_tree": told,
     "use_lazy_graph_module": lambda: lazily() is not type(traced()),
+    "wrapped_operator": lambda: private.wrapped_operator(SimpleNamespace(_op=aten.neg.default)) is aten.neg.default,
 }
 
 
 def test_each_has_a_reason_and_a_meaning() -> None:
-    names = set(private.__all__) - {"ATTRIBUTES", "REASONS"}
-    assert names == private.REASONS.keys() == MEANINGS.keys()
-    assert all(len(reason.split()) > 3 for reason in private.REASONS.values())
-
-
-@torch.library.custom_op("test_private::double", mutates_args=())
-def double(x: torch.Tensor) -> torch.Tensor:
-    return 2 * x
-
-
-double.register_autograd(lambda ctx, y: 2 * y, setup_context=lambda ctx, inputs, output: None)
-MODULE = nn.BatchNorm1d(2)
-USERS = torch.ops.test_private.double.default
-ENVIRONMENT = private.ShapeEnv()
-
-# attribute: an object that has it, and what it must be
-HOLDERS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
-    "_backward_fn": (double, callable),
-    "_backward_hooks": (MODULE, lambda found: not found),
-    "_buffers": (MODULE, lambda found: "running_mean" in found),
-    "_flat_weights_names": (nn.LSTM(1, 1), lambda found: found[:2] == ["weight_ih_l0", "weight_hh_l0"]),
-    "_is_setup_context_defined": (torch.autograd.function, callable),
-    "_modules": (nn.Sequential(MODULE), lambda found: found["0"] is MODULE),
-    "_op": (aten.add.Tensor, lambda found: float(found(torch.ones(()), torch.ones(()))) == 2),
-    "_opname": (USERS, lambda found: found == "double"),
-    "_overloadname": (aten.add.Tensor, lambda found: found == "Tensor"),
-    "_parameters": (MODULE, lambda found: found["weight"] is MODULE.weight),
-    "_replacements_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
-    "_schema": (aten.add_.Tensor, lambda found: found.arguments[0].is_write),
-    "_setup_context_fn": (double, callable),
-    "_target_to_str": (fx.Graph(), lambda found: found("add") == "add"),
-    "_validate_args": (torch.distributions.Distribution, lambda found: isinstance(found, bool)),
-    "_version": (torch.ones(1).add_(1), lambda found: found == 1),
-    "_version_counter": (ENVIRONMENT, lambda found: isinstance(found, int)),
-}
-
-
-@pytest.mark.parametrize("name", sorted(private.ATTRIBUTES))
-def test_an_attribute_still_means_this(name: str) -> None:
-    holder, fits = HOLDERS[name]
-    assert fits(getattr(holder, name)), f"{name}: {private.ATTRIBUTES[name]}"
+    """A function of ours says its reason itself."""
+    names = set(private.__all__) - {"REASONS"}
+    ours = {name for name in names if getattr(getattr(private, name), "__module__", "") == private.__name__}
+    told = private.REASONS | {name: str(getattr(private, name).__doc__) for name in ours}
+    assert names == told.keys() == MEANINGS.keys()
+    assert all(len(reason.split()) > 3 for reason in told.values())
 
 
 @pytest.mark.parametrize("name", sorted(MEANINGS))
 def test_it_still_means_this(name: str) -> None:
-    assert MEANINGS[name](), f"{name}: {private.REASONS[name]}"
+    assert MEANINGS[name](), f"{name}: {private.REASONS.get(name) or getattr(private, name).__doc__}"
