@@ -115,6 +115,17 @@ def broken_in_site(site: Path) -> Iterator[str]:
                 yield f"{where}: {link}: that page has no such name"
 
 
+def broken_in_contents(site: Path) -> Iterator[str]:
+    """What is wrong with the addresses that llms.txt lists."""
+    contents = site / "llms.txt"
+    if not contents.exists():
+        yield "llms.txt: there is no such file"
+        return
+    for link in links(contents.read_text("utf-8")):
+        if not (site / link).exists():
+            yield f"llms.txt: {link}: there is no such file"
+
+
 def unreachable(addresses: Iterable[str]) -> Iterator[str]:
     """The addresses of other servers that do not answer, with why."""
     for address in sorted(set(addresses)):
@@ -137,7 +148,7 @@ def main() -> int:
     asked = parser.parse_args()
     wrong = [f"{path.relative_to(ROOT)}: {words}" for path in documents() for words in broken(path)]
     if asked.site is not None:
-        wrong += broken_in_site(asked.site)
+        wrong += [*broken_in_site(asked.site), *broken_in_contents(asked.site)]
     if asked.external:
         every = (link for path in documents() for link in links(path.read_text("utf-8")))
         wrong += unreachable(link for link in every if link.startswith("http"))

@@ -1,9 +1,12 @@
 """Writes site/llms.txt, the contents of the built site for language models: `python docs/write_llms.py`.
 
-Its form is that of llmstxt.org: a title, a sentence, and a list of links with what stands behind each.
+Its form is that of llmstxt.org: a title, a sentence, and a list of links with what stands behind each. A link leads to
+the page as Markdown, which is copied into the site for that. The reference is made of docstrings, so its link leads to
+the built page.
 """
 
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +30,7 @@ def entries(nav: list[Any]) -> Iterator[str]:
         if isinstance(what, list):
             yield from ("", f"## {title}", "", *entries(what), "")
         else:
-            yield f"- [{title or heading(what)}]({what}): {first_sentence(what)}"
+            yield f"- [{title or heading(what)}]({address(what)}): {first_sentence(what)}"
 
 
 def pages(nav: list[Any]) -> Iterator[str]:
@@ -38,6 +41,26 @@ def pages(nav: list[Any]) -> Iterator[str]:
             yield from pages(what)
         else:
             yield what
+
+
+def made_of_docstrings(page: str) -> bool:
+    """Whether a page names docstrings in the place of text."""
+    return bool(re.search(r"^::: ", (DOCS / page).read_text("utf-8"), re.MULTILINE))
+
+
+def address(page: str) -> str:
+    """Where the site has what a page says."""
+    return f"{page.removesuffix('.md')}/index.html" if made_of_docstrings(page) else page
+
+
+def write(site: Path) -> None:
+    """Writes llms.txt into a built site, and the pages that it links to."""
+    contents = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
+    for page in pages(contents):
+        if not made_of_docstrings(page):
+            (site / page).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(DOCS / page, site / page)
+    (site / "llms.txt").write_text(llms(), "utf-8")
 
 
 def heading(page: str) -> str:
@@ -54,4 +77,4 @@ def first_sentence(page: str) -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "site" / "llms.txt").write_text(llms(), "utf-8")
+    write(ROOT / "site")

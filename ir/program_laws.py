@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from altprop.ir.aliases import aliases, root_of
-from altprop.ir.errors import VerifyError
+from altprop.ir.errors import ProgramError, VerifyError
 from altprop.ir.fakes import Fakes, format_fake
 from altprop.ir.operators import operator_text, writes, written
 from altprop.ir.program import SLOT_KINDS, Program, Slot
@@ -185,11 +185,16 @@ def _operators_have_an_effect(program: Program) -> Iterator[str]:
 def _forms_are_those_of_a_run(program: Program) -> Iterator[str]:
     """Sizes, strides, type and device of each fake value are those that a run on fakes gives.
 
-    The run is one of a copy with fakes of its own, since to run an operator may fix the batch of a captured graph.
+    The run is one of a copy with fakes of its own, since to run an operator may fix the batch of a captured graph. A
+    program without a text has no such copy: its sizes depend on numbers in tensors, which fakes do not have.
     """
     constants = {str(n.target): n for n in program.graph.graph.nodes if n.op == "get_attr"}
     held = {name: getattr(program.graph, name) for name in constants}
-    copy = parse_program(format_program(program), held, fakes := Fakes.fresh(_example(program)))
+    try:
+        text = format_program(program)
+    except ProgramError:
+        return
+    copy = parse_program(text, held, fakes := Fakes.fresh(_example(text)))
     values: dict[fx.Node, Any] = {}
     with torch.no_grad(), enable_python_dispatcher(), fakes.mode:
         for node in copy.graph.graph.nodes:
@@ -244,9 +249,9 @@ def _run(node: fx.Node, known: Any, values: Mapping[fx.Node, Any], held: Mapping
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _example(program: Program) -> int | None:
-    """The example's batch, as the text has it."""
-    line = format_program(program).split("\n")[2]
+def _example(text: str) -> int | None:
+    """The example's batch, as the text of a program has it."""
+    line = text.split("\n")[2]
     return int(line.removeprefix("batch ")) if line.startswith("batch ") else None
 
 

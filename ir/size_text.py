@@ -14,6 +14,7 @@ from typing import Any
 import sympy
 import torch
 
+from altprop.ir.torch_private import has_free_unbacked_symbols
 from altprop.ir.torch_private import sympy_functions as functions
 
 BATCH = "N"
@@ -60,7 +61,7 @@ def format_size(size: Any) -> str:
         size: an integer, or a symbolic number of torch's.
 
     Raises:
-        TextError: the size is made of more than one symbol, or of functions that have no text.
+        TextError: the size depends on more than the batch, or is made of functions that have no text.
     """
     if isinstance(size, int):
         return str(size)
@@ -70,6 +71,8 @@ def format_size(size: Any) -> str:
 @functools.lru_cache(maxsize=4096)
 def _format(expression: sympy.Expr) -> str:
     symbols = expression.free_symbols
+    if has_free_unbacked_symbols(expression):
+        raise TextError(f"{expression} depends on the numbers in a tensor, not on the batch")
     if len(symbols) > 1:
         raise TextError(f"{expression} is made of {len(symbols)} sizes, where a program has one, its batch")
     batch = sympy.Symbol(BATCH, integer=True, positive=True)

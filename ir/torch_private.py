@@ -34,7 +34,12 @@ from torch.export.exported_program import _split_decomp_table_to_cia_and_python_
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx, track_tensor_tree
-from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    has_free_unbacked_symbols,
+)
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
 from torch.utils import _pytree as pytree
 from torch.utils._sympy import functions as sympy_functions
@@ -94,6 +99,7 @@ REASONS = {
     "get_proxy_mode": "the tracer at work, which is told the value of an operator that need not be computed again",
     "has_any_kernel": "whether an operator computes at all, or is a name alone",
     "has_computed_kernel_for_key": "whether an operator runs on a device",
+    "has_free_unbacked_symbols": "whether a size depends on the numbers in a tensor, and not on the batch alone",
     "has_kernel_for_key": "whether an operator has a derivative, or is composed of others",
     "hooks_of_tensor": "the hooks of a parameter, which programs do not call and we speak of; None without",
     "in_kernel_invocation_manager": "lets a fake tensor be viewed by torch's own code for tensors without data",
@@ -269,6 +275,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "has_any_kernel",
     "has_backward",
     "has_computed_kernel_for_key",
+    "has_free_unbacked_symbols",
     "has_kernel_for_key",
     "hooks_of_tensor",
     "in_kernel_invocation_manager",

@@ -20,6 +20,7 @@ DOCS = ROOT / "docs"
 BLOCKS = runpy.run_path(str(DOCS / "run_blocks.py"))
 RULES = runpy.run_path(str(DOCS / "write_rules.py"))
 LLMS = runpy.run_path(str(DOCS / "write_llms.py"))
+CHECK = runpy.run_path(str(DOCS / "check_links.py"))
 NAV = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
 # Written where several Pythons are, by `make matrix`.
 UNLISTED = {"matrix.md"}
@@ -32,7 +33,17 @@ def test_contents_name_pages_and_llms_txt_names_them_all() -> None:
     assert ours - UNLISTED == set(listed) - UNLISTED
     text = LLMS["llms"]()
     assert text.startswith("# altprop\n\n> ")
-    assert all(f"]({page}): " in text for page in listed)
+    assert all(f"]({LLMS['address'](page)}): " in text for page in listed)
+    assert LLMS["address"]("reference.md") == "reference/index.html", "docstrings are no text of the page"
+
+
+def test_llms_txt_leads_to_pages_that_the_site_holds(tmp_path: Path) -> None:
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "index.html").touch()  # a built page
+    LLMS["write"](tmp_path)
+    assert not list(CHECK["broken_in_contents"](tmp_path))
+    (tmp_path / "limits.md").unlink()
+    assert list(CHECK["broken_in_contents"](tmp_path)) == ["llms.txt: limits.md: there is no such file"]
 
 
 def test_every_rule_has_a_page_that_says_what_the_rule_says() -> None:
@@ -93,4 +104,5 @@ def test_the_site_builds_strictly_and_needs_no_other_server(tmp_path: Path) -> N
     for page in (tmp_path / "site").rglob("*.html"):
         asked = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\" >]+)", page.read_text("utf-8"))
         assert not asked, page
+    assert not list((tmp_path / "site").rglob("*.py")), "scripts are no part of the site"
     assert "altprop.compile" in (tmp_path / "site" / "reference" / "index.html").read_text("utf-8")

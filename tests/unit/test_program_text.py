@@ -164,6 +164,13 @@ def test_two_batches_have_no_text() -> None:
         format_size(node.shape_env.create_symintnode(area, hint=20))
 
 
+def test_a_size_that_depends_on_numbers_in_a_tensor_has_no_text() -> None:
+    """It would be taken for the batch, being the only symbol of its expression."""
+    found = Fakes.fresh(4).mode.shape_env.create_unbacked_symint()
+    with pytest.raises(TextError, match="depends on the numbers in a tensor, not on the batch"):
+        format_size(2 * found)
+
+
 # Parts of the text
 
 

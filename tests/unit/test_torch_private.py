@@ -54,6 +54,12 @@ def unbacked() -> bool:
     return True
 
 
+def told_from_the_batch() -> bool:
+    found = private.ShapeEnv().create_unbacked_symint()
+    counts = (found, 2 * found, of_size().shape[0])
+    return [private.has_free_unbacked_symbols(count.node.expr) for count in counts] == [True, True, False]
+
+
 def without_grad() -> bool:
     before = torch.is_grad_enabled()
     private.set_grad_enabled(False)
@@ -254,6 +260,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "has_backward": lambda: private.has_backward(double),
     "has_any_kernel": lambda: private.has_any_kernel("aten::add.Tensor"),
     "has_computed_kernel_for_key": lambda: private.has_computed_kernel_for_key("aten::add.Tensor", "CPU"),
+    "has_free_unbacked_symbols": told_from_the_batch,
     "has_kernel_for_key": lambda: private.has_kernel_for_key("aten::linear", COMPOSITE),
     "hooks_of_tensor": hooked,
     "in_kernel_invocation_manager": viewed,
