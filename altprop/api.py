@@ -49,7 +49,8 @@ class _Compiler:
         graph = known.graph if known is not None and known.serves(model, call.args, call.kwargs) else None
         made = compile_graph(model, call.args, call.kwargs, options, target, graph)
         refuse_too_large(made.graph, model)
-        return _CompiledCall(made.graph, made.history, made.timings, made.observer, made.target, made.reads, call)
+        known_so_far = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+        return _CompiledCall(**known_so_far, example=call)
 
     @alone()
     def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:

@@ -39,6 +39,7 @@ def subject_of(net: LocalNet, options: Options, target: Any = None, variant: Var
         key=state_dict_key,
         state={key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)},
         target=target,
+        facts=variant.compiled.facts,
     )
 
 

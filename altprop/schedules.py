@@ -19,6 +19,8 @@ from altprop.compiler.schedule.pieces import Tuning
 from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.verify_schedule import verify_schedule
 from altprop.exporting import subject_of
+from altprop.ir.batch_facts import BatchFacts
+from altprop.ir.decisions import noting
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
@@ -247,10 +249,14 @@ def make_schedule(
     costs = machine if isinstance(machine, CostModel) else CostModel.on(machine or Machine(), names)
     everywhere = all(device is None or device.type == "cpu" for device in map(device_called, names))
     tuning: Tuning = "cpu" if everywhere else "any"
-    lowering = make_lowering(
-        net, options, microbatches=microbatches, join=join, batch=batch, target=target, tuning=tuning
-    )
-    lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
+    facts = BatchFacts([net.compilations.present().compiled.facts])
+    with noting(facts):
+        lowering = make_lowering(
+            net, options, microbatches=microbatches, join=join, batch=batch, target=target, tuning=tuning
+        )
+        lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
+    if net.graph.captured.is_dynamic:
+        facts.refuse("a schedule cuts batches to pieces of any size", ScheduleError)
     return Schedule(lowered.schedule, costs, lowered, net, wanted.mesh)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
@@ -52,11 +53,12 @@ class Observer:
         """
         if self.target is None:
             raise CompileError(_NO_TARGET)
-        builder = complete(self.graph, self.loss, self.target)
-        self._observe(builder, "activity", "preactivation")
-        for name in self.graph.updates:
-            builder.result(ValueName("observed", name, "error").slot, builder.value(("error", name)))
-        return builder.finish("observe")
+        with alone():
+            builder = complete(self.graph, self.loss, self.target)
+            self._observe(builder, "activity", "preactivation")
+            for name in self.graph.updates:
+                builder.result(ValueName("observed", name, "error").slot, builder.value(("error", name)))
+            return builder.finish("observe")
 
     def probe(self) -> Program:
         """Makes the program of forward and loss alone, with the activities among its results; it moves nothing.
@@ -66,9 +68,10 @@ class Observer:
         """
         if self.target is None:
             raise CompileError(_NO_TARGET)
-        builder = evaluated(self.graph, self.loss, self.target)
-        self._observe(builder, "activity")
-        return builder.finish("probe")
+        with alone():
+            builder = evaluated(self.graph, self.loss, self.target)
+            self._observe(builder, "activity")
+            return builder.finish("probe")
 
     def _observe(self, builder: FlatBuilder, *kinds: str) -> None:
         for region in self.graph.regions:

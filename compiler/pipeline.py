@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from altprop.compiler.cache.key import Asked
-from altprop.compiler.cache.through import DerivedGraph, through_cache
+from altprop.compiler.cache.through import DerivedGraph, Progress, through_cache
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.loss_reads import loss_reads
 from altprop.compiler.capture.quiet import quiet
-from altprop.compiler.capture.shared_fakes import renew_home
 from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
@@ -26,9 +25,12 @@ from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.autocast import casting, casts
 from altprop.ir.backend import Wants
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.decisions import noting
 from altprop.ir.errors import CompileError, VerifyError
 from altprop.ir.explain import exact_targets
+from altprop.ir.forms import Forms
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.local import MissingProductError
@@ -92,6 +94,7 @@ class Compiled:
         observer: how to measure.
         target: tree of fake tensors of the target's form, or None if it is not known yet.
         reads: what forward and loss read that is no tensor; it is fixed in the programs.
+        facts: what forward, loss and rules asked of the size of the batch, as far as programs have been made.
     """
 
     graph: ErrorGraph
@@ -100,6 +103,7 @@ class Compiled:
     observer: Observer
     target: Any
     reads: tuple[Read, ...] = ()
+    facts: BatchFacts = dataclasses.field(default_factory=BatchFacts)
 
     def graph_at(self, level: str) -> ErrorGraph:
         """Returns the graph as it was when the passes came to a level, one of `altprop.ir.graph.LEVELS`.
@@ -135,8 +139,9 @@ def compile_graph(
         runner = _Runner()
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
-        renew_home(captured.fake_mode)
-        with without_code():
+        runner.facts.learn(captured.facts)
+        runner.forms = captured.forms
+        with without_code(), runner.noting():
             return _compile(runner, captured, args, options, target)
 
 
@@ -174,12 +179,13 @@ def _compile(
     def asked() -> Asked:
         return _asked(wired, options, plan, target, alternates)
 
-    made = through_cache(wired, asked, runner.history, runner.timings, derive, runner.later(derive))
+    made = through_cache(wired, asked, runner.progress, derive, runner.later(derive))
     graph = made.graph.replace(programs=OnDemand.of(made.graph.programs).within(runner.building()))
     last = tuple(made.history)[-1]
     history = OnDemand.of(made.history).changed(lambda stage, one: graph if stage == last else one)
     reads = (*captured.reads, *loss_reads(options.loss.function))
-    return Compiled(graph, history, runner.timings, Observer(made.own, options.loss, target), target, reads)
+    observer = Observer(made.own, options.loss, target)
+    return Compiled(graph, history, runner.timings, observer, target, reads, runner.facts)
 
 
 def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, alternates: "Alternates") -> Asked:
@@ -250,13 +256,13 @@ def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) ->
     )
 
 
-def _ambient() -> Callable[[], contextlib.AbstractContextManager[None]]:
+def _ambient(runner: "_Runner") -> Callable[[], contextlib.AbstractContextManager[None]]:
     """Returns what surrounds work on a compilation that comes later: the state of torch as it is now."""
     wanted, dtype = casts(), torch.get_default_dtype()
 
     @contextlib.contextmanager
     def ambient() -> Iterator[None]:
-        with alone(), quiet(), uncollected(), quick_fakes(), without_code(), casting(wanted):
+        with alone(), quiet(), uncollected(), quick_fakes(), without_code(), casting(wanted), runner.noting():
             before = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             try:
@@ -291,6 +297,20 @@ class _Runner:
     def __init__(self) -> None:
         self.history: dict[str, ErrorGraph] = {}
         self.timings = Timings()
+        self.facts = BatchFacts()
+        self.progress = Progress(self.history, self.timings, self.facts)
+        self.forms = Forms()
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Notes what is asked of the batch's size. What holds for some batches alone is not kept for other nets."""
+        known = len(self.facts)
+        try:
+            with noting(self.facts):
+                yield
+        finally:
+            if len(self.facts) > known:
+                self.forms.clear()
 
     def time(self, name: str, work: Callable[[], Any]) -> Any:
         with self.timings.stage(name), blaming_ourselves(name):
@@ -300,7 +320,7 @@ class _Runner:
 
     def building(self) -> Callable[[str], contextlib.AbstractContextManager[None]]:
         """Returns what surrounds the making of a program, which comes later: the state of torch as it is now."""
-        ambient = _ambient()
+        ambient = _ambient(self)
 
         @contextlib.contextmanager
         def making(name: str) -> Iterator[None]:
@@ -311,7 +331,7 @@ class _Runner:
 
     def later(self, work: Callable[[], T]) -> Callable[[], T]:
         """Returns what does some work later, in the state of torch as it is now."""
-        ambient = _ambient()
+        ambient = _ambient(self)
 
         def do() -> T:
             with ambient():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.forms import Forms
 from altprop.ir.reads import Read
 from altprop.ir.torch_private import pytree
@@ -67,6 +68,7 @@ class CapturedGraph:
         fake_mode: the fake-tensor mode of all values.
         forms: what was derived from graphs of this mode; see `altprop.ir.forms`.
         reads: what forward read that is no tensor; the graph has what followed from it.
+        facts: what forward asked of the size of the batch.
     """
 
     graph: fx.Graph
@@ -85,6 +87,12 @@ class CapturedGraph:
     fake_mode: Any
     forms: Forms = dataclasses.field(default_factory=Forms)
     reads: tuple[Read, ...] = ()
+    facts: BatchFacts = dataclasses.field(default_factory=BatchFacts)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether it serves batches of more sizes than one."""
+        return isinstance(self.batch, torch.SymInt)
 
     def node(self, name: str) -> fx.Node:
         """Returns the node called `name`."""

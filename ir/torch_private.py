@@ -211,12 +211,6 @@ def name_in_trace(graph: fx.Graph, name: str) -> str:
     return graph._target_to_str(name)
 
 
-def forget_conclusions(environment: ShapeEnv) -> None:
-    """Says that what is known of sizes has changed, so that what was worked out of it is worked out anew."""
-    environment._version_counter += 1
-    environment._replacements_version_counter += 1
-
-
 @contextmanager
 def listen_to_autograd_functions(hear: Callable[[type], None]) -> Iterator[None]:
     """Lets `hear` know of each `torch.autograd.Function` before it is applied, however it is spelled.
@@ -269,7 +263,6 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "distributions_checked",
     "enable_python_dispatcher",
     "fill_defaults",
-    "forget_conclusions",
     "get_fast_op_impls",
     "get_proxy_mode",
     "has_any_kernel",

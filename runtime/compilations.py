@@ -96,8 +96,13 @@ class Compilations:
         if steps:
             self._told_of_steps = self.watch.looks
         mode = self.watch.present_mode(call.device_type)
-        kept = self.variants.find(call, mode, target, self.watch, self._rebind)
-        return kept if kept is not None else self._make(call, mode, target)
+        kept = self._found(call, mode, target) or self._make(call, mode, target)
+        if target is None or not kept.variant.settle("step" if steps else "backward"):
+            return kept
+        return kept if kept.variant.fits(call, target) else self._make(call, mode, target)
+
+    def _found(self, call: Call, mode: Mode, target: Any) -> Kept | None:
+        return self.variants.find(call, mode, target, self.watch, self._rebind)
 
     def present(self) -> Variant:
         """Returns the variant that a step like the first would run now; compiles it if the model is another by now.
@@ -128,7 +133,7 @@ class Compilations:
     @alone()
     def _make(self, call: Call, mode: Mode, target: Any) -> Kept:
         """Compiles for a form of inputs, unless another thread did so while this one waited."""
-        kept = self.variants.find(call, mode, target, self.watch, self._rebind)
+        kept = self._found(call, mode, target)
         if kept is not None:
             return kept
         kept = self._compile(call, mode, None if self.first is None else target)

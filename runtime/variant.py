@@ -200,8 +200,8 @@ class Variant:
     def is_simple(self) -> bool:
         """Whether a step asks for nothing but one input, the target and the optimizer's numbers."""
         wants = self.backend.wants
-        plain = not (wants.tensor_scalars or wants.whole_step or self.has_learners)
-        return plain and len(self._inputs) == 1 and not (self.noise or self._turns or self.is_static)
+        plain = not (wants.tensor_scalars or wants.whole_step or self.has_learners or self.noise or self._turns)
+        return plain and len(self._inputs) == 1 and not (self.is_static or self.compiled.facts)
 
     @property
     def takes_dense(self) -> bool:
@@ -221,7 +221,23 @@ class Variant:
         """Whether the programs run this call, with this target."""
         if self.is_static and call.batch != self._captured.batch:
             return False
+        if not self.compiled.facts.hold(call.batch):
+            return False
         return target is None or Call.target_key(target) == self._target_key
+
+    def settle(self, name: str) -> bool:
+        """Makes a program, unless it is there: only then it is known what a user's loss asks of the batch's size.
+
+        Returns:
+            Whether it asked something that was not known before.
+        """
+        known = len(self.compiled.facts)
+        if self.compiled.observer.loss.is_named:
+            return False
+        for one in (name, f"{name}{SUFFIX}"):
+            if one in self._programs:
+                self._programs[one]
+        return len(self.compiled.facts) > known
 
     def need_target(self, target: Any) -> None:
         """Refuses a step without a target, unless the loss takes none.

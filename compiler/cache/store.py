@@ -14,6 +14,7 @@ from altprop.compiler.cache.fingerprint import NotToldError
 from altprop.compiler.cache.key import Asked, key_of
 from altprop.compiler.cache.record import Record, RecordError, parse_record, record_of
 from altprop.ir.alternate import SUFFIX
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import ProgramError, VerifyError
 from altprop.ir.fakes import Fakes
@@ -34,19 +35,20 @@ _RECORD = "graph.json"
 LOSS = Slot("loss", "loss")
 
 
-def open_store(captured: CapturedGraph, asked: Callable[[], Asked]) -> "Store | None":
+def open_store(captured: CapturedGraph, asked: Callable[[], Asked], facts: BatchFacts) -> "Store | None":
     """Returns the entry of a compilation; None where there is no cache, or where it cannot be told what it depends on.
 
     Args:
         captured: the captured graph.
         asked: returns what the compilation is asked for.
+        facts: what was asked of the size of the batch; more may come.
     """
     folder = folder_of_environment()
     if folder is None:
         return None
     try:
         wanted = asked()
-        return Store(folder, key_of(captured, wanted), captured, wanted.optimizer)
+        return Store(folder, key_of(captured, wanted), captured, wanted.optimizer, facts)
     except NotToldError as error:
         log.info("cache: nothing is kept of this compilation: %s", error)
         return None
@@ -61,13 +63,19 @@ class Store:
     """
 
     def __init__(
-        self, folder: Folder, key: Callable[[], str], captured: CapturedGraph, optimizer: Optimizer | None
+        self,
+        folder: Folder,
+        key: Callable[[], str],
+        captured: CapturedGraph,
+        optimizer: Optimizer | None,
+        facts: BatchFacts,
     ) -> None:
         self.folder = folder
         self.key = key()
         self._present_key = key
         self._captured = captured
         self._optimizer = optimizer
+        self._facts, self._known = facts, len(facts)
         batch = captured.batch if isinstance(captured.batch, torch.SymInt) else None
         self._fakes = Fakes(captured.fake_mode, batch)
 
@@ -93,6 +101,8 @@ class Store:
             own: the same without the programs of other rules that take turns with its own.
             stages: names of the passes that ran behind the wiring.
         """
+        if self._holds_for_some_batches():
+            return
         try:
             text = record_of(graph, own, stages).text()
         except RecordError as error:
@@ -177,6 +187,8 @@ class Store:
         if self._has_changed():
             log.info("cache: program %s is not kept: what it depends on has changed since the compilation", name)
             return
+        if self._holds_for_some_batches():
+            return
         held = _held(program)
         try:
             text = format_program(program)
@@ -190,6 +202,12 @@ class Store:
         data = save({f"{key}@{one.device}": one.detach().clone() for key, one in held.items()})
         self.folder.write(self.key, _tensors_of(name), data)
         self.folder.write(self.key, _text_of(name), f"# tensors {_sha(data)}\n{text}".encode())
+
+    def _holds_for_some_batches(self) -> bool:
+        """Whether the loss or a rule asked for the size of the batch, which no file says; forward is captured anew."""
+        if len(self._facts) > self._known:
+            log.info("cache: nothing is kept of this compilation: it holds for a batch of which %s", self._facts)
+        return len(self._facts) > self._known
 
     def _has_changed(self) -> bool:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from altprop.compiler.cache.key import Asked
 from altprop.compiler.cache.record import RecordError
 from altprop.compiler.cache.store import Store, open_store
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.timings import Timings
@@ -37,11 +38,25 @@ class Made:
     history: Mapping[str, ErrorGraph]
 
 
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a compilation is.
+
+    Attributes:
+        history: the graphs so far; deriving adds its own.
+        timings: what took how long.
+        facts: what was asked of the size of the batch.
+    """
+
+    history: dict[str, ErrorGraph]
+    timings: Timings
+    facts: BatchFacts
+
+
 def through_cache(
     wired: ErrorGraph,
     asked: Callable[[], Asked],
-    history: dict[str, ErrorGraph],
-    timings: Timings,
+    progress: Progress,
     derive: Callable[[], DerivedGraph],
     later: Callable[[], DerivedGraph],
 ) -> Made:
@@ -50,13 +65,13 @@ def through_cache(
     Args:
         wired: the graph behind the last pass that always runs.
         asked: returns what the compilation is asked for.
-        history: the graphs so far; deriving adds its own.
-        timings: of the compilation.
+        progress: how far the compilation is.
         derive: derives.
         later: the same, as it is now, when something that is in no file is asked for later.
     """
-    with timings.stage("cache"):
-        store = open_store(wired.captured, asked)
+    history = progress.history
+    with progress.timings.stage("cache"):
+        store = open_store(wired.captured, asked, progress.facts)
         made = None if store is None else _read(store, wired, history, later)
     if made is not None:
         return made

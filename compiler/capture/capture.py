@@ -39,7 +39,9 @@ from altprop.compiler.capture.shared_fakes import move_home
 from altprop.compiler.capture.wrappers import arguments_named
 from altprop.compiler.capture.written_functions import WrittenFunctions
 from altprop.compiler.collector import collect_young
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
+from altprop.ir.decisions import noting
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CaptureError
 from altprop.ir.forms import Forms
@@ -68,9 +70,10 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     kwargs = dict(kwargs or {})
     open_dataclasses((args, kwargs))
     _check_examples(model, args, kwargs)
-    reads = Reads(model)
-    program = _export(model, args, kwargs, reads)
-    captured = dataclasses.replace(_read(program, model), reads=reads.found())
+    reads, facts = Reads(model), BatchFacts()
+    with noting(facts):
+        program = _export(model, args, kwargs, reads)
+    captured = dataclasses.replace(_read(program, model), reads=reads.found(), facts=facts)
     operators = sum(node.op == "call_function" for node in captured.graph.nodes)
     log.info("capture: %d operators, %d parameters, a batch of %s", operators, len(captured.parameters), captured.batch)
     return captured

@@ -4,9 +4,9 @@
 strides, a device). So they can be made again in another mode, with its symbol in the place of theirs. All captures
 whose examples have a batch of one size move into one mode, their *home*, and share its `Forms`.
 
-A trace may teach a mode something about its batch: that it is below sixteen, where a kernel is chosen by it; that it is
-even, or always eight. That holds for one model and not for the next, so it is forgotten before the next compilation,
-and with it what was derived while it was believed.
+A trace asks a mode about its batch: whether it is below sixteen, where a kernel is chosen by it; whether it is even, or
+eight. The mode answers by the example and learns nothing of it, since what holds for one model need not for the next.
+What must hold for a graph is noted beside it: see `altprop.ir.batch_facts`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from torch import fx
 
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
-from altprop.ir.torch_private import FakeTensor, ShapeEnv, forget_conclusions
+from altprop.ir.torch_private import FakeTensor, ShapeEnv
 
 _KEPT = ("nn_module_stack", "stack_trace")
 
@@ -44,8 +44,6 @@ class Home:
         self._values: dict[Any, torch.Tensor] = {}
         self._sizes: dict[sympy.Expr, torch.SymInt] = {}
         self.symbol = self.batch.node.expr
-        self._range = self._environment.var_to_range[self.symbol]
-        self._learned = self._knows()
 
     @property
     def _environment(self) -> ShapeEnv:
@@ -53,22 +51,9 @@ class Home:
         assert environment is not None
         return environment
 
-    def _knows(self) -> Any:
-        """What its environment knows of the batch, beside a range."""
-        known = self._environment
-        return len(known.replacements), len(known.divisible), len(known.deferred_runtime_asserts), str(self.batch)
-
-    def renew(self) -> None:
-        """Forgets what was learned of the batch since the home was founded."""
-        environment = self._environment
-        if self._knows() != self._learned:
-            self.forms.clear()
-        for facts in (environment.replacements, environment.divisible, environment.deferred_runtime_asserts):
-            facts.clear()
-        environment.guards.clear()
-        environment.axioms.clear()
-        environment.var_to_range[self.symbol] = self._range
-        forget_conclusions(environment)
+    def forget_questions(self) -> None:
+        """Drops what torch lists of the questions that were asked."""
+        self._environment.guards.clear()
 
     def values(self, graph: fx.Graph, batch: torch.SymInt) -> dict[fx.Node, Any]:
         """Returns the values of a graph in this mode, by node.
@@ -154,7 +139,7 @@ def move_home(graph: fx.Graph, batch: Any) -> Home | None:
     if example not in _HOMES:
         _HOMES[example] = Home(example)
     home = _HOMES[example]
-    home.renew()
+    home.forget_questions()
     try:
         values = home.values(graph, batch)
     except NoHomeError:
@@ -163,10 +148,3 @@ def move_home(graph: fx.Graph, batch: Any) -> Home | None:
         kept = {key: node.meta[key] for key in _KEPT if key in node.meta}
         node.meta = kept | ({"val": values[node]} if node in values else {})
     return home
-
-
-def renew_home(mode: Any) -> None:
-    """Forgets what the home of a mode has learned of its batch, if it is a home's."""
-    for home in _HOMES.values():
-        if home.mode is mode:
-            home.renew()

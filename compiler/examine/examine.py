@@ -225,6 +225,9 @@ def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[F
             yield Finding("error", name, "the forward never reads this parameter: freeze it, or use it")
     if isinstance(captured.batch, int):
         yield Finding("warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew")
+    elif captured.facts:
+        what = f"forward asks for the size of the batch as a number ({captured.facts}): others are captured anew"
+        yield Finding("note", "", what)
 
 
 def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ import torch
 
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.quiet import quiet
-from altprop.compiler.export.subject import Subject
+from altprop.compiler.export.subject import ALL_SIZES, Subject
+from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.graph_parts import Cut, Planned
 from altprop.ir.learner_operators import opened
@@ -24,6 +25,8 @@ def write_forward(write: Callable[..., Path], subject: Subject, path: Path, **op
         args, kwargs = subject.example_args
         with quiet(), torch.no_grad(), opened():
             captured = capture(subject.model, args, kwargs)
+            if captured.is_dynamic:
+                captured.facts.refuse(ALL_SIZES, ExportError)
     finally:
         for module, mode in zip(subject.model.modules(), training, strict=True):
             module.training = mode

@@ -8,6 +8,8 @@ import torch
 from torch.fx.node import map_aggregate
 
 from altprop.compiler.pipeline import Options, fake_target
+from altprop.ir.batch_facts import BatchFacts
+from altprop.ir.decisions import noting
 from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.optimizers import Optimizer
@@ -20,6 +22,7 @@ from altprop.passes.flattening.step_program import complete
 
 Tree = Any
 CPU = torch.device("cpu")
+ALL_SIZES = "a file serves batches of all sizes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Subject:
         key: its key in `net.state_dict()`.
         state: `net.state_dict()`.
         target: an example target, or None for the loss's usual form.
+        facts: what model and rules asked of the size of the batch.
     """
 
     model: torch.nn.Module
@@ -47,6 +51,7 @@ class Subject:
     key: Callable[[Slot], str]
     state: Mapping[str, torch.Tensor]
     target: Tree = None
+    facts: BatchFacts = dataclasses.field(default_factory=BatchFacts)
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -74,13 +79,17 @@ def flat_program(subject: Subject, name: str, errors: bool = False, outputs: boo
         outputs: whether it also returns what the model returns.
 
     Raises:
-        ExportError: the form of the target is not known.
+        ExportError: the form of the target is not known, or the program would not serve batches of all sizes.
     """
     captured, loss = subject.derived.captured, subject.options.loss
     target = fake_target(captured, loss, subject.target)
     if target is None:
         raise ExportError(f"the loss {loss.name} does not say what its target looks like: give an example, target=.")
-    builder = complete(subject.derived, loss, target)
+    facts = BatchFacts([subject.facts])
+    with noting(facts):
+        builder = complete(subject.derived, loss, target)
+    if captured.is_dynamic:
+        facts.refuse(ALL_SIZES, ExportError)
     if outputs:
         builder.outputs()
     if errors:

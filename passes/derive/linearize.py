@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.decisions import noting
 from altprop.ir.errors import CompileError
 from altprop.ir.local import BODY, PARAMETERS, PHI, PRODUCTS, TAIL, LocalGraph, Role
 from altprop.ir.operators import is_fill, is_pointwise, short_name, writes
@@ -107,8 +109,9 @@ class _Linearizer:
         return self._read(module, roles, results)
 
     def _make(self, joint: Any, fakes: Sequence[Any]) -> fx.GraphModule:
+        facts = BatchFacts()
         try:
-            with torch.enable_grad(), enable_python_dispatcher(), self.captured.fake_mode:
+            with torch.enable_grad(), enable_python_dispatcher(), self.captured.fake_mode, noting(facts):
                 made = make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
                 if any(writes(node) for node in made.graph.nodes):  # some derivatives write into tensors of their own
                     pure = torch.func.functionalize(made, remove="mutations")
@@ -126,19 +129,20 @@ class _Linearizer:
         written = next((node for node in made.graph.nodes if writes(node)), None)
         if written is not None:
             raise CompileError(f'region "{self.region.name}": its derivative writes in place ({written.name}).')
-        self._refuse_fixed_batch()
+        self._refuse_fixed_batch(facts)
         free_strides_of_attention(made.graph)
         return made
 
-    def _refuse_fixed_batch(self) -> None:
+    def _refuse_fixed_batch(self, facts: BatchFacts) -> None:
         """Tracing a derivative may bind the batch to that of the example; what comes out runs on no other."""
         batch = self.captured.batch
-        if isinstance(batch, torch.SymInt) and batch.node.expr.is_number:
+        if isinstance(batch, torch.SymInt) and facts.bind_to_one:
             calls = (node for node in self.nodes if node.op == "call_function" and not is_pointwise(node))
             named = ", ".join(dict.fromkeys(filter(None, map(short_name, calls)))) or "an operator"
             raise CompileError(
                 f'region "{self.region.name}" has operators ({named}) of which torch writes a derivative for a batch '
-                f"of {batch} alone: along the batch use sums, means and products, and torch.where in place of choices."
+                f"of {batch.node.hint} alone: along the batch use sums, means and products, and torch.where in place "
+                "of choices."
             )
 
     def _cotangents(self) -> list[tuple[Role, torch.Tensor]]:

@@ -68,8 +68,16 @@ def test_a_loss_in_chunks_is_taken_at_once() -> None:
 
 
 def test_defect_38_sizes_that_follow_the_batch_are_refused() -> None:
-    model = Between(lambda h: torch.linalg.svdvals(h) * h[:, :4], 4)
+    model = Between(lambda h: torch.linalg.svdvals(h) * h, 6)
     with pytest.raises(CompileError, match=r"activity of \"first\" has the shape .* whose sizes follow the batch"):
+        altprop.compile(model, "dfa", example_inputs=(torch.randn(9, 8),))
+
+
+def test_defect_38_sizes_that_fit_one_batch_alone_are_refused() -> None:
+    model = Between(lambda h: torch.linalg.svdvals(h) * h[:, :4], 4)
+    with pytest.raises(
+        CompileError, match=r"has operators \(.*svd.*\) of which torch writes a derivative for a batch of"
+    ):
         altprop.compile(model, "dfa", example_inputs=(X.float(),))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import altprop
-from altprop.compiler.capture.shared_fakes import move_home, renew_home
+from altprop.compiler.capture.shared_fakes import move_home
 from altprop.ir.fakes import Fakes
 from altprop.ir.forms import Forms
 from altprop.ir.local import BODY, PARAMETERS, PHI, TAIL
@@ -149,22 +149,27 @@ def home_and_batch() -> Iterator[object]:
     yield node.meta["val"]
 
 
-def test_a_home_forgets_what_it_learned_and_what_was_derived_of_it() -> None:
+def test_a_home_answers_by_its_example_and_learns_nothing() -> None:
     first, value = home_and_batch()
-    first.forms.add("local", 1, "kept")
-    assert value.fake_mode is first.mode
     assert bool(first.batch < 16)
-    assert "15" in str(first.mode.shape_env.var_to_range)
-    again, _ = home_and_batch()
-    assert again is first
-    assert "15" not in str(first.mode.shape_env.var_to_range)
-    assert first.forms.find("local", 1) == "kept"
     assert bool(first.batch == 6)
-    assert first.batch.node.expr.is_number
-    renew_home(first.mode)
     assert not first.batch.node.expr.is_number
     assert str(value.shape[0]) == str(first.batch)
-    assert first.forms.find("local", 1) is None
+    assert "15" not in str(first.mode.shape_env.var_to_range)
+    again, _ = home_and_batch()
+    assert again is first
+
+
+def test_what_holds_for_some_batches_alone_is_not_kept_by_form() -> None:
+    def by_length(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return y.square().sum() / len(y)
+
+    captured = altprop.capture(build(), X)
+    altprop.compile(captured, "bp").backward(X, Y)
+    assert captured.graph.forms.find("local", 0) is None
+    assert len(captured.graph.forms)
+    altprop.compile(captured, "bp", loss=by_length).backward(X, Y)
+    assert not len(captured.graph.forms)
 
 
 def test_forms_are_bounded_and_the_oldest_goes_first() -> None:
