@@ -6,6 +6,7 @@ or two sizes turn out equal, the graph may be built upon it.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,9 @@ from sympy.logic.boolalg import BooleanAtom
 from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.torch_private import ShapeEnv
 
-_TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parents[1])
-_ASKING = (f"{_TORCH}/fx/experimental/", f"{_TORCH}/__init__.py", f"{_TORCH}/utils/_sympy/")
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"  # and not torchvision
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_ASKING = tuple(str(Path(_TORCH, *parts)) for parts in (("fx", "experimental"), ("__init__.py",), ("utils", "_sympy")))
 """Where torch turns a size into a number or a choice on behalf of who asked for it."""
 
 _NOTED: list[BatchFacts] = []

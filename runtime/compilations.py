@@ -136,6 +136,9 @@ class Compilations:
         kept = self._found(call, mode, target)
         if kept is not None:
             return kept
+        if call.batch == 1:
+            for known in self.variants:
+                known.variant.compiled.facts.refuse("one sample runs what was made for two or more", CompileError)
         kept = self._compile(call, mode, None if self.first is None else target)
         if not kept.variant.fits(call, target):
             kept = self._compile(call, mode, target)

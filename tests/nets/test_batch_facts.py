@@ -136,3 +136,10 @@ def test_what_one_model_asked_means_nothing_to_another() -> None:
     loss = made.step(x, torch.zeros(8, 3).double())
     torch.testing.assert_close(loss, before(x).square().mean().detach())
     assert not made.compilations.present().compiled.facts
+
+
+def test_one_sample_is_refused_where_the_size_is_asked_for() -> None:
+    made = net(by_number)
+    made.step(batch(4), torch.zeros(4, 3).double())
+    with pytest.raises(altprop.CompileError, match=r"one sample runs what was made .* as a number"):
+        made.step(batch(1), torch.zeros(1, 3).double())

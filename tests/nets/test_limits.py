@@ -93,6 +93,11 @@ def annealed(net: altprop.LocalNet) -> None:
         warm(X)
 
 
+def size_of_the_batch(net: altprop.LocalNet) -> None:
+    asks = altprop.compile(Small(), "bp", loss=lambda y, t: (y - t).square().sum() / len(y), example_inputs=(X,))
+    asks.schedule(2, target=torch.zeros(4, 3))
+
+
 CASES = {
     "second derivatives": second_derivative,
     "an inner derivative": inner_derivative,
@@ -101,6 +106,7 @@ CASES = {
     "other tensors in the parameters' place": other_parameters,
     "what forward assigns": attribute,
     "what changes at every step": annealed,
+    "the size of the batch, in files and schedules": size_of_the_batch,
     "`torch.jit`": script,
 }
 QUOTED = dict(re.findall(r"^\| ([^|]+) \| `([^`]+)` \|$", PAGE, re.MULTILINE))
