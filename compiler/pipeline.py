@@ -1,36 +1,32 @@
 """Orders the passes: from a model to flat programs."""
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from altprop.compiler.cache.key import Asked
-from altprop.compiler.cache.through import DerivedGraph, Progress, through_cache
+from altprop.compiler.cache.through import DerivedGraph, through_cache
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.loss_reads import loss_reads
 from altprop.compiler.capture.quiet import quiet
-from altprop.compiler.collector import collect_young, uncollected
+from altprop.compiler.collector import uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
 from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
-from altprop.compiler.pass_order import ORDER
 from altprop.compiler.quick_fakes import quick_fakes
+from altprop.compiler.run_passes import PassRunner
 from altprop.compiler.schedule.wirings import Search, search_wirings
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
-from altprop.ir.autocast import casting, casts
 from altprop.ir.backend import Wants
 from altprop.ir.batch_facts import BatchFacts
 from altprop.ir.captured_graph import CapturedGraph
-from altprop.ir.decisions import noting
-from altprop.ir.errors import CompileError, VerifyError
+from altprop.ir.errors import CompileError
 from altprop.ir.explain import exact_targets
-from altprop.ir.forms import Forms
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.local import MissingProductError
@@ -45,7 +41,7 @@ from altprop.ir.timings import Timings
 from altprop.ir.torch_private import pytree
 from altprop.ir.without_code import without_code
 from altprop.passes.add_optimizer import AddOptimizer, Momenta
-from altprop.passes.base import Pass, PassResult
+from altprop.passes.base import Pass
 from altprop.passes.cleanup import Cleanup
 from altprop.passes.connect_skip_errors import ConnectSkipErrors
 from altprop.passes.cut_regions import CutRegions
@@ -136,7 +132,7 @@ def compile_graph(
         captured: the forward, where it was captured before.
     """
     with alone(), quiet(), uncollected(), quick_fakes():
-        runner = _Runner()
+        runner = PassRunner()
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
         runner.facts.learn(captured.facts)
@@ -146,7 +142,7 @@ def compile_graph(
 
 
 def _compile(
-    runner: "_Runner", captured: CapturedGraph, args: tuple[Any, ...], options: Options, target: Any
+    runner: PassRunner, captured: CapturedGraph, args: tuple[Any, ...], options: Options, target: Any
 ) -> Compiled:
     graph = ErrorGraph(captured)
     runner.history["capture"] = graph
@@ -179,7 +175,7 @@ def _compile(
     def asked() -> Asked:
         return _asked(wired, options, plan, target, alternates)
 
-    made = through_cache(wired, asked, runner.progress, derive, runner.later(derive))
+    made = through_cache(wired, asked, runner, derive)
     graph = made.graph.replace(programs=OnDemand.of(made.graph.programs).within(runner.building()))
     last = tuple(made.history)[-1]
     history = OnDemand.of(made.history).changed(lambda stage, one: graph if stage == last else one)
@@ -196,7 +192,7 @@ def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, a
     return Asked(wired.regions, plan, rules, options.loss, target, options.optimizer, options.wants, turns)
 
 
-def _derive(runner: "_Runner", graph: ErrorGraph, options: Options, suffix: str = "") -> ErrorGraph:
+def _derive(runner: PassRunner, graph: ErrorGraph, options: Options, suffix: str = "") -> ErrorGraph:
     """Runs the passes from products to updates; again where a rule reads one product more."""
     asked: dict[str, frozenset[str]] = {}
     while True:
@@ -234,7 +230,7 @@ def _alternate(
     options: Options,
     alternates: Alternates,
     target: Any,
-    runner: "_Runner",
+    runner: PassRunner,
 ) -> ErrorGraph:
     """Compiles the same regions by the rules that take turns with the net's own, each on its own plan."""
     own = {**rules, **{name: rule for name, (rule, _) in alternates.items()}}
@@ -254,97 +250,6 @@ def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) ->
         feedback={**other.feedback, **graph.feedback},
         alternation=dataclasses.replace(turns, exact=frozenset(exact_targets(other))),
     )
-
-
-def _ambient(runner: "_Runner") -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Returns what surrounds work on a compilation that comes later: the state of torch as it is now."""
-    wanted, dtype = casts(), torch.get_default_dtype()
-
-    @contextlib.contextmanager
-    def ambient() -> Iterator[None]:
-        with alone(), quiet(), uncollected(), quick_fakes(), without_code(), casting(wanted), runner.noting():
-            before = torch.get_default_dtype()
-            torch.set_default_dtype(dtype)
-            try:
-                yield
-            finally:
-                torch.set_default_dtype(before)
-
-    return ambient
-
-
-@contextlib.contextmanager
-def blaming_ourselves(stage: str) -> Iterator[None]:
-    """Says of a graph that breaks a law that it is no fault of the user's, in a sentence without the graph.
-
-    Raises:
-        CompileError: what a pass made is not right.
-    """
-    try:
-        yield
-    except VerifyError as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise CompileError(
-            f"altprop has a fault: {stage} made a graph that breaks a law of its level ({first[:200].rstrip(':')}). "
-            "Your model is not to blame. Please report it with the model; another rule, plan or regions= may get "
-            "around it."
-        ) from error
-
-
-class _Runner:
-    """Runs passes and keeps every graph."""
-
-    def __init__(self) -> None:
-        self.history: dict[str, ErrorGraph] = {}
-        self.timings = Timings()
-        self.facts = BatchFacts()
-        self.progress = Progress(self.history, self.timings, self.facts)
-        self.forms = Forms()
-
-    @contextlib.contextmanager
-    def noting(self) -> Iterator[None]:
-        """Notes what is asked of the batch's size. What holds for some batches alone is not kept for other nets."""
-        known = len(self.facts)
-        try:
-            with noting(self.facts):
-                yield
-        finally:
-            if len(self.facts) > known:
-                self.forms.clear()
-
-    def time(self, name: str, work: Callable[[], Any]) -> Any:
-        with self.timings.stage(name), blaming_ourselves(name):
-            made = work()
-            collect_young()
-        return made
-
-    def building(self) -> Callable[[str], contextlib.AbstractContextManager[None]]:
-        """Returns what surrounds the making of a program, which comes later: the state of torch as it is now."""
-        ambient = _ambient(self)
-
-        @contextlib.contextmanager
-        def making(name: str) -> Iterator[None]:
-            with ambient(), self.timings.stage(f"program {name}"), blaming_ourselves(f"program {name}"):
-                yield
-
-        return making
-
-    def later(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Returns what does some work later, in the state of torch as it is now."""
-        ambient = _ambient(self)
-
-        def do() -> T:
-            with ambient():
-                return work()
-
-        return do
-
-    def run(self, one: Pass, graph: ErrorGraph, suffix: str = "") -> ErrorGraph:
-        assert type(one) in ORDER, f"{one.name} has no place in the order of the passes"
-        result: PassResult = self.time(one.name + suffix, lambda: one(graph))
-        self.history[one.name + suffix] = result.graph
-        self.timings.did[one.name + suffix] = result.did
-        return result.graph
 
 
 def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[WiringPlan, Search | None]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from altprop.compiler.cache.key import Asked
 from altprop.compiler.cache.record import RecordError
 from altprop.compiler.cache.store import Store, open_store
-from altprop.ir.batch_facts import BatchFacts
+from altprop.compiler.run_passes import PassRunner
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.on_demand import OnDemand
-from altprop.ir.timings import Timings
 
 log = logging.getLogger("altprop.cache")
 
@@ -38,41 +37,24 @@ class Made:
     history: Mapping[str, ErrorGraph]
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a compilation is.
-
-    Attributes:
-        history: the graphs so far; deriving adds its own.
-        timings: what took how long.
-        facts: what was asked of the size of the batch.
-    """
-
-    history: dict[str, ErrorGraph]
-    timings: Timings
-    facts: BatchFacts
-
-
 def through_cache(
     wired: ErrorGraph,
     asked: Callable[[], Asked],
-    progress: Progress,
+    runner: PassRunner,
     derive: Callable[[], DerivedGraph],
-    later: Callable[[], DerivedGraph],
 ) -> Made:
     """Returns the derived graph of a wired one.
 
     Args:
         wired: the graph behind the last pass that always runs.
         asked: returns what the compilation is asked for.
-        progress: how far the compilation is.
-        derive: derives.
-        later: the same, as it is now, when something that is in no file is asked for later.
+        runner: of the compilation; its history grows by what is derived.
+        derive: derives; also later, when something is asked for that is in no file.
     """
-    history = progress.history
-    with progress.timings.stage("cache"):
-        store = open_store(wired.captured, asked, progress.facts)
-        made = None if store is None else _read(store, wired, history, later)
+    history = runner.history
+    with runner.timings.stage("cache"):
+        store = open_store(wired.captured, asked, runner.facts)
+        made = None if store is None else _read(store, wired, history, runner.later(derive))
     if made is not None:
         return made
     before = len(history)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.compiler import pipeline
+from altprop.compiler.run_passes import PassRunner
 from altprop.ir.errors import CompileError, VerifyError
 from altprop.ir.fakes import Fakes
 from altprop.passes.tune.channels_last import is_dense
@@ -91,7 +91,7 @@ def test_defect_38_a_graph_that_breaks_a_law_is_our_fault() -> None:
         raise VerifyError("a region has no name.\n  line 3: region")
 
     with pytest.raises(CompileError, match="altprop has a fault: cut made a graph that breaks a law") as caught:
-        pipeline._Runner().time("cut", broken)
+        PassRunner().time("cut", broken)
     assert not isinstance(caught.value, VerifyError)
     assert "\n" not in str(caught.value)
 
