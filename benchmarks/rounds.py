@@ -27,7 +27,8 @@ WIDTHS = (784, 256, 256, 256, 256, 256, 10)
 BATCH, RATE, LR, EPOCHS = 100, 0.1, 1e-3, 30
 ROWS = {f"{rounds} rounds": rounds for rounds in (5, 20, 50)}
 NAMES = tuple(ROWS)
-RULES = ("bp", "pc", "epc", "ep", "dualprop", "mac")
+RULES = ("bp", "pc", "epc", "ep", "dualprop", "mac", "pepita")
+FROZEN = "hidden layers frozen"  # the control of pepita, with its optimizer
 OPTIMIZERS = {"adamw": altprop.optim.AdamW, "adam": altprop.optim.Adam, "sgd": altprop.optim.SGD}
 
 
@@ -122,9 +123,11 @@ def accuracy(rule: str, seed: int) -> float:
     data = load("digits")
     x, test = (data.inputs(split.images).flatten(1) for split in (data.train, data.test))
     model = layers((64, 64, 64, 10), seed)
-    recipe = altprop.rules.get(rule).about.recipe if rule != "bp" else altprop.rules.Recipe(lr=3e-3)
-    optimizer = OPTIMIZERS[recipe.optimizer](lr=recipe.lr)
-    net = altprop.compile(model, rule, example_inputs=(x[:2],), optimizer=optimizer, seed=seed)
+    recipe = altprop.rules.get("pepita" if rule == FROZEN else rule).about.recipe
+    recipe = altprop.rules.Recipe(lr=3e-3) if rule == "bp" else recipe
+    optimizer = OPTIMIZERS[recipe.optimizer](lr=recipe.lr, **({"momentum": recipe.momentum} if recipe.momentum else {}))
+    followed = {"4": "bp", "*": "frozen"} if rule == FROZEN else rule
+    net = altprop.compile(model, followed, example_inputs=(x[:2],), optimizer=optimizer, seed=seed)
     order = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
         chosen = torch.randperm(len(x), generator=order)[: len(x) - len(x) % BATCH]
@@ -136,9 +139,9 @@ def accuracy(rule: str, seed: int) -> float:
 
 def main() -> None:
     """Prints a line a rule, of those named or of all."""
-    for rule in sys.argv[1:] or RULES:
+    for rule in sys.argv[1:] or (*RULES, FROZEN):
         found = [accuracy(rule, seed) for seed in range(3)]
-        print(f"{rule:10} {statistics.mean(found):.1f}, from {min(found):.1f} to {max(found):.1f}", flush=True)
+        print(f"{rule:20} {statistics.mean(found):.1f}, from {min(found):.1f} to {max(found):.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class ErrorNeurons:
         equation: what the rule puts into them, such as "e = z - phi(h - 0.1 d)"; empty if the region is frozen.
         sends: what the rule takes from the source of a connection; "{}" stands for the error.
         rounds: how many rounds the net settles before the updates; 0 where it does not.
+        silent: whether the rule needs no connection.
     """
 
     region: str
@@ -33,6 +34,7 @@ class ErrorNeurons:
     equation: str = ""
     sends: str = "{}"
     rounds: int = 0
+    silent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

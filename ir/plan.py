@@ -143,7 +143,7 @@ class WiringPlan:
 
         Args:
             regions: names of the network's regions.
-            outputs: names of the regions whose error comes from the loss.
+            outputs: names of the regions whose error comes from the loss, or from no other region.
 
         Raises:
             PlanError: names every region or key that does not fit.

@@ -38,6 +38,8 @@ class Region:
         ends_in_activation: whether an activation ends what the model returns (a softmax, a sigmoid); the error that the
             region sends is taken in front of it then, at the pre-activation.
         block: name of the repeated submodule that the region belongs to, or "".
+        entries: values that no region made, the model's inputs as they come in, which it is the first to read in its
+            body; floating numbers with the batch in front, each with its shape.
         learner: class of the module that the region is, if it teaches itself; its activity is what that predicts then.
     """
 
@@ -58,6 +60,7 @@ class Region:
     block: str = ""
     ends_in_activation: bool = False
     learner: str = ""
+    entries: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
 
     @property
     def learns(self) -> bool:

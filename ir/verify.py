@@ -78,7 +78,8 @@ def _plan_fits(graph: ErrorGraph) -> Iterator[str]:
     if graph.plan is None:
         yield "there is no wiring plan"
         return
-    yield from graph.plan.problems([r.name for r in graph.regions], {r.name for r in graph.regions if r.is_output})
+    heard = {r.name for r in graph.regions if r.is_output or (r.name in graph.neurons and graph.neurons[r.name].silent)}
+    yield from graph.plan.problems([r.name for r in graph.regions], heard)
     for region in graph.plan.regions:
         if region.error_neurons and not region.is_frozen and region.name not in graph.neurons:
             yield f"region {region.name}: the plan wants error neurons, the graph has none"

@@ -104,7 +104,21 @@ class _Builder:
     def build(self) -> tuple[Region, ...]:
         groups = self._sorted()
         names = _unique([_common_name(group.names) for group in groups])
-        return tuple(self._region(group, name) for group, name in zip(groups, names, strict=True))
+        return self._with_entries([self._region(group, name) for group, name in zip(groups, names, strict=True)])
+
+    def _with_entries(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+        """Regions that know which of the values that no region made they are the first to read."""
+        made = {name for region in regions for name in (*region.nodes, *region.prologue)}
+        known = {*self.captured.parameters, *self.captured.buffers, *self.captured.constants}
+        seen, found = made | known, []
+        for region in regions:
+            read = dict.fromkeys(s for name in region.body for s in self.captured.node(name).all_input_nodes)
+            fresh = [node for node in read if node.name not in seen and is_floating(node)]
+            seen |= {node.name for node in fresh}
+            shapes = [(node.name, _shape(node, self.captured.batch)) for node in fresh]
+            entries = tuple((name, shape) for name, shape in shapes if shape[:1] == ("N",))
+            found.append(dataclasses.replace(region, entries=entries))
+        return tuple(found)
 
     def _sorted(self) -> list[Group]:
         """The groups in an order in which each can run as a whole."""

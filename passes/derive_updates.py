@@ -206,7 +206,7 @@ class _Deriver:
         local.drawn = values.get(("noise", name))
         local.ending = self._ending()
         incoming = self._incoming(local, values, phase)
-        if not incoming and not self.rule.wiring.alone:
+        if not incoming and not (self.rule.wiring.alone or self.rule.wiring.silent):
             raise RuleError(f'region "{name}": no connection brings it a signal.')
         return local, incoming
 

@@ -34,8 +34,9 @@ class InsertErrorNeurons(Pass):
         outputs = [region.name for region in graph.regions if region.is_output]
         if not outputs:
             raise CompileError("no region computes what the model returns: no error can be computed.")
-        self.plan.check([region.name for region in graph.regions], outputs)
         rules = resolve(self.plan, self.given)
+        silent = [name for name, rule in rules.items() if rule is not None and rule.wiring.silent]
+        self.plan.check([region.name for region in graph.regions], [*outputs, *silent])
         shapes = {region.name: region.shape for region in graph.regions}
         neurons = {
             region.name: ErrorNeurons(region.name, region.rule, shapes[region.name], *_prints(rules[region.name]))
@@ -46,8 +47,9 @@ class InsertErrorNeurons(Pass):
         return made, len(neurons), "error neurons"
 
 
-def _prints(rule: Rule | None) -> tuple[str, str, int]:
-    """What a rule puts into error neurons, what it takes from connections, and its rounds."""
+def _prints(rule: Rule | None) -> tuple[str, str, int, bool]:
+    """What a rule puts into error neurons, what it takes from connections, its rounds, and whether it is silent."""
     if rule is None:
-        return "", "{}", 0
-    return equation_of(rule), rule.about.sends, sum(phase.rounds for phase in rule.wiring.phases(rule))
+        return "", "{}", 0, False
+    rounds = sum(phase.rounds for phase in rule.wiring.phases(rule))
+    return equation_of(rule), rule.about.sends, rounds, rule.wiring.silent

@@ -30,6 +30,7 @@ from altprop.rules.ls import LeastSquares
 from altprop.rules.mac import AuxiliaryCoordinates
 from altprop.rules.modular import Modular
 from altprop.rules.pc import PredictiveCoding
+from altprop.rules.pepita import Pepita
 from altprop.rules.pfa import ProductFeedbackAlignment
 from altprop.rules.pso import ParticleSwarm
 from altprop.rules.recipe import Recipe
@@ -76,6 +77,7 @@ __all__ = [
     "LocalLoss",
     "Modular",
     "ParticleSwarm",
+    "Pepita",
     "PredictiveCoding",
     "ProductFeedbackAlignment",
     "Recipe",

@@ -21,6 +21,8 @@ A rule whose net *settles* has rounds between forward and updates. It names them
 * `shown`: which activity do the regions above read, given that state?
 * `relax`: what is its state one round later?
 
+A phase may be a second forward: `enter` says what the net reads in it in the place of its inputs.
+
 In every round, as in the update behind them, the region is seen as it is at the present state of the regions below:
 `local.h`, `local.z` and all products are those of what these show. All regions move at once.
 
@@ -48,7 +50,19 @@ __all__ = ["RULES", "BareIncoming", "Incoming", "Local", "Rule", "add_up", "bare
 RULES: dict[str, type["Rule"]] = {}
 
 _FUNCTIONS = frozenset(
-    ("signal", "error", "update", "feedback_update", "auxiliary_update", "finish", "assign", "begin", "shown", "relax")
+    (
+        "signal",
+        "error",
+        "update",
+        "feedback_update",
+        "auxiliary_update",
+        "finish",
+        "assign",
+        "begin",
+        "shown",
+        "relax",
+        "enter",
+    )
 )
 
 
@@ -102,6 +116,15 @@ class Rule:
             incoming: connections into it; their errors are those at the present state of the net.
         """
         return local.state
+
+    def enter(self, local: Local, incoming: Sequence[Incoming]) -> Mapping[str, torch.Tensor]:
+        """Returns what the net reads in a phase in the place of its inputs, some of the region's `entries`, by name.
+
+        Args:
+            local: the region as the phase's start left it; `local.phase` is the phase.
+            incoming: connections into it; their errors are those of the phase's start.
+        """
+        return {}
 
     def feedback_update(
         self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor

@@ -26,7 +26,7 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, differ, row_state, shares
 from altprop.rules.recipe import Recipe
-from altprop.rules.rows import of_rows, rows_of, units_of
+from altprop.rules.rows import of_rows, rows_of
 from altprop.rules.wiring import Wiring
 
 
@@ -80,7 +80,6 @@ class CrossEntropyMethod(Population):
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Parameters and deviations."""
-        units_of(local, self.about.name)
         log_sigma = local.auxiliary["log_sigma"]
         sigma = self.sigma * log_sigma.exp()
         drawn = local.draw("members", self.members // (2 if self.antithetic else 1), *log_sigma.shape)

@@ -12,8 +12,9 @@ Salimans et al. 2017, those of rank one Sarkar et al. 2025.) A local target give
 place among the members, from -1/2 to 1/2, ties by the mean of theirs; such a step does not grow with the error, and the
 loss's mean is not taken of it.
 
-`phi'` is never used. The region must be one dense layer or one convolution, so that row o of each parameter moves unit
-o alone. Nothing is run once a member: the layer answers for all `b_m` at once, each in the place of a unit.
+`phi'` is never used. Where the region is one dense layer or one convolution, row o of each parameter moves unit o
+alone, and nothing is run once a member: the layer answers for all `b_m` at once, each in the place of a unit. In all
+other regions the units share one fitness a member, and changes `s_m ~ N(0, 1)` have full rank.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from altprop.rules.about import About, equation_of
 from altprop.rules.base import Local
 from altprop.rules.population import Population, answers, ranks
 from altprop.rules.recipe import Recipe
-from altprop.rules.rows import of_rows, units_of
+from altprop.rules.rows import of_rows, rows_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +59,25 @@ class EvolutionStrategy(Population):
 
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the pairs say, as a direction to descend along."""
-        units, pairs = units_of(local, self.about.name), self.members // 2
-        parameters = local.parameters
+        parameters, pairs = local.parameters, self.members // 2
         first = next(iter(parameters.values()))
+        if local.unit_dim is None:
+            return self._update_whole(local, e)
+        units = int(local.h.shape[local.unit_dim])
         inputs = sum(p.numel() // units for p in parameters.values())
         a = torch.randn(pairs, units, dtype=first.dtype, device=first.device)
         b = torch.randn(pairs, inputs, dtype=first.dtype, device=first.device)
         moved = self.sigma * a * answers(local, b, units).unsqueeze(-1)  # (positions, pairs, units)
         weights = self._weights(*(self.fitness(local, change, e) for change in (moved, -moved)))
         return of_rows((weights * a).t() @ b / pairs, parameters)
+
+    def _update_whole(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same where units share parameters: changes of full rank, and one fitness a member."""
+        rows = rows_of(local.parameters)
+        s = torch.randn(self.members // 2, *rows.shape, dtype=rows.dtype, device=rows.device)
+        changes = self.sigma * s
+        weights = self._weights(*self.judged(local, torch.cat([changes, -changes]), e).chunk(2))
+        return of_rows((weights.unsqueeze(-1) * s).mean(0), local.parameters)
 
     def _weights(self, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
         """How much each pair counts, for each unit; by rank, as if ranks went from -1/2 to 1/2."""

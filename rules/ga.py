@@ -26,7 +26,7 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, differ, row_state
 from altprop.rules.recipe import Recipe
-from altprop.rules.rows import of_rows, rows_of, units_of
+from altprop.rules.rows import of_rows, rows_of
 from altprop.rules.wiring import Wiring
 
 
@@ -71,7 +71,6 @@ class GeneticAlgorithm(Population):
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Parameters, and the next population."""
-        units_of(local, self.about.name)
         population = local.auxiliary["population"]
         fitness = self.judged(local, population, e)
         told = differ(fitness).t()  # (units, 1)

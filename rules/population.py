@@ -6,13 +6,17 @@ side by side, and each is judged by that unit's own distance to the target of an
     f_mo = 1/2 sum over samples and positions of (phi(h_no + (A c_mo)_n) - t_no)^2,    t = z - e
 
 with `c_mo` how far member m of unit o lies from the present row, and `A` the inputs of all samples and positions, with
-ones for a bias. With `credit="region"` the units of a member share the sum of their fitness. `phi'` is never used.
+ones for a bias. `phi'` is never used. Nothing is run once a member: the region says what `A` is, at weights that copy
+inputs to units.
 
-Nothing is run once a member: the region says what `A` is, at weights that copy inputs to units.
+With `credit="region"` the units of a member share the sum of their fitness. So they do wherever a unit has no row of
+its own that moves it alone (a convolution in groups, a norm behind a layer, attention, an LSTM): there the region is
+run at each member's parameters.
 """
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -23,7 +27,7 @@ from altprop.rules.as_other import AsOther
 from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Local, Rule
 from altprop.rules.registry import get
-from altprop.rules.rows import of_rows
+from altprop.rules.rows import of_rows, rows_in, rows_of
 from altprop.rules.wiring import Wiring
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,6 +60,13 @@ class Population(AsOther):
             raise RuleError(f'{self.about.name}: credit="{self.credit}"; credit is "unit" or "region".')
         super().__post_init__()
 
+    def by_unit(self, local: Local) -> bool:
+        """Whether each unit of a region has a fitness of its own: it was asked for, and its row moves it alone."""
+        if self.credit == "unit" and local.unit_dim is None:
+            note = "%s: the units of %s share parameters, so that they share one fitness a member"
+            logging.getLogger("altprop.derive_updates").info(note, self.about.name, local.region.name)
+        return self.credit == "unit" and local.unit_dim is not None
+
     def other(self) -> Rule:
         """The rule that sets the target."""
         return get(self.target)
@@ -74,13 +85,27 @@ class Population(AsOther):
         else:
             distance = local.phi(h) - by_unit(local, local.z - e).unsqueeze(1)
         found = distance.square().sum(0) / 2
-        return found if self.credit == "unit" else found.sum(1, keepdim=True)
+        return found if self.by_unit(local) else found.sum(1, keepdim=True)
 
     def judged(self, local: Local, changes: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
-        """The fitness of members that lie `changes`, (members, units, numbers), from the parameters."""
+        """The fitness of members that lie `changes`, (members, rows, numbers), from the parameters."""
+        if local.unit_dim is None:
+            return self._judged_whole(local, changes, e)
         members, units, numbers = changes.shape
         moved = inputs_of(local, numbers, units) @ changes.reshape(-1, numbers).t()
         return self.fitness(local, moved.unflatten(1, (members, units)), e)
+
+    def _judged_whole(self, local: Local, changes: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+        """The same where units share parameters: (members, 1)."""
+        present, parameters = rows_of(local.parameters), local.parameters
+
+        def distance(change: torch.Tensor) -> torch.Tensor:
+            h = local.run(of_rows(present + change, parameters))
+            found = h - (local.h - e) if local.region.is_output else local.phi(h) - (local.z - e)
+            return found.square().sum() / 2
+
+        # One after the other: vmap would fold members into a convolution's groups, and bind the batch.
+        return torch.stack([distance(change) for change in changes.unbind(0)]).unsqueeze(1)
 
 
 def row_state(*names: str, members: int | None = None, scale: float = 0.0) -> Mapping[str, Auxiliary]:
@@ -93,9 +118,9 @@ def row_state(*names: str, members: int | None = None, scale: float = 0.0) -> Ma
     """
 
     def shape(shapes: Shapes) -> tuple[int, ...]:
-        rows = [s[0] for s in shapes.values()]
-        numbers = sum(torch.Size(s).numel() // s[0] for s in shapes.values())
-        return (*([] if members is None else [members]), rows[0], numbers)
+        rows = rows_in(shapes.values())
+        numbers = sum(torch.Size(s).numel() for s in shapes.values()) // rows
+        return (*([] if members is None else [members]), rows, numbers)
 
     drawn = scale * (members or 1) ** 0.5  # "normal" has variance 1 / first size
     return {name: Auxiliary(shape, "normal", drawn) for name in names}

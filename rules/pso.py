@@ -30,7 +30,7 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, differ, row_state
 from altprop.rules.recipe import Recipe
-from altprop.rules.rows import of_rows, rows_of, units_of
+from altprop.rules.rows import of_rows, rows_of
 from altprop.rules.wiring import Wiring
 
 
@@ -78,7 +78,6 @@ class ParticleSwarm(Population):
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Parameters, and where the swarm is behind the step."""
-        units_of(local, self.about.name)
         x, v, p = (local.auxiliary[name] for name in ("positions", "velocities", "bests"))
         found = self.judged(local, torch.cat([x, p]), e)
         now, before = found.chunk(2)

@@ -1,7 +1,9 @@
-"""The parameters of a region whose units have rows of their own, laid side by side: one row a unit."""
+"""The parameters of a region, laid side by side: one row a unit where units have rows of their own.
 
-import math
-from collections.abc import Mapping
+Where its parameters have different first sizes, all of them are one row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -28,19 +30,26 @@ def units_of(local: Local, rule: str) -> int:
     return int(local.h.shape[local.unit_dim])
 
 
+def rows_in(shapes: Iterable[Sequence[int]]) -> int:
+    """Returns how many rows parameters of some shapes are laid in: their common first size, else 1."""
+    sizes = {shape[0] if shape else 1 for shape in shapes}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
 def rows_of(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Returns (units, numbers a unit)."""
-    return torch.cat([tensor.reshape(tensor.shape[0], -1) for tensor in tensors.values()], 1)
+    """Returns (rows, numbers a row)."""
+    rows = rows_in(tensor.shape for tensor in tensors.values())
+    return torch.cat([tensor.reshape(rows, -1) for tensor in tensors.values()], 1)
 
 
 def of_rows(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Takes rows apart again.
 
     Args:
-        rows: (units, numbers a unit).
+        rows: (rows, numbers a row).
         like: tensors of the forms that are wanted, by name.
     """
-    widths = [math.prod(tensor.shape[1:]) for tensor in like.values()]
+    widths = [tensor.numel() // rows.shape[0] for tensor in like.values()]
     parts = rows.split(widths, 1)
     # Contiguous: oneDNN multiplies by a slice of wider rows hundreds of times more slowly.
     return {

@@ -27,7 +27,7 @@ from altprop.rules.auxiliary import Auxiliary
 from altprop.rules.base import Incoming, Local
 from altprop.rules.population import Population, row_state, shares
 from altprop.rules.recipe import Recipe
-from altprop.rules.rows import of_rows, units_of
+from altprop.rules.rows import of_rows
 from altprop.rules.wiring import Wiring
 
 
@@ -75,7 +75,7 @@ class SeparableNaturalEvolution(Population):
     ) -> dict[str, torch.Tensor]:
         """The step sizes."""
         s, u, _ = self._found(local, e)
-        number = s[0].numel() if self.credit == "region" else s.shape[2]
+        number = s.shape[2] if self.by_unit(local) else s[0].numel()
         eta = self.rate * (3 + math.log(number)) / (5 * math.sqrt(number))
         widest = -math.log(self.least)
         moved = local.auxiliary["log_sigma"] + eta / 2 * (u * (s.square() - 1)).sum(0)
@@ -83,7 +83,6 @@ class SeparableNaturalEvolution(Population):
 
     def _found(self, local: Local, e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Noise, utilities and step sizes: (members, units, numbers), (members, units, 1), (units, numbers)."""
-        units_of(local, self.about.name)
         log_sigma = local.auxiliary["log_sigma"]
         drawn = local.draw("members", self.members // (2 if self.antithetic else 1), *log_sigma.shape)
         s = torch.cat([drawn, -drawn]) if self.antithetic else drawn

@@ -98,6 +98,7 @@ class Wiring:
             way to the region's own parameters.
         bare: whether its connections hold no matrix, since it makes its messages itself; see `BareIncoming`.
         alone: whether a region needs no signal; then it has no error neurons and no connections.
+        silent: whether a region may hear from no other: it sees in the net's phases what it needs.
         draws_noise: whether it reads `local.noise`, or asks a connection to `respond` to noise.
         reads_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
         proportional: whether the updates of a loss that is multiplied by two are twice as large, feedback's included.
@@ -130,6 +131,7 @@ class Wiring:
     inside: bool = False
     bare: bool = False
     alone: bool = False
+    silent: bool = False
     draws_noise: bool = False
     reads_derivative: bool = True
     proportional: bool | None = None

@@ -134,3 +134,13 @@ def auxiliary_coordinates(
         if net.biases:
             found[f"b{i}"] = solved[:, -1]
     return found
+
+
+def pepita(net: Network, x: Array, top: Top, scale: float, feedback: Array) -> Updates:
+    """PEPITA: `x' = x + e_L F`; `dW_i = (z_i - z_i')^T z_{i-1}'` of hidden layers, `dW_L = e_L^T z_{L-1}'`."""
+    zs = net.forward(x)[1]
+    error = top(zs[-1])
+    entered = x + error @ feedback
+    seconds = net.forward(entered)[1]
+    errors = [z - second for z, second in zip(zs, seconds, strict=True)]
+    return local_products(net, [entered, *seconds[:-1]], [*errors[:-1], error], scale)

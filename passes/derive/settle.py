@@ -1,6 +1,7 @@
 """Lets a whole net settle: joins what the rules of all regions do in a round into the body of one loop.
 
     state_i       what `Rule.begin` makes of a region's forward
+    entered       what `Rule.enter` puts in the place of the net's inputs, in front of a phase
     round         every region is run at what the states of those below show; errors are sent in the plan's order, and
                   `Rule.relax` moves each state
     repeat        so many rounds, as one operator whose carried values are the states; one for each phase
@@ -74,6 +75,7 @@ class Settling:
         """Takes a graph with feedback, the loss, and what traces the functions of a rule."""
         self.phases = phases_of(graph)
         self.made: Values = {}
+        self._entered: dict[str, tuple[str, ...]] = {}
         self._graph = graph
         self._captured = graph.captured
         self._loss = loss
@@ -89,11 +91,14 @@ class Settling:
     def run(self, values: Values) -> Values:
         """Runs all phases under a trace; returns what settled."""
         states: dict[str, States] = {BEFORE: self._start(values)}
+        net: dict[str, Values] = {BEFORE: values}
         found: Values = {}
         for phase in self.phases:
-            before = states[phase.start]
-            states[phase.name] = self._repeat(values, before, phase)
-            here = self._at(values, states[phase.name], phase)
+            entered = self._enter(net[phase.start], phase)
+            self._entered[phase.name] = tuple(name for _, name in entered)
+            given = {**values, **entered}
+            states[phase.name] = self._repeat(given, states[phase.start], phase)
+            here = net[phase.name] = self._at(given, states[phase.name], phase)
             changed = {key: value for key, value in here.items() if values.get(key) is not value}
             found |= {("settled", phase.name, *key): value for key, value in changed.items()}
         return found
@@ -107,11 +112,19 @@ class Settling:
                 found |= {(name, key): value for key, value in rule.begin(local).items()}
         return found
 
+    def _enter(self, here: Values, phase: Phase) -> Values:
+        """What the net reads in a phase in the place of its inputs; nothing where its rules leave them."""
+        if all(type(rule).enter is Rule.enter for rule in self._rules.values()):
+            return {}
+        seen = self._feel(here, phase)[1]
+        made = {name: value for key, rule in self._rules.items() for name, value in rule.enter(*seen[key]).items()}
+        return {("captured", name): value for name, value in made.items()}
+
     def _at(self, values: Values, states: States, phase: Phase) -> Values:
-        """All values of the net at some states."""
+        """All values of the net at some states, and at the inputs that were entered."""
         here: Values = dict(values)
         here |= {("state", *key): value for key, value in states.items()}
-        changed: dict[str, torch.Tensor] = {}
+        changed: dict[str, torch.Tensor] = {name: here["captured", name] for name in self._entered[phase.name]}
         for region in self._graph.regions:
             local = self._local(region.name, here, phase)
             read = {n for n in local.placeholders if n in changed}
@@ -150,8 +163,9 @@ class Settling:
                 "or a structure: return the prediction alone, or use a rule without rounds, such as dfa."
             )
 
-    def _round(self, values: Values, states: States, phase: Phase) -> States:
-        here, seen = self._at(values, states, phase), {}
+    def _feel(self, values: Values, phase: Phase) -> tuple[Values, dict[str, Any]]:
+        """Sends all errors, in the plan's order; returns all values, and what each rule sees."""
+        here, seen = dict(values), {}
         assert self._graph.plan is not None
         for name in self._graph.plan.order():
             if name in self._rules:
@@ -159,6 +173,10 @@ class Settling:
                 local, incoming = seen[name] = deriver.look(here, phase)
                 _, _, felt = deriver.feel(local, incoming)
                 here |= dict(felt)
+        return here, seen
+
+    def _round(self, values: Values, states: States, phase: Phase) -> States:
+        _, seen = self._feel(self._at(values, states, phase), phase)
         moved = {name: self._rules[name].relax(*seen[name]) for name in dict.fromkeys(name for name, _ in states)}
         return {(name, key): moved[name][key].contiguous() for name, key in states}
 

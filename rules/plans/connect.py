@@ -56,6 +56,11 @@ def direct(network: Network, region: Region, rule: Rule) -> Drawn:
     return rule, connect(network.outputs_after(region), region, rule, network)
 
 
+def entries(network: Network, region: Region, rule: Rule) -> Drawn:
+    """Regions that read the model's inputs hear from the output, and the others from none."""
+    return rule, connect(network.outputs_after(region), region, rule, network) if region.entries else []
+
+
 def inside(
     network: Network, region: Region, rule: Rule, members: Sequence[Region], along_edges: bool = False
 ) -> list[Connection]:

@@ -7,7 +7,7 @@ from typing import Any
 from altprop.ir.errors import PlanError
 from altprop.rules.literals import LiteralError, parse_call
 from altprop.rules.plans.by_groups import blocks, head, modules
-from altprop.rules.plans.connect import Way, chain, direct, edges
+from altprop.rules.plans.connect import Way, chain, direct, edges, entries
 from altprop.rules.plans.network import Network
 from altprop.rules.plans.recursive import recursive
 
@@ -22,7 +22,7 @@ def way_of(text: str, network: Network) -> Way:
     name, options = (match[1], _options(text, match[2])) if match else ("", {})
     if name not in PLANS or set(options or ()) - set(PLANS[name][0]) or options is None:
         raise PlanError(
-            f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3), edges, '
+            f'there is no plan "{text}"; there are chain, direct, blocks and blocks(gap=3), edges, entries, '
             "recursive(depth=2, by='bottleneck'), modules(gap=3) and head."
         )
     gap = options.get("gap")
@@ -46,6 +46,7 @@ PLANS: dict[str, tuple[tuple[str, ...], Callable[[Network, Mapping[str, Any]], W
     "chain": ((), lambda network, options: chain),
     "direct": ((), lambda network, options: direct),
     "edges": ((), lambda network, options: edges),
+    "entries": ((), lambda network, options: entries),
     "blocks": (("gap", "inside", "ends", "by"), blocks),
     "recursive": (("depth", "gap", "by", "groups"), recursive),
     "modules": (("gap",), modules),

@@ -15,7 +15,8 @@ LARGE = ("scan", "mobilenet_v3", "densenet")  # they take seconds
 FEW = ("unet", "nerf", "gat", "mixer")
 ELSEWHERE = {
     "local_loss": "mixer",  # it needs one target a sample, or one at every position
-    **dict.fromkeys(("es", "snes", "cem", "pso", "ga", "ls", "mac"), "mlp_tanh"),  # regions of one layer
+    **dict.fromkeys(("ls", "mac"), "mlp_tanh"),  # regions of one layer
+    **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_tanh"),  # elsewhere they run a region once a member
 }
 SOME = [(ELSEWHERE.get(rule, FEW[index % len(FEW)]), rule) for index, rule in enumerate(RULES)]
 SOME += [("densenet", "dfa"), ("mobilenet_v3", "reclra"), ("scan", "dfa"), ("variational", "fa")]

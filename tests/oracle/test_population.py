@@ -122,6 +122,41 @@ def test_refusals():
     flat = nn.Sequential(nn.Linear(9, 7), altprop.nn.Heaviside(), nn.Linear(7, 3)).double()
     with pytest.raises(altprop.RuleError, match="sign activation, whose derivative is zero"):
         compiled(flat, "es(target='dfa')")
-    normed = nn.Sequential(nn.Linear(9, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 3)).double()
-    with pytest.raises(altprop.RuleError, match='es: region "0" is more than one dense layer'):
-        compiled(normed, "es")
+
+
+@pytest.mark.parametrize("shaping", ["none", "rank"])
+def test_units_that_share_parameters_share_a_fitness(shaping):
+    """A norm behind the layer: each member is run, by torch itself here."""
+    torch.manual_seed(0)
+    model, (x, y) = nn.Sequential(nn.Linear(9, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 3)).double(), batch()
+    net = compiled(model, f"es(members=6, sigma=0.3, target='reclra(beta=0.5)', shaping='{shaping}')")
+    drawn = Noise(5).draw(noise_forms(net.graph), 20, torch.device("cpu"))[Slot("noise", "0:drawn:0")]
+    net.backward(x, y)
+    layer, parameters = model[:2], dict(model[:2].named_parameters())
+    present = torch.cat([p.reshape(7, -1) for p in parameters.values()], 1).detach()
+    d = 2 * (model(x) - y).detach() / 3 @ net.feedback["3->0"].detach()
+    t = torch.tanh(layer(x).detach() - 0.5 * d)
+
+    def fitness(change: torch.Tensor) -> float:
+        parts = (present + change).split([9, 1, 1, 1], 1)
+        moved = {name: part.reshape(p.shape) for (name, p), part in zip(parameters.items(), parts, strict=True)}
+        return float((torch.tanh(torch.func.functional_call(layer, moved, (x,))) - t).square().sum() / 2)
+
+    found = np.array([fitness(sign * 0.3 * s) for sign in (1, -1) for s in drawn])
+    found = ranks(found) if shaping == "rank" else found / len(x)
+    weights = torch.tensor((found[:3] - found[3:]) / 0.6)
+    expected = (weights.view(-1, 1, 1) * drawn).mean(0)
+    made = torch.cat([p.grad.reshape(7, -1) for p in parameters.values()], 1)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["snes(members=4)", "ga(members=4, elite=1, parents=2)"])
+def test_parameters_of_several_sizes_are_one_row(rule):
+    torch.manual_seed(0)
+    attention = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Unflatten(1, (3, 3)), nn.Linear(3, 4), attention, nn.Flatten(), nn.Linear(12, 3)).double()
+    net = compiled(model, {"2.self_attn*": rule, "*": "reclra"}, optimizer=altprop.optim.SGD(lr=1.0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for samples in (20, 6):
+        assert net.step(*(one[:samples] for one in batch())).isfinite()
+    assert all((p != before[name]).any() for name, p in model.named_parameters())

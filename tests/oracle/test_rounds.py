@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import kept
+import numpy as np
 import pytest
 import textbook_rounds
 import tiny
@@ -53,6 +54,55 @@ def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
     for run in RUNS.values():
         run(net, loss)
         assert_equal(found_updates(net, CHAIN), expected)
+
+
+@pytest.mark.third
+@grid(rule=("pepita(scale=0.5)",))
+def test_a_second_forward(rule: str, activation: str, bias: bool, loss: str) -> None:
+    model = make_mlp(activation, bias)
+    network = to_network(model, activation)
+    x, target = make_data(loss)
+    scale = top_error(loss, network.forward(x.numpy())[1][-1], target)[1]
+    net = compile_mlp(model, rule, loss)
+    (feedback,) = (matrix.detach().numpy() for matrix in net.feedback.values())
+    assert np.abs(feedback).max() == pytest.approx(0.5 * (6 / x.shape[1]) ** 0.5, rel=0.1)
+    expected = textbook_rounds.pepita(
+        network, x.numpy(), lambda output: top_error(loss, output, target)[0], scale, feedback
+    )
+    for run in RUNS.values():
+        run(net, loss)
+        assert_equal(found_updates(net, CHAIN), expected)
+
+
+class Twice(nn.Module):
+    """Two layers, both of which read the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(7, 6), nn.Linear(13, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 7) to (N, 4)."""
+        return self.last(torch.cat([torch.tanh(self.first(x)), x], 1))
+
+
+def test_all_that_reads_the_input_reads_what_is_entered() -> None:
+    torch.manual_seed(0)
+    model = Twice()
+    net = kept.compile(model, "pepita(scale=0.5)", example_inputs=(X,))
+    assert [(name, tuple(f.shape)) for name, f in net.feedback.items()] == [("first:input.0", (4, 7))]
+    net.backward(X, LABELS)
+    with torch.no_grad():
+        error = model(X).softmax(1) - nn.functional.one_hot(LABELS, 4)
+        entered = X + error @ net.feedback["first:input.0"]
+        read = torch.cat([torch.tanh(model.first(entered)), entered], 1)
+    torch.testing.assert_close(model.last.weight.grad, error.t() @ read / len(X))
+
+
+def test_an_input_that_no_error_can_be_added_to_is_refused() -> None:
+    model = nn.Sequential(nn.Embedding(9, 5), nn.Flatten(), nn.Linear(10, 4))
+    with pytest.raises(altprop.PlanError, match=r"pepita adds the output's error.*no region reads an input"):
+        altprop.compile(model, "pepita", example_inputs=(torch.tensor([[1, 2], [3, 4]]),))
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse_sum"])

@@ -20,8 +20,8 @@ NEEDS = {
     "local_loss": "mlp_tanh",  # classes
     "inner": "mlp_silu",  # no dropout within a region
     "tp": "mlp_silu",  # behind a batch norm its rounding grows
-    **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # regions of one layer alone
-    **dict.fromkeys(("pc", "epc", "ep", "dualprop", "mac"), "mlp_silu"),  # one prediction, and nothing random
+    **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # elsewhere they run a region once a member
+    **dict.fromkeys(("pc", "epc", "ep", "dualprop", "mac", "pepita"), "mlp_silu"),  # one prediction, and nothing random
 }
 REFUSED = dict.fromkeys(("ls", "mac", "ga"), "refused: ")  # ONNX solves no linear systems, and has no stable sort
 EVERYDAY = [
