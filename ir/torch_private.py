@@ -33,6 +33,7 @@ from torch.export.exported_program import _override_composite_implicit_decomp as
 from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp as split_decompositions
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
+from torch.fx._symbolic_trace import _Patcher as Patcher
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
@@ -88,6 +89,7 @@ REASONS = {
     "OpOverload": "the type of an operator in a graph",
     "OpOverloadPacket": "the type of an operator's name with all its overloads",
     "OptimizedModule": "what torch.compile returns; the module inside it is what is captured",
+    "Patcher": "what a tracer puts into nn.Module, which makes Python look through all classes of modules each time",
     "PythonReferenceAnalysis": "evaluates an expression of sizes in plain Python numbers",
     "ShapeEnv": "knows the symbols of all sizes of one capture",
     "TensorBase": "the class whose methods read an operator's arguments fastest",
@@ -254,6 +256,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "OpOverload",
     "OpOverloadPacket",
     "OptimizedModule",
+    "Patcher",
     "PythonReferenceAnalysis",
     "ShapeEnv",
     "TensorBase",

@@ -16,7 +16,8 @@ from altprop.ir.loss import Loss
 from altprop.ir.plan import Connection, Feedback
 from altprop.ir.rounds import Phase
 from altprop.ir.timings import spent
-from altprop.ir.torch_private import enable_python_dispatcher, make_fx
+from altprop.ir.torch_private import enable_python_dispatcher
+from altprop.ir.tracing import trace
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.base import Pass
 from altprop.passes.cut.activation import is_flat
@@ -142,7 +143,7 @@ class _Deriver:
         fakes = self.captured.forms.distinct(self.reads.all_values.values())
         try:
             with torch.no_grad(), enable_python_dispatcher(), self.captured.fake_mode:
-                module = make_fx(local_update, tracing_mode="real")(*fakes)
+                module = trace(local_update, fakes)
             return self._read(module, [value for value, _ in results])
         except (CompileError, MissingProductError):
             raise
@@ -381,7 +382,7 @@ class _Deriver:
                 fakes = (fake.detach(), torch.empty_like(fake))
                 if self.rule.finish(*fakes) is fakes[0]:  # it lets this one pass as it is
                     continue
-                module = make_fx(lambda d, p: [self.rule.finish(d, p)], tracing_mode="real")(*fakes)
+                module = trace(lambda d, p: [self.rule.finish(d, p)], fakes)
                 if any(node.op == "call_function" for node in module.graph.nodes):
                     found[value] = module
         return found

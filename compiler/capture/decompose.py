@@ -27,11 +27,11 @@ from altprop.ir.torch_private import (
     FakeTensor,
     HigherOrderOperator,
     enable_python_dispatcher,
-    make_fx,
     override_composites,
     pytree,
     split_decompositions,
 )
+from altprop.ir.tracing import trace
 from altprop.ir.without_code import without_code
 
 log = logging.getLogger("altprop.capture")
@@ -184,7 +184,7 @@ class _Decomposer:
             without_code(),
         ):
             run = _Program(module, self.table, is_cast=bool(casts())).run
-            return make_fx(run, tracing_mode="real", decomposition_table=other)(*fakes)
+            return trace(run, fakes, other)
 
     def _returns(self, traced: fx.Graph, made: Mapping[fx.Node, fx.Node]) -> list[OutputSpec]:
         """What the model returns, by the names that the values have now."""

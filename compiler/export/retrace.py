@@ -20,7 +20,8 @@ from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.repeat_operator import body_of, is_repeat
-from altprop.ir.torch_private import make_fx, schema_of
+from altprop.ir.torch_private import schema_of
+from altprop.ir.tracing import trace
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify
 
@@ -184,9 +185,7 @@ def purify(
         return list(made.values())
 
     with fake_mode, torch.no_grad(), traceback.preserve_node_meta():
-        module = make_fx(
-            run, decomposition_table=table() if decompositions is None else decompositions, tracing_mode="real"
-        )(*fakes)
+        module = trace(run, fakes, table() if decompositions is None else decompositions)
     graph = module.graph
     graph.eliminate_dead_code()
     simplify(graph)

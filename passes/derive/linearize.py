@@ -20,7 +20,8 @@ from altprop.ir.errors import CompileError
 from altprop.ir.local import BODY, PARAMETERS, PHI, PRODUCTS, TAIL, LocalGraph, Role
 from altprop.ir.operators import is_fill, is_pointwise, short_name, writes
 from altprop.ir.region import Region
-from altprop.ir.torch_private import enable_python_dispatcher, make_fx
+from altprop.ir.torch_private import enable_python_dispatcher
+from altprop.ir.tracing import trace
 from altprop.ir.walks import closure
 from altprop.passes.derive.decompositions import DECOMPOSITIONS
 from altprop.passes.derive.interpret import run_nodes
@@ -112,10 +113,10 @@ class _Linearizer:
         facts = BatchFacts()
         try:
             with torch.enable_grad(), enable_python_dispatcher(), self.captured.fake_mode, noting(facts):
-                made = make_fx(joint, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
+                made = trace(joint, fakes, DECOMPOSITIONS)
                 if any(writes(node) for node in made.graph.nodes):  # some derivatives write into tensors of their own
                     pure = torch.func.functionalize(made, remove="mutations")
-                    made = make_fx(pure, tracing_mode="real", decomposition_table=DECOMPOSITIONS)(*fakes)
+                    made = trace(pure, fakes, DECOMPOSITIONS)
         except CompileError:
             raise
         except Exception as error:  # derivatives fail in as many ways as there are operators

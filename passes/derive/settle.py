@@ -24,7 +24,7 @@ from altprop.ir.program import Program, Slot
 from altprop.ir.program_text import format_program
 from altprop.ir.repeat_operator import repeat
 from altprop.ir.rounds import BEFORE, Phase
-from altprop.ir.torch_private import make_fx
+from altprop.ir.tracing import trace
 from altprop.ir.updates import Value
 from altprop.ir.without_code import graph_module
 from altprop.passes.derive.interpret import run_nodes
@@ -193,7 +193,7 @@ class Settling:
 
         started = [torch.empty_like(_plain(states[name]), memory_format=torch.contiguous_format) for name in names]
         fakes = self._captured.forms.distinct([*started, *(_plain(values[key]) for key in keys)])
-        module = make_fx(round_of, tracing_mode="real")(*fakes)
+        module = trace(round_of, fakes)
         text, before = _split(module, len(names), self._captured.batch)
         given = [states[name].contiguous() for name in names]
         read = before([*given, *(values[key] for key in keys)])

@@ -10,7 +10,8 @@ from altprop.ir.errors import CompileError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.program import Slot
-from altprop.ir.torch_private import make_fx, pytree
+from altprop.ir.torch_private import pytree
+from altprop.ir.tracing import trace
 from altprop.passes.flattening.builder import FlatBuilder
 
 
@@ -78,6 +79,6 @@ def _trace(
     builder: FlatBuilder, function: Callable[..., Any], fakes: list[torch.Tensor], nodes: list[fx.Node]
 ) -> fx.Node:
     with torch.no_grad():
-        module = make_fx(lambda *args: [function(*args)], tracing_mode="real")(*(fake.detach() for fake in fakes))
+        module = trace(lambda *args: [function(*args)], [fake.detach() for fake in fakes])
     placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]
     return builder.copy(module, dict(zip(placeholders, nodes, strict=True)))[0]

@@ -18,9 +18,9 @@ from altprop.ir.torch_private import (
     DynamicOutputShapeException,
     GuardOnDataDependentSymNode,
     enable_python_dispatcher,
-    make_fx,
     pytree,
 )
+from altprop.ir.tracing import trace
 from altprop.passes.flattening.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flattening.reduction import Reduction
 from altprop.passes.flattening.target import add_target_inputs
@@ -157,7 +157,7 @@ def _trace(
     fakes = shown + [x for x in leaves if isinstance(x, torch.Tensor)]
     try:
         with torch.enable_grad(), enable_python_dispatcher(), captured.fake_mode, unchecked_distributions():
-            return make_fx(losses, tracing_mode="real")(*fakes)
+            return trace(losses, fakes)
     except CompileError:
         raise
     except Exception as error:  # a loss is user code

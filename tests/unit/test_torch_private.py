@@ -133,6 +133,15 @@ def told() -> bool:
     return "val" in neg.meta and [user.op for user in neg.users] == ["output"] and not private.get_proxy_mode()
 
 
+def spared() -> bool:
+    """What a tracer puts into nn.Module goes through here."""
+    kinds = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(private.Patcher, "patch_method", lambda self, kind, *rest, **options: kinds.append(kind))
+        traced()
+    return kinds == [nn.Module, nn.Module]
+
+
 def viewed() -> bool:
     mode, x = fakes()
     with private.in_kernel_invocation_manager(mode):
@@ -246,6 +255,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "OpOverload": lambda: isinstance(aten.add.Tensor, private.OpOverload),
     "OpOverloadPacket": lambda: isinstance(aten.add, private.OpOverloadPacket),
     "OptimizedModule": lambda: isinstance(torch.compile(nn.Linear(1, 1)), private.OptimizedModule),
+    "Patcher": spared,
     "PythonReferenceAnalysis": interpreted,
     "ShapeEnv": lambda: of_size().fake_mode.shape_env is not None,
     "TensorBase": lambda: issubclass(torch.Tensor, private.TensorBase) and private.TensorBase.mul_ is not None,
