@@ -37,11 +37,10 @@ JARGON = (
     "0x",
     r"\bu\d+\b",
 )
-NO_BATCH, NO_GRADIENT = "no batch", "no gradient"
-NOTHING = (NO_BATCH, NO_GRADIENT, "no finite gradient", "torch itself fails")
+NO_BATCH, NO_GRADIENT, NO_FINITE_GRADIENT = "no batch", "no gradient", "no finite gradient"
+NOTHING = (NO_BATCH, NO_GRADIENT, NO_FINITE_GRADIENT, "torch itself fails")
 
 LISTED = {
-    "native_group_norm": "torch's own derivative is another when gradients of the mean and the deviation come together",
     "nn.functional.rrelu": "the slopes of a vector are drawn otherwise from torch's stream",
     "combinations": "its result has as many rows as the numbers in a tensor tell",
 }
@@ -107,7 +106,7 @@ def written_into(call: Callable[[list[Any]], Any], leaves: list[Any]) -> list[in
     except Exception:  # torch's own; the outcome will say so
         return []
     tensors = [(place, leaf) for place, leaf in enumerate(copies) if place and isinstance(leaf, torch.Tensor)]
-    return [place for place, leaf in tensors if leaf._version]
+    return [place for place, leaf in tensors if leaf._version or not torch.equal(leaf, leaves[place])]
 
 
 def loss(output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -299,7 +298,7 @@ def judged(found: Mapping[str, torch.Tensor | None], expected: Mapping[str, torc
     if not _any(expected):
         return NO_GRADIENT
     if not all(bool(grad.isfinite().all()) for grad in expected.values()):
-        return "no finite gradient"
+        return NO_FINITE_GRADIENT
     far = [_far(found[name], wanted) for name, wanted in expected.items()]
     return EQUAL if all(one <= BOUND for one in far) else f"{DIFFERS}: {max(far):.0e}"
 

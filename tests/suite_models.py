@@ -19,6 +19,7 @@ import torch
 from suite_cases import (
     EQUAL,
     FAILS,
+    NO_FINITE_GRADIENT,
     NO_GRADIENT,
     REFUSED,
     Behind,
@@ -157,7 +158,7 @@ class Chained(nn.Module):
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Takes a row of the model's own input for each sample, flat."""
         for net, layers in zip(self.drawn, self.layers, strict=True):
-            value = self._features(net, layers(value).reshape(self.shape)).clamp(-10, 10)
+            value = self._features(net, layers(value).reshape(self.shape)).nan_to_num(0, 0, 0).clamp(-10, 10)
         return self.behind(value)
 
 
@@ -180,10 +181,13 @@ def each_silent(cases: Sequence[Case]) -> list[str]:
 
 
 def _advised(model: nn.Module, judge: Callable[[], str]) -> str:
-    """An outcome, behind freezing each parameter that a refusal says is felt through steps such as `round` alone."""
+    """An outcome, behind freezing each parameter of which a refusal says that no error, or no input, gets to it."""
     said = judge()
-    while advice := re.match(rf"{REFUSED}: (\S+) is felt through .* freeze it", said):
-        model.get_parameter(advice[1]).requires_grad_(False)
+    while advice := re.match(
+        rf"{REFUSED}: (?P<names>\S+(, \S+)*)(:? is felt through |: the forward reads no such)", said
+    ):
+        for name in advice["names"].removesuffix(":").split(", "):
+            model.get_parameter(name).requires_grad_(False)
         said = judge()
     return NO_GRADIENT if "there is nothing to learn" in said or "torch itself" in said else said
 
@@ -203,6 +207,8 @@ def silent(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
         return refusal(error)
     except Exception as error:
         return f"{FAILS}: {type(error).__name__}: {short(error)}"
+    if not all(bool(one.grad.isfinite().all()) for one in model.parameters() if one.grad is not None):
+        return NO_FINITE_GRADIENT
     if still & own:
         return f"{FAILS}: {', '.join(sorted(still & own))} moved"
     return EQUAL if moved & own else NO_GRADIENT

@@ -14,9 +14,16 @@ def _whole_linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) 
     return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
 
 
+def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, deviation: Any, training: bool, *rest: Any) -> Any:
+    """Takes the form that says what it writes where there is something to write, and else the one that never does."""
+    chosen = torch._native_batch_norm_legit if training else torch.native_batch_norm
+    return chosen(x, weight, bias, mean, deviation, training, *rest)
+
+
 _WRITTEN: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.cov, torch.Tensor.cov), cov),
     **dict.fromkeys((torch.corrcoef, torch.Tensor.corrcoef), corrcoef),
+    **dict.fromkeys((torch.native_batch_norm, torch._native_batch_norm_legit), _batch_norm),
     getattr(torch.nn.functional, "linear_cross_entropy", None): _whole_linear_cross_entropy,
 }
 
@@ -26,8 +33,4 @@ class WrittenFunctions(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls a function, or what stands for it."""
-        kwargs = kwargs or {}
-        if function in _WRITTEN and args[0].dim() <= 2:
-            kwargs = {name: value for name, value in kwargs.items() if value is not None}
-            return _WRITTEN[function](*args, **kwargs)
-        return function(*args, **kwargs)
+        return _WRITTEN.get(function, function)(*args, **(kwargs or {}))

@@ -5,9 +5,11 @@ its region's pre-activation through such operators alone, and no rule may ask an
 activation may be one, for rules that never take its derivative.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from altprop.ir.operators import facts, short_name
@@ -56,7 +58,15 @@ def lacks_formula(target: Any) -> bool:
     name = facts(target).name
     if name in _FILLING or any(word in name for word in _MASKING):
         return False
-    return name == "nextafter" or facts(target).draws
+    return (name == "nextafter" and not _steps_to_neighbours()) or facts(target).draws
+
+
+@functools.cache
+def _steps_to_neighbours() -> bool:
+    """Whether this torch differentiates `nextafter`, as versions from 2.13 on do."""
+    x = torch.ones(1, device="cpu", requires_grad=True)
+    with torch.enable_grad():
+        return type(torch.nextafter(x, x).grad_fn).__name__ != "NotImplemented"
 
 
 def obstacle(nodes: Sequence[fx.Node], starts: Iterable[fx.Node], ends: Iterable[fx.Node]) -> fx.Node | None:

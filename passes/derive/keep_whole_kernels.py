@@ -9,7 +9,7 @@
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,14 +52,34 @@ def _derivative_of_unit(kernel: Any) -> Derivative:
 def _derivative_of_group_norm(
     args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]
 ) -> Sequence[Any]:
-    (cotangent, *_) = cotangents
+    cotangent, *of_statistics = cotangents
     x, weight, _bias, samples, channels, positions, groups, _epsilon = args
     _, mean, deviation = results
-    mask = [asked[0], asked[1], asked[2]]
-    made: Sequence[Any] = aten.native_group_norm_backward.default(
-        cotangent.contiguous(), x.contiguous(), mean, deviation, weight, samples, channels, positions, groups, mask
-    )
+    made: list[Any] = [None, None, None]
+    if cotangent is not None:
+        sizes, mask = (samples, channels, positions, groups), [asked[0], asked[1], asked[2]]
+        made = list(
+            aten.native_group_norm_backward.default(
+                cotangent.contiguous(), x.contiguous(), mean, deviation, weight, *sizes, mask
+            )
+        )
+    if asked[0]:
+        rows = x.reshape(samples, groups, channels // groups * positions)
+        for found in _errors_of_statistics(rows, mean, deviation, *of_statistics):
+            spread = found.expand(rows.shape).reshape(x.shape)
+            made[0] = spread if made[0] is None else made[0] + spread
     return made
+
+
+def _errors_of_statistics(
+    rows: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, of_mean: Any, of_deviation: Any
+) -> Iterator[torch.Tensor]:
+    """What a group's values hear of their mean and of one over their deviation, (samples, groups, values or 1)."""
+    if of_mean is not None:
+        yield of_mean.unsqueeze(-1) / rows.shape[-1]
+    if of_deviation is not None:
+        factor = -of_deviation * deviation**3 / rows.shape[-1]
+        yield factor.unsqueeze(-1) * (rows - mean.unsqueeze(-1))
 
 
 def _crossing(args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]) -> Sequence[Any]:
@@ -74,7 +94,7 @@ _DERIVATIVES: dict[Any, tuple[int, Derivative]] = {
     },
     aten.silu.default: (1, _derivative_of_unit(aten.silu_backward.default)),
     aten.mish.default: (1, _derivative_of_unit(aten.mish_backward.default)),
-    aten.native_group_norm.default: (1, _derivative_of_group_norm),
+    aten.native_group_norm.default: (3, _derivative_of_group_norm),
     torch.ops.altprop.predict.default: (1, _crossing),
     **RECURRENT,
 }

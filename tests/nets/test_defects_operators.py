@@ -29,17 +29,26 @@ class Between(nn.Module):
         return self.last(self.operator(self.first(x)))
 
 
+def with_statistics(h: torch.Tensor) -> torch.Tensor:
+    """A group norm whose mean and deviation are read too."""
+    normed, mean, deviation = torch.native_group_norm(h, None, None, len(h), 6, 1, 2, 1e-5)
+    return normed + mean[:, :1] * deviation[:, 1:]
+
+
 @pytest.mark.parametrize(
     "operator",
     [
+        with_statistics,
+        lambda h: torch.native_batch_norm(h, None, None, *h.new_ones(2, 6), True, 0.1, 1e-5)[0],
+        lambda h: torch.nextafter(h, h + 1),
         lambda h: h @ torch.cov(h.T),
         lambda h: h @ torch.corrcoef(h.T),
         lambda h: h * torch.cov(h[:, 0], correction=0),
         lambda h: h @ torch.cov(h.T, fweights=torch.arange(1, len(h) + 1), aweights=h[:, 0].square()),
     ],
-    ids=["cov", "corrcoef", "cov of a row", "cov with weights"],
+    ids=["group norm", "batch norm", "nextafter", "cov", "corrcoef", "cov of a row", "cov with weights"],
 )
-def test_defect_38_covariances_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_defect_38_operators_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
     model = Between(operator).double()
     net = altprop.compile(model, "bp", example_inputs=(X,))
     net.backward(X, Y)
