@@ -56,6 +56,7 @@ mkldnn_enabled = torch._C._get_mkldnn_enabled
 set_mkldnn_enabled = torch._C._set_mkldnn_enabled
 set_grad_enabled = torch._C._set_grad_enabled
 require = torch._check
+batch_norm_that_writes = torch._native_batch_norm_legit
 can_hold_data_of = torch._has_compatible_shallow_copy_type
 # Called at every step: an attrgetter is C, and a function of Python would take longer than what it asks.
 hooks_of_tensor = operator.attrgetter("_backward_hooks")
@@ -112,6 +113,7 @@ REASONS = {
     "pytree": "flattens the trees of inputs, outputs and targets as torch.export does",
     "register_op_impl": "says how fake tensors answer for an operator whose kernel is chosen by the device",
     "registered_for_key": "the operators that are composed of others, which capture takes apart",
+    "batch_norm_that_writes": "is the batch norm that says which statistics it writes into",
     "require": "tells a trace a fact about sizes",
     "set_grad_enabled": "what torch.no_grad does, without an object, beside steps that take microseconds",
     "set_mkldnn_enabled": "switches oneDNN off while a recurrent layer is traced",

@@ -7,6 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from altprop.compiler.capture.covariance import corrcoef, cov
+from altprop.ir.torch_private import batch_norm_that_writes
 
 
 def _whole_linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -16,14 +17,14 @@ def _whole_linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) 
 
 def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, deviation: Any, training: bool, *rest: Any) -> Any:
     """Takes the form that says what it writes where there is something to write, and else the one that never does."""
-    chosen = torch._native_batch_norm_legit if training else torch.native_batch_norm
+    chosen = batch_norm_that_writes if training else torch.native_batch_norm
     return chosen(x, weight, bias, mean, deviation, training, *rest)
 
 
 _WRITTEN: dict[Any, Callable[..., torch.Tensor]] = {
     **dict.fromkeys((torch.cov, torch.Tensor.cov), cov),
     **dict.fromkeys((torch.corrcoef, torch.Tensor.corrcoef), corrcoef),
-    **dict.fromkeys((torch.native_batch_norm, torch._native_batch_norm_legit), _batch_norm),
+    **dict.fromkeys((torch.native_batch_norm, batch_norm_that_writes), _batch_norm),
     getattr(torch.nn.functional, "linear_cross_entropy", None): _whole_linear_cross_entropy,
 }
 
