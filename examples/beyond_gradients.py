@@ -34,11 +34,12 @@ CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One row: what is built, and how it learns."""
+    """One row: what is built, how it learns, and on how many samples a step at least."""
 
     build: Callable[[int, int], nn.Module]
     rule: Any
     optimizer: Callable[[], Any] = lambda: altprop.optim.AdamW(lr=3e-3)
+    batch: int = 0
 
 
 def plain(inputs: int, seed: int) -> nn.Module:
@@ -51,6 +52,12 @@ def threshold(inputs: int, seed: int) -> nn.Module:
 
 def trees_between(inputs: int, seed: int) -> nn.Module:
     forest = Forest(64, 32, keep=20, depth=10, step=STEP, seed=1000 * seed, window=WINDOW)
+    return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest, nn.Linear(32, CLASSES))
+
+
+def trees_followed(inputs: int, seed: int) -> nn.Module:
+    """The same with smaller steps of more samples, which an inverse can follow."""
+    forest = Forest(64, 32, keep=20, depth=10, step=1.0, seed=1000 * seed, window=600)
     return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest, nn.Linear(32, CLASSES))
 
 
@@ -140,7 +147,7 @@ def run(trial: Trial, data: DataSet, seed: int, epochs: int, batch: int) -> floa
     if isinstance(rule, dict):
         rule = {glob if glob == "*" else f"1.{glob}": one for glob, one in rule.items()}
     net = altprop.compile(model, rule, example_inputs=(example,), optimizer=trial.optimizer(), seed=seed)
-    sampler = BatchSampler(data, batch, seed=seed)
+    sampler = BatchSampler(data, max(batch, trial.batch), seed=seed)
     for _ in range(epochs):
         for images, labels in sampler.epoch():
             net.step(images, labels)

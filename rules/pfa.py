@@ -1,13 +1,13 @@
 """Product feedback alignment (Li and Benna 2024, "Deep learning without weight symmetry", arXiv 2405.20594).
 
-    d_i = e_j C_i R_i,    e_i = phi_i'(h_i) * d_i          j: the region that reads region i
-    dC_i = e_j^T (z_i R_i^T) + lambda C_i,    dW_j = e_j^T z_i + lambda W_j        R_i stays as it was drawn
+    u_i = e_j B_i,    d_i = u_i R_i,    e_i = phi_i'(h_i) * d_i         j: the region that reads region i
+    dR_i = u_i^T z_i + lambda R_i,    dW_j = e_j^T z_i + lambda W_j     B_i stays as it was drawn, of variance 1 / width
 
-The error passes a population in between, wider than the activity by `expansion`: fixed weights `R_i` from it, learned
-weights `C_i` to it, whose update is that of the next layer's weights seen through `R_i`. So `W_j R_i^T - C_i` shrinks
-by `1 - lr lambda` a step under plain descent, as in Kolen-Pollack learning, and since `R_i^T R_i` is near the
-identity for a wide population, the product `C_i R_i` comes near `W_j`, although no feedback weight comes near any
-forward weight.
+The error passes a population `u_i` in between, wider than the error by `expansion`: fixed weights `B_i` to it, learned
+weights `R_i` from it, which move by what stands at their two ends. So `B_i^T W_j - R_i` shrinks by `1 - lr lambda` a
+step under plain descent, as in Kolen-Pollack learning, and since `B_i B_i^T` is near the identity for a wide
+population, the product `B_i R_i` comes near `W_j`, although no feedback weight comes near any forward weight. Which
+of the two learns, and the variance, are those of the authors' code.
 """
 
 import dataclasses
@@ -39,10 +39,10 @@ def _auxiliary(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[
         names = ", ".join(source.name for source in sources)
         raise RuleError(f'pfa: region "{region.name}" hears from {names}; leave one connection, as plan="chain" does.')
     need_fixed_units(f'pfa: region "{region.name}"', sources[0])
-    between = rule.expansion * region.units
+    errors, width = sources[0].error_units, rule.expansion * sources[0].error_units
     return {
-        "learned": Auxiliary((sources[0].error_units, between)),
-        "fixed": Auxiliary((between, region.units), "normal", learning=False),
+        "fixed": Auxiliary((errors, width), "normal", scale=rule.expansion**-0.5, learning=False),
+        "learned": Auxiliary((width, region.units)),
     }
 
 
@@ -51,7 +51,7 @@ class ProductFeedbackAlignment(Decaying):
     """Product feedback alignment.
 
     Attributes:
-        expansion: how many times wider than the activity the population in between is.
+        expansion: how many times wider than the error the population in between is.
     """
 
     about: ClassVar[About] = About(
@@ -72,13 +72,13 @@ class ProductFeedbackAlignment(Decaying):
     def signal(self, local: Local, incoming: Sequence[Incoming]) -> torch.Tensor:
         """The source's error, through the population in between."""
         (connection,) = incoming
-        between = connection.error.flatten(1) @ local.auxiliary["learned"]
-        return (between @ local.auxiliary["fixed"]).view(local.z.shape)
+        between = connection.error.flatten(1) @ local.auxiliary["fixed"]
+        return (between @ local.auxiliary["learned"]).view(local.z.shape)
 
     def auxiliary_update(
         self, local: Local, incoming: Sequence[Incoming], d: torch.Tensor, e: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The source's own update, seen through the fixed matrix."""
+        """The product of the population in between and the activity."""
         (connection,) = incoming
-        seen = local.z.flatten(1) @ local.auxiliary["fixed"].t()
-        return {"learned": connection.error.flatten(1).t() @ seen}
+        between = connection.error.flatten(1) @ local.auxiliary["fixed"]
+        return {"learned": between.t() @ local.z.flatten(1)}

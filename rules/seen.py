@@ -149,6 +149,9 @@ class Incoming(Protocol):
     def project(self, error: torch.Tensor) -> torch.Tensor:
         """Sends an error of the source over the connection; returns a message of the activity's shape."""
 
+    def moved(self, feedback: Mapping[str, torch.Tensor]) -> "Incoming":
+        """Returns the connection at other feedback, some of `feedback` by name; its messages go by that."""
+
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns, by feedback name, the outer product of the source's error with a factor of the activity's shape.
 

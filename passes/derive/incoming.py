@@ -1,7 +1,8 @@
 """What a rule's functions see of a connection while they are traced."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import fx
@@ -18,6 +19,7 @@ class AnyIncoming:
     """What all connections have."""
 
     state: Mapping[str, torch.Tensor] = {}
+    feedback: Mapping[str, torch.Tensor] = {}
 
     def __init__(self, connection: Connection, target: torch.Tensor | None) -> None:
         self.connection = connection
@@ -32,6 +34,16 @@ class AnyIncoming:
                 'target to send; use plan="direct", or draw the connection from an output.'
             )
         return self._target
+
+    def moved(self, feedback: Mapping[str, torch.Tensor]) -> Self:
+        """The connection at other feedback; what is not named is as it was."""
+        made = copy.copy(self)
+        made.feedback = {**self.feedback, **feedback}
+        made.place()
+        return made
+
+    def place(self) -> None:
+        """Puts the feedback where projections and products take it from."""
 
 
 class DirectIncoming(AnyIncoming):
@@ -51,8 +63,12 @@ class DirectIncoming(AnyIncoming):
         self.error = error
         self._local = local
         self._parts = parts
-        self._tensors = {part: feedback[name] for part, name in parts.items()}
         self._kind = DIRECT[connection.feedback.kind]
+        self.place()
+
+    def place(self) -> None:
+        """By the kind's names."""
+        self._tensors = {part: self.feedback[name] for part, name in self._parts.items()}
 
     def project(self, error: torch.Tensor) -> torch.Tensor:
         """Sends an error over the feedback matrix."""
@@ -111,6 +127,10 @@ class EdgeIncoming(AnyIncoming):
         self._noise = noise
         self._kind = EDGE[connection.feedback.kind]
         self._wanted = {k: name for k, name in enumerate(source.local.sources) if name in local.local.region.outputs}
+        self.place()
+
+    def place(self) -> None:
+        """By the weights that it stands for."""
         self._replaced = self._substitutes()
 
     def _substitutes(self) -> dict[str, torch.Tensor]:
@@ -185,7 +205,6 @@ class LossIncoming(AnyIncoming):
         target: torch.Tensor | None,
     ) -> None:
         super().__init__(connection, target)
-        self.feedback: Mapping[str, torch.Tensor] = {}
         self.error = next(iter(gradients.values()))
         self._gradients = gradients
         self._local = local

@@ -53,7 +53,8 @@ def test_broadcast_errors_go_by_running_correlations():
     before = {name: numpy(value) for name, value in net.feedback.items()}
     first, _, out = forward(net, numpy(x))
     net.backward(x, y)
-    e_first = (1 - first**2) * (2 * (out - numpy(y)) / 3 @ before["4->0"])
+    e = 2 * (out - numpy(y)) / 3
+    e_first = (1 - first**2) * (e @ (0.8 * before["4->0"] + 0.2 / 8 * e.T @ first))  # with the present batch
     assert numpy(net.model[0].weight.grad) == pytest.approx(e_first.T @ numpy(x) / 8, **BOUND)
 
 
@@ -61,24 +62,25 @@ def test_product_feedback_by_hand():
     net, (x, y) = compiled("pfa(expansion=3, weight_decay=0.0)"), batch()
     net.backward(x, y)
     first, second, out = forward(net, numpy(x))
-    c = {place: numpy(net.feedback[f"{place}:learned"]) for place in (0, 2)}
-    r = {place: numpy(net.feedback[f"{place}:fixed"]) for place in (0, 2)}
+    b = {place: numpy(net.feedback[f"{place}:fixed"]) for place in (0, 2)}
+    r = {place: numpy(net.feedback[f"{place}:learned"]) for place in (0, 2)}
+    assert [matrix.shape for matrix in (b[2], r[2], b[0], r[0])] == [(3, 9), (9, 6), (6, 18), (18, 7)]
     e_out = 2 * (out - numpy(y)) / 3
-    e_second = (1 - second**2) * (e_out @ c[2] @ r[2])
-    e_first = (1 - first**2) * (e_second @ c[0] @ r[0])
+    e_second = (1 - second**2) * (e_out @ b[2] @ r[2])
+    e_first = (1 - first**2) * (e_second @ b[0] @ r[0])
     for place, e, below in ((0, e_first, numpy(x)), (2, e_second, first), (4, e_out, second)):
         assert numpy(net.model[place].weight.grad) == pytest.approx(e.T @ below / 8, **BOUND)
     for place, e, z in ((0, e_second, first), (2, e_out, second)):
-        assert numpy(net.feedback[f"{place}:learned"].grad) == pytest.approx(e.T @ (z @ r[place].T) / 8, **BOUND)
+        assert numpy(net.feedback[f"{place}:learned"].grad) == pytest.approx((e @ b[place]).T @ z / 8, **BOUND)
 
 
 def test_what_is_seen_through_the_fixed_matrix_comes_to_be_the_learned_one():
-    """`W R' - C` shrinks by `1 - lr lambda` a step."""
+    """`B' W - R` shrinks by `1 - lr lambda` a step."""
     net, (x, y) = compiled("pfa(weight_decay=0.5)", optimizer=altprop.optim.SGD(lr=0.1)), batch()
 
     def apart(place: int) -> np.ndarray:
         above = numpy(net.model[place + 2].weight)
-        return above @ numpy(net.feedback[f"{place}:fixed"]).T - numpy(net.feedback[f"{place}:learned"])
+        return numpy(net.feedback[f"{place}:fixed"]).T @ above - numpy(net.feedback[f"{place}:learned"])
 
     before = [apart(place) for place in (0, 2)]
     for _ in range(3):
