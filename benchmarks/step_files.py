@@ -145,26 +145,28 @@ def in_onnxruntime(path: Path) -> Runner:
     return lambda given: dict(zip(tails, session.run(tails, {name: given[name] for name in heads}), strict=True))
 
 
-def in_executorch(path: Path) -> Runner:
-    """Loads a program."""
-    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-    from executorch.runtime import Runtime
+class InExecuTorch:
+    """A program, loaded: its method is of no use without the program, which is kept for as long."""
 
-    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
-    program = Runtime.get().load_program(path.read_bytes())
-    runner = program.load_method("forward").execute
-    _unsafe_reset_threadpool(torch.get_num_threads())
+    def __init__(self, path: Path) -> None:
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime
 
-    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = runner([torch.from_numpy(np.asarray(given[name])) for name in contract["takes"]])
-        return {name: value.numpy() for name, value in zip(contract["gives"], results, strict=True)}
+        self.contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        self.program = Runtime.get().load_program(path.read_bytes())
+        self.method = self.program.load_method("forward")
+        _unsafe_reset_threadpool(torch.get_num_threads())
 
-    return run
+    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs it once."""
+        values = [torch.from_numpy(np.asarray(given[name])).contiguous() for name in self.contract["takes"]]
+        results = self.method.execute(values)
+        return {name: value.numpy() for name, value in zip(self.contract["gives"], results, strict=True)}
 
 
 ENGINES: dict[str, tuple[str, Callable[[Path], Runner]]] = {
     "onnxruntime": (".onnx", in_onnxruntime),
-    "ExecuTorch": (".pte", in_executorch),
+    "ExecuTorch": (".pte", InExecuTorch),
 }
 
 

@@ -7,6 +7,9 @@ import torch
 
 from altprop.ir.errors import ExportError
 
+TO_FLOAT = (
+    'convert the model, such as model.float(), or where it is the optimizer that rounds, give it precision="float32"'
+)
 NUMPY = {
     torch.float32: np.float32,
     torch.float64: np.float64,
@@ -27,7 +30,7 @@ def numpy_type(dtype: torch.dtype) -> Any:
         ExportError: NumPy has none.
     """
     if dtype not in NUMPY:
-        raise ExportError(f"{dtype} cannot be exported: convert the model, such as model.float().")
+        raise ExportError(f"{dtype} cannot be exported: {TO_FLOAT}.")
     return NUMPY[dtype]
 
 

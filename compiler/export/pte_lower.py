@@ -17,12 +17,14 @@ from torch.fx import traceback
 
 from altprop.compiler.capture.quiet import held_output, quiet
 from altprop.compiler.export.contract import input_names, output_names
+from altprop.compiler.export.numbers import TO_FLOAT
 from altprop.compiler.export.retrace import region_of
 from altprop.ir.errors import ExportError
 from altprop.ir.program import Program, Slot
 from altprop.ir.torch_private import OpOverload, overload_name, schema_of, wrapped_operator
 
 DELEGATES = ("", "xnnpack")
+HALF = (torch.float16, torch.bfloat16)
 KERNELS = "kernels"  # where an operator runs that no delegate took
 WAYS_OUT = 'write it in other operators, or train by another file: ".onnx" and ".pt2" take more'
 
@@ -53,9 +55,9 @@ class LoweredProgram:
 class PositionalProgram(nn.Module):
     """A pure program from tensors to tensors; operators keep the names of their regions when it is traced."""
 
-    def __init__(self, program: Program, constants: Mapping[Slot, torch.Tensor]) -> None:
+    def __init__(self, program: Program, constants: Mapping[Slot, torch.Tensor], batched: bool) -> None:
         super().__init__()
-        self.graph = program.graph
+        self.graph, self.batched = program.graph, batched
         self.slots = program.inputs
         self.places = {slot: f"constant_{index}" for index, slot in enumerate(constants)}
         for slot, place in self.places.items():
@@ -66,18 +68,28 @@ class PositionalProgram(nn.Module):
         rest = iter(values)
         args = [getattr(self, self.places[slot]) if slot in self.places else next(rest) for slot in self.slots]
         with traceback.preserve_node_meta():
-            results = Reshaping(self.graph).run(*args, enable_io_processing=False)
+            results = PortableRun(self.graph, batched=self.batched).run(*args, enable_io_processing=False)
         given = set(map(id, args))
         seen: set[int] = set()
         own = []
-        for result in results:  # a result is a tensor of its own, and no input
-            own.append(result.clone() if id(result) in given | seen else result)
+        for result in results:  # a result is a tensor of its own, no input, and lies in memory row by row
+            own.append(result.clone() if id(result) in given | seen else result.contiguous())
             seen.add(id(result))
         return tuple(own)
 
 
-class Reshaping(fx.Interpreter):
-    """Runs a pure program whose tensors may lie in memory in another order, which a view would refuse."""
+class PortableRun(fx.Interpreter):
+    """Runs a pure program in the forms that ExecuTorch likes.
+
+    Args:
+        module: the program. Its tensors may lie in memory in another order, which a view would refuse.
+        batched: whether products of matrices are batches of one. XNNPACK takes a product whose operands both change
+            in this form alone.
+    """
+
+    def __init__(self, module: fx.GraphModule, *, batched: bool) -> None:
+        super().__init__(module)
+        self.batched = batched
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Runs one operator."""
@@ -85,6 +97,9 @@ class Reshaping(fx.Interpreter):
             return args[0]
         if target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
             return args[0].reshape(args[1])
+        if target is torch.ops.aten.mm.default and self.batched:
+            one, other = (value.reshape(1, *value.shape) for value in args)
+            return torch.bmm(one, other).reshape(one.shape[1], other.shape[2])
         return super().call_function(target, args, kwargs)
 
 
@@ -106,8 +121,9 @@ def lower(
         ExportError: an operator is not in the edge dialect, or the runtime has no kernel for it.
     """
     refuse_wide(program)
+    refuse_half(program)
     takes = {slot: name for slot, name in input_names(program).items() if slot not in constants}
-    module = PositionalProgram(program, constants)
+    module = PositionalProgram(program, constants, batched=delegate == "xnnpack")
     with quiet(), held_output() as printed, torch.no_grad():
         exported = torch.export.export(module, tuple(given[slot] for slot in takes), strict=False)
         made = _to_executorch(exported, delegate, printed)
@@ -156,6 +172,18 @@ def refuse_wide(program: Program) -> None:
         if node.target is torch.ops.aten.convolution.default and node.meta["val"].dim() > 4:
             where = region_of(node)
             raise ExportError(f"{where}: ExecuTorch has no kernel for {node.target} in three dimensions; {WAYS_OUT}.")
+
+
+def refuse_half(program: Program) -> None:
+    """Refuses numbers of half the precision, which engines round each in its own way: no comparison would tell.
+
+    Raises:
+        ExportError: names the first operator that makes one.
+    """
+    for node in program.graph.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor) and value.dtype in HALF:
+            raise ExportError(f"{region_of(node)}: {node.target} gives {value.dtype}: {TO_FLOAT}.")
 
 
 def refuse_missing(lowered: LoweredProgram) -> None:

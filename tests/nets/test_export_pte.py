@@ -73,7 +73,7 @@ def test_the_contract_says_what_goes_where(tmp_path: Path, capfd: pytest.Capture
     assert contract["batch"] == 6
     assert contract["inputs"][0]["shape"] == ["batch", 7]
     assert contract["checked"]["batches"] == [6]
-    assert contract["operators"]["kernels"]["aten::mm.out"] == 5
+    assert contract["operators"]["kernels"]["aten::mm.out"] == 8
     assert 0 < contract["arena"] < 10_000
     assert "0.weight" in contract["takes"]
     assert "0.weight.next" in contract["gives"]
@@ -87,7 +87,8 @@ def test_a_delegate_runs_what_it_takes(tmp_path: Path) -> None:
     path = onnx_nets.compiled("mlp", rule="dfa").export(tmp_path / "step.pte", delegate="xnnpack")
     operators = json.loads(path.with_suffix(".json").read_text("utf-8"))["operators"]
     assert operators["XnnpackBackend"]["aten::mul.Tensor"] > 0
-    assert operators["kernels"]["aten::mm.out"] == 5, "its products want fixed weights"
+    assert operators["XnnpackBackend"]["aten::bmm"] == 8, "its other products want fixed weights"
+    assert "aten::mm.out" not in operators["kernels"]
 
 
 @needs_executorch
@@ -124,15 +125,55 @@ def test_what_has_no_kernel_is_refused_by_region_and_operator(tmp_path: Path) ->
     refused(Solid(), torch.randn(4, 1, 4, 4, 4), tmp_path / "step.pte", says)
 
 
+class Scores(nn.Module):
+    """Scores of every position, with the classes in front as the loss wants them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.inner(x).tanh()).transpose(1, 2)
+
+
+def scoring(optimizer: Any) -> Any:
+    return altprop.compile(Scores(), "dfa", example_inputs=torch.randn(2, 3, 4), optimizer=optimizer)
+
+
+@needs_executorch
+def test_results_lie_in_memory_row_by_row(tmp_path: Path) -> None:
+    loop = PteLoop(scoring(onnx_nets.SGD).export(tmp_path / "step.pte", target=torch.zeros(2, 3, dtype=torch.int64)))
+    given = loop.values | {"x": torch.randn(2, 3, 4), "target": torch.zeros(2, 3, dtype=torch.int64)}
+    results = loop.runner([given[name] for name in loop.contract["takes"]])
+    assert all(one.is_contiguous() for one in results), "who reads them knows their shape alone"
+
+
+@needs_executorch
+def test_muon_in_float32(tmp_path: Path) -> None:
+    path = onnx_nets.compiled("mlp", altprop.optim.Muon(lr=1e-2, precision="float32"), "dfa").export(tmp_path / "s.pte")
+    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".onnx", pytest.param(".pte", marks=pytest.mark.skipif(not pte_file.is_installed(), reason=NEEDED))],
+)
+def test_numbers_of_half_the_precision_are_refused(suffix: str, tmp_path: Path) -> None:
+    net = onnx_nets.compiled("mlp", altprop.optim.Muon(lr=1e-2), "dfa")
+    with pytest.raises(ExportError, match=r'bfloat16.*or where it is the optimizer that rounds, give it precision="fl'):
+        net.export(tmp_path / f"step{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 @needs_executorch
 def test_a_difference_names_the_region_and_the_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = pte_lower.Reshaping.call_function
+    right = pte_lower.PortableRun.call_function
 
     def wrong(self: Any, target: Any, args: Any, kwargs: Any) -> Any:
         made = right(self, target, args, kwargs)
         return made * 1.1 if target is torch.ops.aten.tanh.default else made
 
-    monkeypatch.setattr(pte_lower.Reshaping, "call_function", wrong)
+    monkeypatch.setattr(pte_lower.PortableRun, "call_function", wrong)
     net = onnx_nets.compiled("mlp", rule="dfa")
     with pytest.raises(ExportError, match=r'than torch, by (.|\n)*region "0", operator aten.tanh.default. Nothing'):
         net.export(tmp_path / "step.pte")

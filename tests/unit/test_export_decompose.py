@@ -76,6 +76,15 @@ def test_filter_gradients_for_executorch_have_two_dimensions() -> None:
     assert [len(node.args[3]) for node in found] == [2]
 
 
+def test_executorch_gets_products_and_sums_apart() -> None:
+    added, one, other = drawn(5), drawn(3, 4), drawn(4, 5)
+    for factors in ({}, {"beta": 0.5, "alpha": 3.0}):
+        made = planar_table()[aten.addmm.default](added, one, other, **factors)
+        torch.testing.assert_close(made, torch.addmm(added, one, other, **factors))
+    graph = make_fx(lambda *given: torch.addmm(*given), decomposition_table=planar_table())(added, one, other).graph
+    assert [node.target for node in graph.nodes if node.op == "call_function"] == [aten.mm.default, aten.add.Tensor]
+
+
 def test_convolution_backward_gives_what_is_asked_for() -> None:
     x, weight = drawn(2, 3, 5, 5), drawn(4, 3, 3, 3)
     grad = drawn(2, 4, 3, 3)
