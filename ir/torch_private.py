@@ -263,6 +263,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "ShapeEnv",
     "TensorBase",
     "backward_of",
+    "batch_norm_that_writes",
     "below_autograd",
     "can_hold_data_of",
     "distributions_checked",

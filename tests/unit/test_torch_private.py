@@ -76,6 +76,12 @@ def onednn_off() -> bool:
     return off and private.mkldnn_enabled() == before
 
 
+def written_statistics() -> bool:
+    mean = torch.zeros(3)
+    private.batch_norm_that_writes(torch.ones(2, 3), None, None, mean, torch.ones(3), True, 0.1, 1e-5)
+    return bool(mean.all())
+
+
 def below() -> bool:
     x = torch.ones(2, requires_grad=True)
     with private.below_autograd():
@@ -197,16 +203,6 @@ def in_checkpoints() -> bool:
     return outer.state_dict().keys() == {"0.own", "0.count"} and outer[0].count == 5 and bool(outer[0].own == 1)
 
 
-def conclusions_forgotten() -> bool:
-    """Behind it a symbol is what it was last said to be."""
-    size = of_size().shape[0]
-    environment, symbol = size.node.shape_env, size.node.expr
-    before = environment.replace(symbol)
-    environment.replacements[symbol] = sympy.Integer(4)
-    private.forget_conclusions(environment)
-    return before == symbol and size.node.expr == 4
-
-
 def distributions_checked() -> bool:
     distribution, before = torch.distributions.Distribution, private.distributions_checked()
     distribution.set_default_validate_args(not before)
@@ -259,12 +255,12 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "PythonReferenceAnalysis": interpreted,
     "ShapeEnv": lambda: of_size().fake_mode.shape_env is not None,
     "TensorBase": lambda: issubclass(torch.Tensor, private.TensorBase) and private.TensorBase.mul_ is not None,
+    "batch_norm_that_writes": written_statistics,
     "below_autograd": below,
     "can_hold_data_of": lambda: private.can_hold_data_of(torch.zeros(2), torch.zeros(3)),
     "enable_python_dispatcher": on_python,
     "distributions_checked": distributions_checked,
     "fill_defaults": with_defaults,
-    "forget_conclusions": conclusions_forgotten,
     "get_fast_op_impls": lambda: aten.add.Tensor in private.get_fast_op_impls(),
     "get_proxy_mode": told,
     "has_backward": lambda: private.has_backward(double),
