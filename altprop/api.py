@@ -137,44 +137,69 @@ def compile(
         CompileError: names what cannot be compiled, where, and what to do.
     """
     captured, example_inputs, example_kwargs = _captured(model, example_inputs, example_kwargs)
-    model = model.model if isinstance(model, Captured) else unwrap(model)
-    if not isinstance(model, nn.Module):
-        raise CompileError(f"altprop.compile takes an nn.Module, not {type(model).__name__}.")
-    refuse_model(model)
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        shown = optimizer.__name__ if isinstance(optimizer, type) else repr(optimizer).split("\n")[0]
-        raise CompileError(
-            f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...), "
-            "AdamW(...), or another altprop.optim.Optimizer; one of torch.optim takes net.param_groups(...)."
-        )
+    model = _module_of(model)
+    _refuse_optimizer(optimizer)
     runs = backends.get(backend)
     _check_device(model, devices)
     wanted = read_devices(devices)
-    named = DEFAULT_PLAN if rule is None and plan is None else read_plan(plan)
-    options = Options(
-        rules=_rules_beside(rule, named),
-        loss=_loss_of(loss, optimizer),
-        plan=named,
-        regions=regions if isinstance(regions, str) else tuple(regions),
-        optimizer=optimizer,
-        wants=runs.wants,
-        devices=wanted.count,
-    )
-    net = LocalNet(
-        model,
-        _Compiler(options, wanted, captured),
-        optimizer=optimizer,
-        backend=runs,
-        seed=seed,
-        loss_scale=loss_scale,
-        recipe=recipe_of(options.rules, options.plan),
-    )
+    options = _options(rule, plan, regions, _loss_of(loss, optimizer), optimizer, runs, wanted)
+    compiler, recipe = _Compiler(options, wanted, captured), recipe_of(options.rules, options.plan)
+    net = LocalNet(model, compiler, optimizer=optimizer, backend=runs, seed=seed, loss_scale=loss_scale, recipe=recipe)
     net.training = model.training
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)
     if example_inputs is not None or example_kwargs:
         net.capture(*tuple(example_inputs or ()), **dict(example_kwargs or {}))
     return net
+
+
+def _module_of(model: nn.Module | Captured) -> nn.Module:
+    """The module itself, of what a caller gave.
+
+    Raises:
+        CompileError: it is none, or one that no program can be made of.
+    """
+    found = model.model if isinstance(model, Captured) else unwrap(model)
+    if not isinstance(found, nn.Module):
+        raise CompileError(f"altprop.compile takes an nn.Module, not {type(found).__name__}.")
+    refuse_model(found)
+    return found
+
+
+def _refuse_optimizer(optimizer: Any) -> None:
+    """Refuses an optimizer that is none of ours.
+
+    Raises:
+        CompileError: says where it goes instead.
+    """
+    if optimizer is None or isinstance(optimizer, Optimizer):
+        return
+    shown = optimizer.__name__ if isinstance(optimizer, type) else repr(optimizer).split("\n")[0]
+    raise CompileError(
+        f"optimizer={shown}: the optimizer inside the program is an altprop.optim.SGD(...), Adam(...), "
+        "AdamW(...), or another altprop.optim.Optimizer; one of torch.optim takes net.param_groups(...)."
+    )
+
+
+def _options(
+    rule: Any,
+    plan: str | Path | WiringPlan | None,
+    regions: str | Sequence[str],
+    loss: Loss,
+    optimizer: Optimizer | None,
+    backend: Backend,
+    devices: Devices,
+) -> Options:
+    named = DEFAULT_PLAN if rule is None and plan is None else read_plan(plan)
+    return Options(
+        rules=_rules_beside(rule, named),
+        loss=loss,
+        plan=named,
+        regions=regions if isinstance(regions, str) else tuple(regions),
+        optimizer=optimizer,
+        wants=backend.wants,
+        devices=devices.count,
+    )
 
 
 def _captured(model: Any, inputs: Any, kwargs: Any) -> tuple[Captured | None, Any, Any]:

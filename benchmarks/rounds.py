@@ -58,10 +58,6 @@ def theirs(rounds: int) -> Step:
     import jax
     from jax import numpy as jnp
 
-    def at(weights: Any, x: Any, states: Any) -> Any:
-        inputs = [x, *states]
-        return inputs, [z @ w.T + b for z, (w, b) in zip(inputs, weights, strict=True)]
-
     def felt(hs: Any, states: Any, target: Any) -> Any:
         found = [(1 - jnp.tanh(h) ** 2) * (jnp.tanh(h) - s) for h, s in zip(hs, states, strict=False)]
         return [*found, jax.nn.softmax(hs[-1]) - target]
@@ -97,6 +93,12 @@ def theirs(rounds: int) -> Step:
         jax.block_until_ready(state)
 
     return call
+
+
+def at(weights: Any, x: Any, states: Any) -> Any:
+    """What each layer reads in a round, and its pre-activation."""
+    inputs = [x, *states]
+    return inputs, [z @ w.T + b for z, (w, b) in zip(inputs, weights, strict=True)]
 
 
 def _adamw(jax: Any, jnp: Any, weights: Any, moments: Any, moved: Any) -> Any:

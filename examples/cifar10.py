@@ -204,12 +204,6 @@ def run_all(
     queue = deque((label, task.config(label, **more)) for label in labels)
     rules, asked = set(labels) - {CONTROL}, set(labels)
     running: dict[Future[dict[str, Any]], str] = {}
-    columns = (
-        TextColumn("{task.description:18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
 
     def keep(label: str, found: dict[str, Any]) -> None:
         runs[label] = found
@@ -221,10 +215,9 @@ def run_all(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, runs)
 
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        pool = Here(task, progress) if jobs == 1 or make is None else There(jobs, make)
+    with progress_bars(console) as progress:
         whole = progress.add_task("runs", total=None, state="", visible=jobs > 1)
-        with pool:
+        with Here(task, progress) if jobs == 1 or make is None else There(jobs, make) as pool:
             while queue or running:
                 if queue and len(running) < jobs:
                     label, config = queue.popleft()
@@ -238,6 +231,14 @@ def run_all(
                     keep(running.pop(done), done.result())
                 progress.update(whole, completed=len(asked) - len(queue) - len(running), total=len(asked))
     return runs
+
+
+def progress_bars(console: Console) -> Progress:
+    """A bar for each run, with what it is at."""
+    done, state = MofNCompleteColumn(), TextColumn("{task.fields[state]}")
+    return Progress(
+        TextColumn("{task.description:18}"), BarColumn(), done, state, TimeRemainingColumn(), console=console
+    )
 
 
 def show(runs: dict[str, Any], console: Console) -> None:

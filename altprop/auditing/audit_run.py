@@ -1,6 +1,7 @@
 """`altprop.audit`: a rule on a user's own model and data, beside what it has to beat."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,26 +69,44 @@ def audit(
         given = example if isinstance(example, tuple) else (example,)
         return compile(start, example_inputs=given, loss=loss, optimizer=copy.copy(used), seed=seed, **own)
 
-    def batches() -> Iterator[Pair]:
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(epochs):
-            for chosen in torch.randperm(_count(train[0]), generator=generator).split(batch):
-                yield part(train[0], chosen), part(train[1], chosen)
-
-    def tests() -> Iterator[Pair]:
-        for chosen in torch.arange(_count(test[0])).split(4 * batch):
-            yield part(test[0], chosen), part(test[1], chosen)
-
-    wide = slice(0, 4 * batch)
+    samples = _Samples(train, test, batch, epochs, seed)
     subject = Subject(
         start=lambda: copy.deepcopy(model),
         compile=compiled,
-        batches=batches,
-        test=tests,
-        batch=(part(train[0], wide), part(train[1], wide)),
+        batches=samples.batches,
+        test=samples.tests,
+        batch=samples.wide(),
         loss=get_loss(loss),
     )
     return subject.audit(_text(rule), limits=limits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples:
+    """What an audit is given, in batches; the order of training is a function of the seed."""
+
+    train: Pair
+    test: Pair
+    batch: int
+    epochs: int
+    seed: int
+
+    def batches(self) -> Iterator[Pair]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.epochs):
+            for chosen in torch.randperm(_count(self.train[0]), generator=generator).split(self.batch):
+                yield _pair(self.train, chosen)
+
+    def tests(self) -> Iterator[Pair]:
+        for chosen in torch.arange(_count(self.test[0])).split(4 * self.batch):
+            yield _pair(self.test, chosen)
+
+    def wide(self) -> Pair:
+        return _pair(self.train, slice(0, 4 * self.batch))
+
+
+def _pair(samples: Pair, chosen: slice | Tensor) -> Pair:
+    return part(samples[0], chosen), part(samples[1], chosen)
 
 
 def optimizer_of(recipe: Recipe) -> Optimizer:

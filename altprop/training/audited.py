@@ -42,17 +42,7 @@ def audit_run(
             return build_model(config, data.shape, data.classes).to(config.device)
 
     def compiled(model: nn.Module, control: Any) -> LocalNet:
-        example = data.inputs(data.train.images[:2])
-        if control is None:
-            return build_net(config, model, example)
-        return altprop.compile(
-            model,
-            control,
-            example_inputs=(example,),
-            regions=config.regions if len(control) > 1 else "layer",
-            optimizer=build_optimizer(config),
-            seed=config.seed,
-        )
+        return _compiled(config, model, data.inputs(data.train.images[:2]), control)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         sampler = BatchSampler(data, config.batch_size, seed=config.seed, augment=config.augment)
@@ -72,3 +62,17 @@ def audit_run(
         stepped=stepped,
     )
     return subject.audit(config.rule_text, net)
+
+
+def _compiled(config: RunConfig, model: nn.Module, example: Tensor, control: Any) -> LocalNet:
+    """The run's net, or that of a control, which is a mapping of rules."""
+    if control is None:
+        return build_net(config, model, example)
+    return altprop.compile(
+        model,
+        control,
+        example_inputs=(example,),
+        regions=config.regions if len(control) > 1 else "layer",
+        optimizer=build_optimizer(config),
+        seed=config.seed,
+    )

@@ -110,21 +110,27 @@ def _by_kernel(operator: Any) -> Callable[..., Any]:
             for index in places:
                 given[index] = next(saved).detach()
             asked = [index for index in places if ctx.needs_input_grad[index] and given[index].is_floating_point()]
-            with torch.enable_grad():
-                for index in asked:
-                    given[index].requires_grad_()
-                made = call(given)
-                outputs = made if isinstance(made, tuple | list) else (made,)
-                felt = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
-                found = torch.autograd.grad(
-                    [o for o, _ in felt], [given[i] for i in asked], [c for _, c in felt], allow_unused=True
-                )
-            by_place = dict(zip(asked, found, strict=True))
+            by_place = dict(zip(asked, _gradients(call, given, asked, cotangents), strict=True))
             return tuple(by_place.get(index) for index in range(len(leaves)))
 
         return _function(operator, forward, setup, backward).apply(*leaves)
 
     return run
+
+
+def _gradients(
+    call: Callable[[Sequence[Any]], Any], given: Sequence[Any], asked: Sequence[int], cotangents: Sequence[Any]
+) -> Sequence[torch.Tensor | None]:
+    """Calls an operator once more; returns the gradients of those of its arguments that are asked for."""
+    with torch.enable_grad():
+        for index in asked:
+            given[index].requires_grad_()
+        made = call(given)
+        outputs = made if isinstance(made, tuple | list) else (made,)
+        felt = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+        return torch.autograd.grad(
+            [o for o, _ in felt], [given[i] for i in asked], [c for _, c in felt], allow_unused=True
+        )
 
 
 def _function(operator: Any, forward: Any, setup: Any, backward: Any) -> Any:

@@ -161,16 +161,18 @@ def _trace(
     except CompileError:
         raise
     except Exception as error:  # a loss is user code
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, _BY_VALUES):
-            raise CompileError(
-                f"the loss {loss.name} chooses by the values that it is given, which a program for all batches cannot "
-                f"({first}): write it in tensor operators, or call it behind net(x) in a loop of your own."
-            ) from error
-        shapes = ", ".join(_shape(captured, fake) for fake in fakes)
-        raise CompileError(
-            f"the loss {loss.name} does not fit output and target of shapes {shapes}: {first}"
-        ) from error
+        raise CompileError(_explain(error, loss, [_shape(captured, fake) for fake in fakes])) from error
+
+
+def _explain(error: Exception, loss: Loss, shapes: list[str]) -> str:
+    """The sentence on a loss that cannot be traced on output and target of these shapes."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, _BY_VALUES):
+        return (
+            f"the loss {loss.name} chooses by the values that it is given, which a program for all batches cannot "
+            f"({first}): write it in tensor operators, or call it behind net(x) in a loop of your own."
+        )
+    return f"the loss {loss.name} does not fit output and target of shapes {', '.join(shapes)}: {first}"
 
 
 def _refuse_parameters(module: fx.GraphModule, loss: Loss) -> None:
