@@ -27,8 +27,8 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.machine import Machine
 from altprop.ir.program import Slot
+from altprop.ir.schedule import DevicePrograms as Programs
 from altprop.ir.schedule import Lowered, location
-from altprop.ir.schedule import Schedule as Programs
 from altprop.ir.timeline import Timeline
 from altprop.ir.values import RESIDENT
 from altprop.read_devices import Devices, read_devices

@@ -19,7 +19,7 @@ from altprop.compiler.globs import check_globs
 from altprop.compiler.observe import Observer
 from altprop.compiler.quick_fakes import quick_fakes
 from altprop.compiler.run_passes import PassRunner
-from altprop.compiler.schedule.wirings import Search, search_wirings
+from altprop.compiler.schedule.wirings import WiringSearch, search_wirings
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER, SUFFIX, Alternation
 from altprop.ir.backend import Wants
@@ -252,7 +252,7 @@ def _with_alternate(graph: ErrorGraph, other: ErrorGraph, turns: Alternation) ->
     )
 
 
-def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[WiringPlan, Search | None]:
+def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[WiringPlan, WiringSearch | None]:
     """Returns the plan, and the search that found it where there was one."""
     if isinstance(options.plan, WiringPlan):
         return options.plan, None

@@ -20,8 +20,8 @@ from altprop.ir.graph_parts import (
     ErrorNeurons,
     Fed,
     FeedbackParameter,
+    LevelPart,
     Linearized,
-    Part,
     Planned,
     Programs,
     Updated,
@@ -37,10 +37,10 @@ from altprop.ir.views import show
 
 __all__ = ["LEVELS", "ErrorGraph", "ErrorNeurons", "FeedbackParameter"]
 
-LEVELS = (Part.level, *(part.level for part in PARTS))
+LEVELS = (LevelPart.level, *(part.level for part in PARTS))
 
-P = TypeVar("P", bound=Part)
-Q = TypeVar("Q", Part, Programs)
+P = TypeVar("P", bound=LevelPart)
+Q = TypeVar("Q", LevelPart, Programs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +54,19 @@ class ErrorGraph:
     """
 
     captured: CapturedGraph
-    parts: tuple[Part, ...] = ()
+    parts: tuple[LevelPart, ...] = ()
     made: Programs = NO_PROGRAMS
 
     @property
     def level(self) -> str:
         """How far the passes have come, one of `LEVELS`."""
-        return self.parts[-1].level if self.parts else Part.level
+        return self.parts[-1].level if self.parts else LevelPart.level
 
     def part(self, kind: type[P]) -> P | None:
         """Returns the part of a level, or None where the passes have not come so far."""
         return next((part for part in self.parts if isinstance(part, kind)), None)
 
-    def gain(self, part: Part) -> "ErrorGraph":
+    def gain(self, part: LevelPart) -> "ErrorGraph":
         """Returns the graph with the part of the next level."""
         reached = LEVELS[len(self.parts) + 1]
         assert part.level == reached, f'behind "{self.level}" comes "{reached}", not "{part.level}"'

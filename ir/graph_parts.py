@@ -78,14 +78,14 @@ class FeedbackParameter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class LevelPart:
     """What one level adds to the graph."""
 
     level: ClassVar[str] = "captured"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut(Part):
+class Cut(LevelPart):
     """The regions.
 
     Attributes:
@@ -100,7 +100,7 @@ class Cut(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned(Part):
+class Planned(LevelPart):
     """The plan, and what it puts at the regions.
 
     Attributes:
@@ -119,7 +119,7 @@ class Planned(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wired(Part):
+class Wired(LevelPart):
     """Attributes:
     connections: in the order in which errors are sent.
     """
@@ -130,7 +130,7 @@ class Wired(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class Linearized(Part):
+class Linearized(LevelPart):
     """Attributes:
     locals: forward and local vector-Jacobian products by region.
     """
@@ -141,7 +141,7 @@ class Linearized(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class Fed(Part):
+class Fed(LevelPart):
     """Attributes:
     feedback: feedback parameters by name.
     """
@@ -152,7 +152,7 @@ class Fed(Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class Updated(Part):
+class Updated(LevelPart):
     """Attributes:
     updates: local updates by region, in the order in which they run.
     """
@@ -162,7 +162,7 @@ class Updated(Part):
     updates: Mapping[str, LocalUpdate]
 
 
-PARTS: tuple[type[Part], ...] = (Cut, Planned, Wired, Linearized, Fed, Updated)
+PARTS: tuple[type[LevelPart], ...] = (Cut, Planned, Wired, Linearized, Fed, Updated)
 """The parts behind the captured forward, in the order in which a graph gains them."""
 
 

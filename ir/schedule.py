@@ -100,7 +100,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class DevicePrograms:
     """One program a device.
 
     Attributes:
@@ -141,13 +141,13 @@ class Schedule:
         return str(show("schedule as text", self))
 
     @staticmethod
-    def parse(text: str, where: str = "schedule text") -> "Schedule":
+    def parse(text: str, where: str = "schedule text") -> "DevicePrograms":
         """Builds the schedule that a text describes.
 
         Raises:
             ScheduleError: names the line that cannot be read.
         """
-        made: Schedule = show("schedule from text", text, where)
+        made: DevicePrograms = show("schedule from text", text, where)
         return made
 
 
@@ -193,7 +193,7 @@ class Lowered:
         target: how the loss's target is built, as `structure_of` tells it.
     """
 
-    schedule: Schedule
+    schedule: DevicePrograms
     pieces: Mapping[tuple[str, str], Piece]
     mean: bool
     target: Any = None
@@ -269,7 +269,7 @@ def is_loss_part(value: str) -> bool:
     return (found.kind, found.name) == ("value", "loss") and found.micro is not None
 
 
-def residents(schedule: Schedule, device: int) -> frozenset[str]:
+def residents(schedule: DevicePrograms, device: int) -> frozenset[str]:
     """Returns the values, `kind:name`, that a device holds between steps."""
     program = schedule.programs[device]
     visitors = {task.region for task in program if task.kind == "RECV"}

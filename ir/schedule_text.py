@@ -29,7 +29,7 @@ import torch
 
 from altprop.ir.errors import ScheduleError
 from altprop.ir.json_document import cut_short, is_unicode, shown
-from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
+from altprop.ir.schedule import KINDS, DevicePrograms, Task, ValueForm
 
 VERSION = 1
 LONGEST = 300  # characters of a name
@@ -145,7 +145,7 @@ def _read(line: str, text: str) -> dict[str, Any] | None:
     return None if any(idle) else values  # there is one way to write a value: that which is left out is not written
 
 
-def format_schedule(schedule: Schedule) -> str:
+def format_schedule(schedule: DevicePrograms) -> str:
     """Returns the text of a schedule; `parse_schedule` gives the schedule back."""
     lines = [f"altprop schedule {VERSION}"]
     header = {"name": schedule.name, "digest": schedule.digest}
@@ -160,7 +160,7 @@ def format_schedule(schedule: Schedule) -> str:
     return "\n".join(lines)
 
 
-def parse_schedule(text: str, where: str = "schedule text") -> Schedule:
+def parse_schedule(text: str, where: str = "schedule text") -> DevicePrograms:
     """Builds the schedule that a text describes.
 
     Args:
@@ -185,7 +185,7 @@ class _Parser:
         self.homes: dict[str, int] = {}
         self.programs: list[list[Task]] = []
 
-    def parse(self, text: str) -> Schedule:
+    def parse(self, text: str) -> DevicePrograms:
         seen = False
         for self.number, line in enumerate(text.split("\n"), start=1):
             line = line.strip()
@@ -257,12 +257,12 @@ class _Parser:
         if device >= len(self.devices):
             raise self._error(f"there is no device {device}; there are {len(self.devices)}")
 
-    def _finish(self) -> Schedule:
+    def _finish(self) -> DevicePrograms:
         missing = [key for key in ("name", "digest", "batch", "microbatches") if key not in self.header]
         if missing or not self.devices or len(self.programs) != len(self.devices):
             what = missing[0].replace("name", "order") if missing else "a program for each device"
             raise self._error(f"the schedule ends without {what}")
         programs = tuple(tuple(program) for program in self.programs)
-        return Schedule(
+        return DevicePrograms(
             **self.header, devices=tuple(self.devices), homes=self.homes, forms=self.forms, programs=programs
         )

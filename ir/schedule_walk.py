@@ -7,10 +7,10 @@ whatever walks to its end here cannot hang there.
 from collections.abc import Iterator
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, Task
+from altprop.ir.schedule import DevicePrograms, Task
 
 
-def walk(schedule: Schedule, at_once: int | None = None) -> Iterator[tuple[int, Task]]:
+def walk(schedule: DevicePrograms, at_once: int | None = None) -> Iterator[tuple[int, Task]]:
     """Yields every task with its device, each behind those that it waits for.
 
     Args:
@@ -32,7 +32,7 @@ def walk(schedule: Schedule, at_once: int | None = None) -> Iterator[tuple[int, 
 
 
 class _Walker:
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: DevicePrograms) -> None:
         self.programs = schedule.programs
         self.places = [0] * len(schedule.programs)
         self.sent: set[tuple[str, int]] = set()

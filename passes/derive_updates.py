@@ -24,7 +24,7 @@ from altprop.passes.cut.activation import is_flat
 from altprop.passes.derive.bare_incoming import TracedBare
 from altprop.passes.derive.drawn_noise import take_noise
 from altprop.passes.derive.incoming import DirectIncoming, EdgeIncoming, LossIncoming
-from altprop.passes.derive.names_read import Watch
+from altprop.passes.derive.names_read import NameWatch
 from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.output_preactivation import output_of, target_at
 from altprop.passes.derive.rule_failures import check_assigned, check_error, check_gradients, explain
@@ -32,7 +32,7 @@ from altprop.passes.derive.settle import Settling, at_phase, phases_of
 from altprop.passes.derive.share_updates import Derived, Form, form_of
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
-from altprop.passes.derive.update_inputs import Reads, error_key, first_floating, is_direct, key_of, noise_name
+from altprop.passes.derive.update_inputs import UpdateInputs, error_key, first_floating, is_direct, key_of, noise_name
 from altprop.rules.base import Incoming, Rule
 from altprop.rules.feedback import BARE
 from altprop.rules.wiring import is_proportional
@@ -63,7 +63,7 @@ class DeriveUpdates(Pass):
                 continue
             _check(graph, updates, name, rule)
             with spent(name):
-                reads = Reads(graph, updates, name, rule)
+                reads = UpdateInputs(graph, updates, name, rule)
                 if settling is not None:
                     updates[name] = self._settled(reads, rule, settling)
                     derived.count += 1
@@ -76,10 +76,10 @@ class DeriveUpdates(Pass):
             f"local updates, {derived.count} of them traced",
         )
 
-    def _deriver(self, reads: Reads, rule: Rule) -> "_Deriver":
+    def _deriver(self, reads: UpdateInputs, rule: Rule) -> "_Deriver":
         return _Deriver(reads, rule, self.loss)
 
-    def _settled(self, reads: Reads, rule: Rule, settling: Settling) -> LocalUpdate:
+    def _settled(self, reads: UpdateInputs, rule: Rule, settling: Settling) -> LocalUpdate:
         """The update of a region of a net that settles; the first in the order holds the rounds of all."""
         is_first = not settling.made
         if is_first:
@@ -90,7 +90,7 @@ class DeriveUpdates(Pass):
             settling.made = {key: fake for key, fake in update.fakes.items() if key[0] == "settled"}
         return update
 
-    def _derive(self, reads: Reads, rule: Rule, derived: Derived, form: Form) -> LocalUpdate:
+    def _derive(self, reads: UpdateInputs, rule: Rule, derived: Derived, form: Form) -> LocalUpdate:
         deriver = _Deriver(reads, rule, self.loss)
         update = deriver.derive()
         derived.count += 1
@@ -119,7 +119,7 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
 class _Deriver:
     """Traces one update; `watch` says what the rule looked at."""
 
-    def __init__(self, reads: Reads, rule: Rule, loss: Loss | None, settling: Settling | None = None) -> None:
+    def __init__(self, reads: UpdateInputs, rule: Rule, loss: Loss | None, settling: Settling | None = None) -> None:
         self.reads = reads
         self.settling = settling
         self.graph = reads.graph
@@ -127,7 +127,7 @@ class _Deriver:
         self.region = reads.region
         self.rule = rule
         self.loss = loss
-        self.watch = Watch()
+        self.watch = NameWatch()
         self.drawn: dict[str, Value] = {}
         self.assigned: list[Value] = []
 

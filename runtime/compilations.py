@@ -25,7 +25,7 @@ from altprop.ir.values import ValueName
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.guards import Guards
-from altprop.runtime.hooks import Told
+from altprop.runtime.hooks import ToldHooks
 from altprop.runtime.jacobian import mean_jacobians
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
@@ -34,7 +34,7 @@ from altprop.runtime.variants import Kept, Variants
 from altprop.runtime.watch_model import Mode, Watch
 
 
-class Net(Protocol):
+class CompiledNet(Protocol):
     """What of a net a compilation reads and fills."""
 
     model: nn.Module
@@ -54,20 +54,20 @@ class Compilations:
         first: the one that `net.graph` and its like speak of, or None.
     """
 
-    def __init__(self, net: Net, compiler: Compiler) -> None:
+    def __init__(self, net: CompiledNet, compiler: Compiler) -> None:
         self._net = net
         self.compiler = compiler
         self.watch = Watch(net.model)
         self.variants = Variants()
         self.first: Kept | None = None
-        self._told, self._told_of_steps = Told(), -1
+        self._told, self._told_of_steps = ToldHooks(), -1
 
     @property
     def example(self) -> Call | None:
         """The call that the net was first compiled for, or None."""
         return None if self.first is None else self.first.variant.example
 
-    def bound_to(self, net: Net) -> "Compilations":
+    def bound_to(self, net: CompiledNet) -> "Compilations":
         """Returns the same compilations for a copy of the net."""
         made = Compilations(net, self.compiler)
         bound = {id(kept): made._bind(kept, Guards.bind) for kept in self.variants}

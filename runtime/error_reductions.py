@@ -39,7 +39,7 @@ Values = Mapping[Slot, torch.Tensor]
 MODES = ("isolated", "cumulative")
 
 
-class Net(Protocol):
+class SteppingNet(Protocol):
     """What of a net a trial step reads and moves."""
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Net(Protocol):
         """Adds to `.grad`."""
 
 
-def check(net: Net, mode: str, optimizer: torch.optim.Optimizer | None) -> None:
+def check(net: SteppingNet, mode: str, optimizer: torch.optim.Optimizer | None) -> None:
     """Refuses reductions of a step that nobody can make.
 
     Raises:
@@ -71,7 +71,7 @@ def check(net: Net, mode: str, optimizer: torch.optim.Optimizer | None) -> None:
 
 
 def trial_step(
-    net: Net, inputs: Any, target: Any, optimizer: torch.optim.Optimizer | None = None
+    net: SteppingNet, inputs: Any, target: Any, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, torch.Tensor]:
     """Makes a step, and undoes it.
 
@@ -97,7 +97,7 @@ def trial_step(
 
 
 @contextlib.contextmanager
-def _undone(net: Net) -> Iterator[None]:
+def _undone(net: SteppingNet) -> Iterator[None]:
     """Puts everything that a step moves back at the end; gradients are empty meanwhile."""
     parameters = [*net.model.parameters(), *net.feedback.values()]
     kept = [(tensor, tensor.detach().clone()) for tensor in (*parameters, *net.state.buffers())]

@@ -38,7 +38,7 @@ def tensor_hooks(model: nn.Module) -> Iterator[tuple[Any, str]]:
             yield hook, f"{_name(hook)}, a hook of the parameter {path}"
 
 
-class Told:
+class ToldHooks:
     """Warns of each hook once."""
 
     def __init__(self) -> None:

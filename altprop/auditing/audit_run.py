@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from altprop.api import compile
 from altprop.auditing.audit_report import Audit
-from altprop.auditing.audit_subject import Pair, Subject
+from altprop.auditing.audit_subject import AuditSubject, Pair
 from altprop.auditing.judge import Limits
 from altprop.ir.loss import get_loss
 from altprop.ir.optimizers import SGD, Adam, AdamW, Optimizer
@@ -70,7 +70,7 @@ def audit(
         return compile(start, example_inputs=given, loss=loss, optimizer=copy.copy(used), seed=seed, **own)
 
     samples = _Samples(train, test, batch, epochs, seed)
-    subject = Subject(
+    subject = AuditSubject(
         start=lambda: copy.deepcopy(model),
         compile=compiled,
         batches=samples.batches,

@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class AuditSubject:
     """A model, a rule and data.
 
     Attributes:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import altprop
 from altprop.auditing.audit_report import Audit
-from altprop.auditing.audit_subject import Subject
+from altprop.auditing.audit_subject import AuditSubject
 from altprop.data import BatchSampler, DataSet
 from altprop.ir.loss import get_loss
 from altprop.runtime.net import LocalNet
@@ -52,7 +52,7 @@ def audit_run(
     def tests() -> Iterator[tuple[Tensor, Tensor]]:
         yield from data.batches(data.test, 500)
 
-    subject = Subject(
+    subject = AuditSubject(
         start=start,
         compile=compiled,
         batches=batches,

@@ -39,7 +39,7 @@ _LARGE_FEEDBACK = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Remark:
     """One thing found: `level` is "error", "warning" or "note"."""
 
     level: str
@@ -81,7 +81,7 @@ class Report:
         aligned: what each wiring is worth on the data, where there was some.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Remark, ...]
     graph: ErrorGraph | None
     seconds: Mapping[str, float]
     aligned: tuple[AlignedWiring, ...] = ()
@@ -123,7 +123,7 @@ def examine(
         model = known.model if known else unwrap(model)
         refuse_model(model)
     except CompileError as error:
-        return Report((Finding("error", "", str(error)),), None, {})
+        return Report((Remark("error", "", str(error)),), None, {})
     examiner = _Examiner(model, tuple(example_inputs), dict(example_kwargs or {}), known)
     rules = None if rule is None else rules_of(rule)
     with alone(), quiet(), uncollected(), quick_fakes():
@@ -138,7 +138,7 @@ class _Examiner:
         self.captured = captured
         self.args = args
         self.kwargs = kwargs
-        self.findings: list[Finding] = []
+        self.findings: list[Remark] = []
         self.seconds: dict[str, float] = {}
 
     def run(
@@ -149,20 +149,20 @@ class _Examiner:
         graph = None
         if captured is not None:
             self.findings += _parameter_findings(self.model, captured)
-            self.findings += [Finding("note", name, why) for name, why in unrolled_modules(self.model, captured)]
+            self.findings += [Remark("note", name, why) for name, why in unrolled_modules(self.model, captured)]
             graph = self._try("cut", lambda: CutRegions(regions)(ErrorGraph(captured)).graph)
             if graph is None and (offer := offer_cut(captured, regions)):
-                self.findings.append(Finding("note", "", offer))
+                self.findings.append(Remark("note", "", offer))
         if graph is not None:
             self._linearize(graph)
             self.findings += _region_findings(graph)
             if problem := judge_cut(graph.captured, graph.regions, regions):
-                self.findings.append(Finding("warning", "", problem))
+                self.findings.append(Remark("warning", "", problem))
             if (
                 rules is not None
                 and (wired := self._try("wire", lambda: wire(graph, rules, plan, regions))) is not None
             ):
-                self.findings += [Finding("note", "", note) for note in start_notes(wired)]
+                self.findings += [Remark("note", "", note) for note in start_notes(wired)]
         order = ("error", "warning", "note")
         ranked = sorted(dict.fromkeys(self.findings), key=lambda finding: order.index(finding.level))
         return Report(tuple(ranked), graph, self.seconds)
@@ -179,7 +179,7 @@ class _Examiner:
         try:
             return work()
         except CompileError as error:
-            self.findings.append(Finding("error", "", str(error)))
+            self.findings.append(Remark("error", "", str(error)))
             return None
         finally:
             self.seconds[name] = time.perf_counter() - start
@@ -194,67 +194,67 @@ class _Examiner:
                 self.findings.append(self._underivable(derive, region, error))
         self.seconds["derive"] = time.perf_counter() - start
 
-    def _underivable(self, derive: Linearizer, region: Region, error: CompileError) -> Finding:
+    def _underivable(self, derive: Linearizer, region: Region, error: CompileError) -> Remark:
         """What an operator without a derivative means: some rules never read it."""
         try:
             derive(region, {PARAMETERS})
         except CompileError:
-            return Finding("error", region.name, str(error))
+            return Remark("error", region.name, str(error))
         what = "only rules that never ask for that derivative train it, such as reclra on plan='direct'"
-        return Finding("warning", region.name, f"{error} As it is, {what}.")
+        return Remark("warning", region.name, f"{error} As it is, {what}.")
 
 
-def _module_findings(model: nn.Module) -> Iterator[Finding]:
+def _module_findings(model: nn.Module) -> Iterator[Remark]:
     for name, module in model.named_modules():
         if getattr(module, "sparse", False) and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            yield Finding("error", name, "sparse gradients are not supported: use sparse=False.")
+            yield Remark("error", name, "sparse gradients are not supported: use sparse=False.")
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     if frozen:
-        yield Finding("note", "", f"{len(frozen)} parameters require no grad and stay frozen: {_some(frozen)}")
+        yield Remark("note", "", f"{len(frozen)} parameters require no grad and stay frozen: {_some(frozen)}")
     first: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if first.setdefault(id(parameter), name) != name:
-            yield Finding("note", name, f"is tied to {first[id(parameter)]}: their updates are summed")
+            yield Remark("note", name, f"is tied to {first[id(parameter)]}: their updates are summed")
 
 
-def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[Finding]:
+def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[Remark]:
     used = set(captured.parameters.values())
     read = {captured.parameters[n.name] for n in captured.graph.nodes if n.name in captured.parameters and n.users}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and (name not in used or name not in read):
-            yield Finding("error", name, "the forward never reads this parameter: freeze it, or use it")
+            yield Remark("error", name, "the forward never reads this parameter: freeze it, or use it")
     if isinstance(captured.batch, int):
-        yield Finding("warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew")
+        yield Remark("warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew")
     elif captured.facts:
         what = f"forward asks for the size of the batch as a number ({captured.facts}): others are captured anew"
-        yield Finding("note", "", what)
+        yield Remark("note", "", what)
 
 
-def _region_findings(graph: ErrorGraph) -> Iterator[Finding]:
+def _region_findings(graph: ErrorGraph) -> Iterator[Remark]:
     captured = graph.captured
     if not find_blocks(captured, find_roles(captured)):
-        yield Finding("note", "", 'there are no repeated blocks: regions="block" will not cut this model')
+        yield Remark("note", "", 'there are no repeated blocks: regions="block" will not cut this model')
     outputs = [region for region in graph.regions if region.is_output]
     if not outputs:
-        yield Finding("error", "", "no region computes what the model returns")
+        yield Remark("error", "", "no region computes what the model returns")
     for region in graph.regions:
         if is_flat(captured, region):
-            yield Finding(
+            yield Remark(
                 "note", region.name, "has a sign activation: only rules without phi', such as reclra, train it"
             )
         if region.ports:
-            yield Finding("note", region.name, "several values leave it; direct feedback reaches its activity only")
+            yield Remark("note", region.name, "several values leave it; direct feedback reaches its activity only")
     if outputs:
         yield from _feedback_findings(graph, outputs[-1])
 
 
-def _feedback_findings(graph: ErrorGraph, output: Region) -> Iterator[Finding]:
+def _feedback_findings(graph: ErrorGraph, output: Region) -> Iterator[Remark]:
     """What direct feedback would take, where it is much."""
     needed = default_bytes(graph.regions, output)
     if needed > _LARGE_FEEDBACK:
         smaller = {text: size for text, size in smaller_kinds(graph.regions, output).items() if size < needed}
         size = f"direct feedback to every region would take {needed / 2**30:.1f} GiB."
-        yield Finding("warning", "", f"{size} {advice(smaller)}")
+        yield Remark("warning", "", f"{size} {advice(smaller)}")
 
 
 def _some(names: Sequence[str]) -> str:

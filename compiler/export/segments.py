@@ -13,7 +13,7 @@ from torch import fx
 
 from altprop.ir.operators import is_view
 from altprop.ir.program import Program, Slot
-from altprop.ir.schedule import Lowered, Piece, Schedule, Task, is_gradient, is_loss_part, is_resident
+from altprop.ir.schedule import DevicePrograms, Lowered, Piece, Task, is_gradient, is_loss_part, is_resident
 from altprop.ir.torch_private import FakeTensorMode
 from altprop.ir.values import SCHEDULE
 
@@ -35,7 +35,7 @@ class Segment:
     received: frozenset[str]
 
 
-def segments(schedule: Schedule) -> list[Segment]:
+def segments(schedule: DevicePrograms) -> list[Segment]:
     """Cuts the programs of all devices, in an order in which the segments can run."""
     queues = [_cut(schedule, device) for device in range(len(schedule.programs))]
     done: list[Segment] = []
@@ -48,7 +48,7 @@ def segments(schedule: Schedule) -> list[Segment]:
     return done
 
 
-def _cut(schedule: Schedule, device: int) -> list[Segment]:
+def _cut(schedule: DevicePrograms, device: int) -> list[Segment]:
     program = schedule.programs[device]
     awaited = {task.region for task in program if task.kind == "RECV"}
     found: list[Segment] = []

@@ -11,18 +11,18 @@ from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.fix_batch import Sizes
 from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
-from altprop.compiler.schedule.pieces import Cut, Tuning, cut
+from altprop.compiler.schedule.pieces import NetPieces, Tuning, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
 from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
-from altprop.compiler.schedule.transfers import Emitter
+from altprop.compiler.schedule.transfers import TransferEmitter
 from altprop.compiler.schedule.verify_schedule import kept_values, verify_schedule
 from altprop.ir.devices import device_called
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.learner_operators import refuse_learners
 from altprop.ir.loss import Loss
-from altprop.ir.schedule import Lowered, Piece, Schedule, Task, ValueForm
+from altprop.ir.schedule import DevicePrograms, Lowered, Piece, Task, ValueForm
 from altprop.ir.structures import structure_of
 from altprop.passes.flattening.builder import Tag
 
@@ -102,7 +102,7 @@ class Lowering:
         self.sizes = several[0]
         self.mean, self.target = loss.mean, structure_of(target)
         builders = [TaggedStep(graph, loss, target, sizes, tuning == "cpu") for sizes in several]
-        self.cut: Cut = cut(builders, microbatches, several, tuning)
+        self.cut: NetPieces = cut(builders, microbatches, several, tuning)
         self.tasks = make_tasks(self.cut, microbatches, self.sizes)
         self.waits = dependencies(self.tasks)
         self.forms = make_forms(self.cut, self.sizes)
@@ -139,8 +139,10 @@ class Lowering:
         self._check_placement(regions, len(devices))
         placed = place_tasks(self.graph, self.tasks, regions)
         problem = Problem(self.tasks, self.waits, placed, self.forms, costs, len(devices), regions, self.microbatches)
-        emitter = Emitter(self.tasks, placed, order(problem), self.forms, sorted(kept_values(self.microbatches)))
-        made = Schedule(
+        emitter = TransferEmitter(
+            self.tasks, placed, order(problem), self.forms, sorted(kept_values(self.microbatches))
+        )
+        made = DevicePrograms(
             name=name,
             digest=self.digest(),
             batch=self.batch,

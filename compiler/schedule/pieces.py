@@ -35,7 +35,7 @@ Tuning = Literal["cpu", "any", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
+class NetPieces:
     """All pieces of a net.
 
     Attributes:
@@ -51,7 +51,7 @@ class Cut:
     joint: Mapping[str, int]
 
 
-def cut(builders: Sequence[TaggedStep], microbatches: int, sizes: Sequence[Sizes], tuning: Tuning = "cpu") -> Cut:
+def cut(builders: Sequence[TaggedStep], microbatches: int, sizes: Sequence[Sizes], tuning: Tuning = "cpu") -> NetPieces:
     """Cuts a tagged program into pieces.
 
     Args:
@@ -76,7 +76,7 @@ def cut(builders: Sequence[TaggedStep], microbatches: int, sizes: Sequence[Sizes
     wider = {(kind, name) for kind in ("U", "U+") for name in joint}
     found = {tag: _piece(tag, p, sizes[-1] if tag in wider else sizes[0]) for tag, p in cleaned.items()}
     pieces = {tag: piece for tag, piece in found.items() if piece.writes or piece.changes}
-    return Cut(pieces, cutter.fakes(cleaned.values()), builder.factor, dict.fromkeys(joint, count))
+    return NetPieces(pieces, cutter.fakes(cleaned.values()), builder.factor, dict.fromkeys(joint, count))
 
 
 def _clean(graph: ErrorGraph, programs: Mapping[Tag, Program], tuning: Tuning) -> dict[Tag, Program]:

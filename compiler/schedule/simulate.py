@@ -7,14 +7,14 @@ the link is free; links carry one value at a time in each direction between two 
 from collections.abc import Mapping
 
 from altprop.compiler.schedule.cost_model import CostModel
-from altprop.ir.schedule import Schedule, Task, is_given, is_resident
+from altprop.ir.schedule import DevicePrograms, Task, is_given, is_resident
 from altprop.ir.schedule_walk import walk
 from altprop.ir.timeline import Event, Timeline, Transfer
 
 Cause = tuple[str, int]
 
 
-def simulate(schedule: Schedule, costs: CostModel | None = None) -> Timeline:
+def simulate(schedule: DevicePrograms, costs: CostModel | None = None) -> Timeline:
     """Predicts a step.
 
     Args:
@@ -28,7 +28,7 @@ def simulate(schedule: Schedule, costs: CostModel | None = None) -> Timeline:
 
 
 class _Simulator:
-    def __init__(self, schedule: Schedule, costs: CostModel) -> None:
+    def __init__(self, schedule: DevicePrograms, costs: CostModel) -> None:
         self.schedule, self.costs = schedule, costs
         count = len(schedule.programs)
         self.clock = [0.0] * count
@@ -103,7 +103,7 @@ class _Simulator:
 class _Memory:
     """Bytes that each device holds."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: DevicePrograms) -> None:
         self.schedule = schedule
         self.resident = [self._resident(device) for device in range(len(schedule.programs))]
         self.received = [{t.region for t in program if t.kind == "RECV"} for program in schedule.programs]

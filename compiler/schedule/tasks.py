@@ -8,16 +8,16 @@ micro-batch and `STEP` last, says which of two versions of a changing value a ta
 from collections.abc import Sequence
 
 from altprop.compiler.schedule.fix_batch import Sizes
-from altprop.compiler.schedule.pieces import Cut
+from altprop.compiler.schedule.pieces import NetPieces
 from altprop.ir.schedule import Piece, Task, ValueForm, in_microbatch
 
 
-def make_forms(cut: Cut, sizes: Sizes) -> dict[str, ValueForm]:
+def make_forms(cut: NetPieces, sizes: Sizes) -> dict[str, ValueForm]:
     """Returns the form of every value."""
     return {name: sizes.form(name, fake) for name, fake in cut.fakes.items()}
 
 
-def make_tasks(cut: Cut, microbatches: int, sizes: Sizes) -> list[Task]:
+def make_tasks(cut: NetPieces, microbatches: int, sizes: Sizes) -> list[Task]:
     """Returns all tasks that compute, in the reference order."""
     forms = make_forms(cut, sizes)
     once = [piece for piece in cut.pieces.values() if piece.kind == "STEP"]

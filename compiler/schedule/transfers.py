@@ -23,7 +23,7 @@ def find_homes(tasks: Sequence[Task], placed: Sequence[int]) -> dict[str, int]:
     return homes
 
 
-class Emitter:
+class TransferEmitter:
     """Makes programs of an order.
 
     Args:

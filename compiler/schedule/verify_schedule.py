@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, Task, base_name, is_given, is_loss_part, is_resident
+from altprop.ir.schedule import DevicePrograms, Task, base_name, is_given, is_loss_part, is_resident
 from altprop.ir.schedule_walk import walk
 from altprop.ir.values import SCHEDULE, ValueName
 
@@ -12,10 +12,10 @@ SHOWN = 20
 """Violations that one message lists."""
 
 Found = tuple[int, int, str]
-Law = Callable[[Schedule], Iterator[Found]]
+Law = Callable[[DevicePrograms], Iterator[Found]]
 
 
-def verify_schedule(schedule: Schedule) -> None:
+def verify_schedule(schedule: DevicePrograms) -> None:
     """Checks all laws.
 
     Raises:
@@ -31,7 +31,7 @@ def verify_schedule(schedule: Schedule) -> None:
         pass
 
 
-def _marked(schedule: Schedule, found: list[Found]) -> str:
+def _marked(schedule: DevicePrograms, found: list[Found]) -> str:
     lines: list[str] = []
     for device, place, problem in found:
         program = schedule.programs[device]
@@ -41,13 +41,13 @@ def _marked(schedule: Schedule, found: list[Found]) -> str:
     return "\n".join(lines)
 
 
-def _lines(schedule: Schedule) -> Iterator[tuple[int, int, Task]]:
+def _lines(schedule: DevicePrograms) -> Iterator[tuple[int, int, Task]]:
     for device, program in enumerate(schedule.programs):
         for place, task in enumerate(program):
             yield device, place, task
 
 
-def _values_are_there(schedule: Schedule) -> Iterator[Found]:
+def _values_are_there(schedule: DevicePrograms) -> Iterator[Found]:
     """What a task reads was made, received or given on its device, and was not freed; nothing is left behind."""
     for device, program in enumerate(schedule.programs):
         there: set[str] = set()
@@ -82,7 +82,7 @@ def is_loss(name: str, microbatches: int) -> bool:
     return is_loss_part(name) and (SCHEDULE.read(name).micro or 0) < microbatches
 
 
-def _updates_are_local(schedule: Schedule) -> Iterator[Found]:
+def _updates_are_local(schedule: DevicePrograms) -> Iterator[Found]:
     """No update reads what another region's update made."""
     made = {
         n: task.region for _, _, task in _lines(schedule) if task.kind == "U" for n in (*task.writes, *task.changes)
@@ -93,7 +93,7 @@ def _updates_are_local(schedule: Schedule) -> Iterator[Found]:
                 yield device, place, f"the update reads {name}, which the update of {made[name]} makes"
 
 
-def _transfers_match(schedule: Schedule) -> Iterator[Found]:
+def _transfers_match(schedule: DevicePrograms) -> Iterator[Found]:
     """Between two devices the same values are sent and received, in the same order."""
     sends: dict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
     receives: dict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
@@ -125,7 +125,7 @@ def _compare(source: int, target: int, out: list[tuple[int, str]], into: list[tu
         yield target, place, f"values from device {source} are received in another order than they are sent"
 
 
-def _residents_move_at_home(schedule: Schedule) -> Iterator[Found]:
+def _residents_move_at_home(schedule: DevicePrograms) -> Iterator[Found]:
     """What lives between steps is changed on its own device, and nothing of this step reads it behind its `STEP`."""
     for device, program in enumerate(schedule.programs):
         moved: set[str] = set()
@@ -140,7 +140,7 @@ def _residents_move_at_home(schedule: Schedule) -> Iterator[Found]:
                 moved |= set(task.changes)
 
 
-def _forms_are_known(schedule: Schedule) -> Iterator[Found]:
+def _forms_are_known(schedule: DevicePrograms) -> Iterator[Found]:
     """Every value has a form, and transfers say its shape and bytes."""
     for device, place, task in _lines(schedule):
         for name in (*task.reads, *task.writes, *task.changes):

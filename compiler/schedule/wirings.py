@@ -46,7 +46,7 @@ class Weighed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class WiringSearch:
     """What a search weighed, best first.
 
     Attributes:
@@ -83,7 +83,7 @@ def search_wirings(
     devices: int,
     batch: int,
     machine: Machine | None = None,
-) -> Search:
+) -> WiringSearch:
     """Weighs wirings and returns them, best first.
 
     Args:
@@ -102,7 +102,7 @@ def search_wirings(
     found.sort(key=lambda one: (bool(one.problem), one.seconds, one.memory, len(one.waves)))
     if found[0].problem:
         raise PlanError('plan="auto": no wiring fits: ' + "; ".join(f"{f.text}: {f.problem}" for f in found))
-    return Search(devices, tuple(found))
+    return WiringSearch(devices, tuple(found))
 
 
 def candidates(network: Network) -> list[str]:

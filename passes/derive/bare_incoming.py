@@ -9,7 +9,7 @@ from altprop.ir.errors import RuleError
 from altprop.ir.plan import Connection
 from altprop.ir.updates import Value
 from altprop.passes.derive.incoming import AnyIncoming
-from altprop.passes.derive.names_read import Watch
+from altprop.passes.derive.names_read import NameWatch
 from altprop.passes.derive.rerun_forward import Stretch
 
 
@@ -29,7 +29,7 @@ class TracedBare(AnyIncoming):
         target: torch.Tensor | None,
         forward: Stretch | RuleError,
         values: Mapping[Value, torch.Tensor],
-        watch: Watch,
+        watch: NameWatch,
         *,
         from_output: bool,
     ) -> None:

@@ -14,7 +14,7 @@ _NAMELESS = (
 )
 
 
-class Watch:
+class NameWatch:
     """Hands out regions and connections.
 
     Attributes:
@@ -32,7 +32,7 @@ class Watch:
 
 
 class _Watched:
-    def __init__(self, watched: Any, watch: Watch) -> None:
+    def __init__(self, watched: Any, watch: NameWatch) -> None:
         self._watched = watched
         self._watch = watch
 

@@ -30,7 +30,7 @@ from altprop.ir.without_code import graph_module
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
-from altprop.passes.derive.update_inputs import Reads, key_of
+from altprop.passes.derive.update_inputs import UpdateInputs, key_of
 from altprop.rules.base import Rule
 
 Values = dict[Value, torch.Tensor]
@@ -71,7 +71,7 @@ class Settling:
         made: fake values of what settled, by name.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss | None, derivers: Callable[[Reads, Rule], Any]) -> None:
+    def __init__(self, graph: ErrorGraph, loss: Loss | None, derivers: Callable[[UpdateInputs, Rule], Any]) -> None:
         """Takes a graph with feedback, the loss, and what traces the functions of a rule."""
         self.phases = phases_of(graph)
         self.made: Values = {}
@@ -80,7 +80,7 @@ class Settling:
         self._captured = graph.captured
         self._loss = loss
         self._rules = {name: rule for name, rule in graph.rules.items() if rule is not None}
-        self._reads = {name: Reads(graph, None, name, rule) for name, rule in self._rules.items()}
+        self._reads = {name: UpdateInputs(graph, None, name, rule) for name, rule in self._rules.items()}
         self._derivers = {name: derivers(self._reads[name], rule) for name, rule in self._rules.items()}
 
     @property

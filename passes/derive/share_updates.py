@@ -29,7 +29,7 @@ from altprop.ir.region import Region
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.passes.derive.own_feedback import Standing
 from altprop.passes.derive.rerun_forward import Stretch
-from altprop.passes.derive.update_inputs import Reads
+from altprop.passes.derive.update_inputs import UpdateInputs
 from altprop.rules.base import Rule
 
 Name = tuple[str, str]
@@ -54,7 +54,7 @@ class Form:
     names: tuple[Name, ...]
 
 
-def form_of(reads: Reads, rule: str) -> Form:
+def form_of(reads: UpdateInputs, rule: str) -> Form:
     """Returns the form of an update.
 
     Args:
@@ -65,7 +65,7 @@ def form_of(reads: Reads, rule: str) -> Form:
 
 
 class _Writer:
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: UpdateInputs) -> None:
         self.reads = reads
         self.graph = reads.graph
         self.numbers: dict[Name, int] = {}

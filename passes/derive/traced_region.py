@@ -18,7 +18,7 @@ from altprop.passes.derive.by_unit import unit_dim
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate
 from altprop.passes.derive.mirror import Mirror, mirrors_of
-from altprop.passes.derive.names_read import Watch
+from altprop.passes.derive.names_read import NameWatch
 
 
 class TracedLocal:
@@ -36,10 +36,10 @@ class TracedLocal:
         known: Known,
         auxiliary: Mapping[str, torch.Tensor] | None = None,
         loss: Loss | None = None,
-        watch: Watch | None = None,
+        watch: NameWatch | None = None,
     ) -> None:
         self._region: Region = local.region
-        self._watch = watch or Watch()
+        self._watch = watch or NameWatch()
         self.local = local
         self.known = known
         self.auxiliary: Mapping[str, torch.Tensor] = auxiliary or {}

@@ -23,7 +23,7 @@ from altprop.rules.base import Rule
 from altprop.rules.feedback import BARE, DIRECT, EDGE, as_heard
 
 
-class Reads:
+class UpdateInputs:
     """What one region's update may read.
 
     Attributes:

@@ -15,7 +15,7 @@ from altprop.rules.feedback.binary import Binary
 from altprop.rules.feedback.channel import Channel
 from altprop.rules.feedback.convolution import Convolution
 from altprop.rules.feedback.dense import Dense
-from altprop.rules.feedback.edge import EdgeKind, Forward, Identity, PseudoInverse, Sign, SignBatch, SignFixed
+from altprop.rules.feedback.edge import EdgeKind, Forward, Identity, PseudoInverse, SignBatch, SignFixed, SignOfWeight
 from altprop.rules.feedback.kind import DISTRIBUTIONS, DirectKind, Part, Place, width
 from altprop.rules.feedback.low_rank import LowRank
 from altprop.rules.feedback.position import Position, shares_positions
@@ -48,7 +48,8 @@ DIRECT: dict[str, DirectKind] = {
 }
 
 EDGE: dict[str, EdgeKind] = {
-    kind.name: kind for kind in (Forward(), EdgeKind(), Identity(), Sign(), SignBatch(), SignFixed(), PseudoInverse())
+    kind.name: kind
+    for kind in (Forward(), EdgeKind(), Identity(), SignOfWeight(), SignBatch(), SignFixed(), PseudoInverse())
 }
 
 __all__ = [

@@ -83,7 +83,7 @@ class Forward(EdgeKind):
         return own
 
 
-class Sign(EdgeKind):
+class SignOfWeight(EdgeKind):
     """The weight's sign."""
 
     name = "sign"

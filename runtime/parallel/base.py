@@ -10,7 +10,7 @@ import torch
 
 from altprop.ir.devices import kind_of
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Lowered, Schedule, location, residents
+from altprop.ir.schedule import DevicePrograms, Lowered, location, residents
 from altprop.ir.structures import structure_of
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import SCHEDULE, ValueName
@@ -31,7 +31,7 @@ class Runtime:
         self.lowered, self.net = lowered, net
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> DevicePrograms:
         """The schedule."""
         return self.lowered.schedule
 

@@ -16,7 +16,7 @@ VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor: the file that holds it, its dtype, such as "float32", and its shape."""
 
     file: str
@@ -42,7 +42,7 @@ class Manifest:
 
     step: int
     draws: int
-    tensors: Mapping[str, Entry]
+    tensors: Mapping[str, TensorEntry]
     digests: Mapping[str, str]
     generators: Sequence[Mapping[str, str]] = ()
 
@@ -93,7 +93,8 @@ def _checked(found: Any) -> Manifest:
     if found["version"] != VERSION:
         raise ValueError(found["version"])
     tensors = {
-        name: Entry(str(file), str(dtype), tuple(shape)) for name, (file, dtype, shape) in found["tensors"].items()
+        name: TensorEntry(str(file), str(dtype), tuple(shape))
+        for name, (file, dtype, shape) in found["tensors"].items()
     }
     digests = {str(name): str(digest) for name, digest in found["digests"].items()}
     plain = all(Path(name).name == name for name in digests)

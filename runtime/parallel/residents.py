@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from altprop.ir.program import Slot
-from altprop.ir.schedule import Schedule, is_owned, residents
+from altprop.ir.schedule import DevicePrograms, is_owned, residents
 from altprop.ir.torch_private import can_hold_data_of, times_written
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.bindings import Bindings, Getter
@@ -17,7 +17,7 @@ def slot_of(name: str) -> Slot:
     return SCHEDULE.read(name).slot
 
 
-def release(bindings: Bindings, schedule: Schedule, held: frozenset[str]) -> int:
+def release(bindings: Bindings, schedule: DevicePrograms, held: frozenset[str]) -> int:
     """Gives up the memory of what is not held: it becomes tensors on the device "meta". Returns the bytes."""
     count = 0
     for name, form in schedule.forms.items():
@@ -41,7 +41,7 @@ class Residence:
         devices: where each of its programs runs; a device that another process has is None.
     """
 
-    def __init__(self, bindings: Bindings, schedule: Schedule, devices: Sequence[torch.device | None]) -> None:
+    def __init__(self, bindings: Bindings, schedule: DevicePrograms, devices: Sequence[torch.device | None]) -> None:
         self.bindings = bindings
         self.homes = _homes(schedule)
         self._places = [
@@ -66,7 +66,7 @@ class Residence:
         return LocalBindings(self.bindings, strangers, device)
 
 
-def _homes(schedule: Schedule) -> Mapping[str, int]:
+def _homes(schedule: DevicePrograms) -> Mapping[str, int]:
     """The device of everything that lives between steps, but constants, which no net owns."""
     found: dict[str, int] = {}
     for device in range(len(schedule.programs)):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, is_owned
+from altprop.ir.schedule import DevicePrograms, is_owned
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.parallel.agree import rank, share, tell
@@ -22,7 +22,7 @@ from altprop.runtime.parallel.transport import device_type_of_backend
 _SHARE, _COMPARE = "share the state of the first rank", "compare settings"
 
 
-def compare_settings(net: NetTensors, schedule: Schedule) -> None:
+def compare_settings(net: NetTensors, schedule: DevicePrograms) -> None:
     """Compares what makes steps differ though programs are the same; all ranks call it.
 
     Raises:
@@ -49,7 +49,7 @@ def _values(mine: str | None, other: str | None) -> str:
     return f", {mine} and {other}" if short else ""
 
 
-def share_state(net: NetTensors, schedule: Schedule) -> None:
+def share_state(net: NetTensors, schedule: DevicePrograms) -> None:
     """Gives all ranks the parameters, buffers, feedback and optimizer state of the first one; all ranks call it.
 
     What a rank gave up stays so, and comes from the first rank that has it.

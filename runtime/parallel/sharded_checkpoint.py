@@ -24,7 +24,7 @@ from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import is_owned
 from altprop.runtime.folder_lock import FolderInUseError, hold_until_exit
 from altprop.runtime.parallel.agree import rank, tell, together, world
-from altprop.runtime.parallel.manifest import NAME, Entry, Manifest, dtype_of
+from altprop.runtime.parallel.manifest import NAME, Manifest, TensorEntry, dtype_of
 from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.random_state import random_state, set_random_state
 from altprop.runtime.parallel.residents import slot_of
@@ -60,7 +60,7 @@ def save(folder: str | Path, net: NetTensors, held: Iterable[str]) -> Path:
     return target
 
 
-Part = tuple[str, str, Mapping[str, Entry], Mapping[str, str]]
+Part = tuple[str, str, Mapping[str, TensorEntry], Mapping[str, str]]
 """What one rank wrote: the file's name, its digest, its tensors, and torch's random state there."""
 
 
@@ -82,7 +82,7 @@ def _write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Part:
     with _named(folder.parent):
         save_file(_alone(tensors), folder / name)
         sync_file(folder / name)
-        entries = {key: Entry(name, dtype_of(tensor), tuple(tensor.shape)) for key, tensor in tensors.items()}
+        entries = {key: TensorEntry(name, dtype_of(tensor), tuple(tensor.shape)) for key, tensor in tensors.items()}
         return name, digest_of(folder / name), entries, random_state()
 
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from altprop.ir.devices import kind_of, module_of, present_device
 from altprop.ir.errors import ScheduleError
-from altprop.ir.schedule import Schedule, Task, ValueForm
+from altprop.ir.schedule import DevicePrograms, Task, ValueForm
 from altprop.runtime.parallel.wire import empty, pack, unpack
 from altprop.runtime.parallel.worker import Arrival
 
@@ -73,7 +73,7 @@ class Transport:
     """
 
     def __init__(
-        self, schedule: Schedule, number: int, device: torch.device, ranks: Sequence[int], group: Any = None
+        self, schedule: DevicePrograms, number: int, device: torch.device, ranks: Sequence[int], group: Any = None
     ) -> None:
         self.schedule, self.device, self.ranks, self.group = schedule, device, ranks, group
         self._kinds = [kind_of(name) for name in schedule.devices]

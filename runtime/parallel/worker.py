@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from altprop.ir.program import Slot
-from altprop.ir.schedule import Lowered, Schedule, Task, is_given, is_loss_part, is_resident
+from altprop.ir.schedule import DevicePrograms, Lowered, Task, is_given, is_loss_part, is_resident
 from altprop.ir.values import SCHEDULE
 from altprop.runtime.backends.fast_call import straight
 from altprop.runtime.bindings import Getter
@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(self, lowered: Lowered, device: int, bindings: Finds, mail: Mail) -> None:
         self.lowered, self.device, self.bindings, self.mail = lowered, device, bindings, mail
-        self.schedule: Schedule = lowered.schedule
+        self.schedule: DevicePrograms = lowered.schedule
         self.values: dict[str, Any] = {}
         self.scalars: Mapping[str, float] = {}
         self._awaited: dict[str, Arrival] = {}

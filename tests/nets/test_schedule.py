@@ -18,7 +18,7 @@ from altprop.compiler.schedule.place import balance
 from altprop.compiler.schedule.tasks import dependencies
 from altprop.compiler.schedule.verify_schedule import verify_schedule
 from altprop.ir.machine import Machine
-from altprop.ir.schedule import Schedule as Programs
+from altprop.ir.schedule import DevicePrograms as Programs
 from altprop.ir.schedule import Task
 
 

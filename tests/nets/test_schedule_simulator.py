@@ -16,7 +16,7 @@ from altprop import Machine, Schedule, ScheduleError
 from altprop.compiler.schedule.baselines import ORDERS, one_f_one_b_parts
 from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.simulate import simulate
-from altprop.ir.schedule import Schedule as Programs
+from altprop.ir.schedule import DevicePrograms as Programs
 from altprop.ir.schedule import Task, ValueForm
 from altprop.ir.timeline import Timeline
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_schedules import schedule_of
 
 from altprop import ScheduleError
-from altprop.ir.schedule import KINDS, Schedule, Task, ValueForm
+from altprop.ir.schedule import KINDS, DevicePrograms, Task, ValueForm
 
 NAMES = st.text(min_size=1, max_size=12)
 NUMBERS = st.integers(0, 2**40)
@@ -18,7 +18,7 @@ ROWS = st.lists(NAMES, max_size=3).map(tuple)
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> Schedule:
+def schedules(draw: st.DrawFn) -> DevicePrograms:
     """Schedules with odd names and numbers; they need not obey any law."""
     devices = tuple(draw(st.lists(NAMES, min_size=1, max_size=3)))
     number = st.integers(0, len(devices) - 1)
@@ -39,7 +39,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
     )
     dtypes = st.sampled_from(["float32", "int64", "bool"])
     forms = draw(st.lists(st.builds(ValueForm, NAMES, dtypes, SIZES, SIZES, NUMBERS), max_size=3))
-    return Schedule(
+    return DevicePrograms(
         name=draw(NAMES),
         digest=draw(NAMES),
         batch=draw(NUMBERS),
@@ -53,8 +53,8 @@ def schedules(draw: st.DrawFn) -> Schedule:
 
 @settings(max_examples=100, deadline=None)
 @given(schedules())
-def test_any_schedule_parses_back(schedule: Schedule) -> None:
-    assert Schedule.parse(str(schedule)) == schedule
+def test_any_schedule_parses_back(schedule: DevicePrograms) -> None:
+    assert DevicePrograms.parse(str(schedule)) == schedule
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_text_has_one_form(line: str, after: str, message: str) -> None:
     else:
         lines.insert(place, lines[place])
     with pytest.raises(ScheduleError, match=message):
-        Schedule.parse("\n".join(lines))
+        DevicePrograms.parse("\n".join(lines))
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,7 +84,7 @@ def test_a_changed_character_never_passes_unseen(data: Any) -> None:
     place = data.draw(st.integers(0, len(text) - 1))
     changed = text[:place] + data.draw(st.sampled_from('0a ,()"@:\nF')) + text[place + 1 :]
     try:
-        found = Schedule.parse(changed)
+        found = DevicePrograms.parse(changed)
     except ScheduleError:
         return
     assert [line.split() for line in str(found).split("\n")] == [

@@ -301,6 +301,17 @@ def test_no_file_name_is_used_twice() -> None:
     }
 
 
+def classes_named_twice(texts: list[str]) -> set[str]:
+    """Names of public classes that stand in two sources."""
+    classes = [node.name for text in texts for node in tree_of(text).body if isinstance(node, ast.ClassDef)]
+    return {name for name in classes if classes.count(name) > 1 and not name.startswith("_")}
+
+
+def test_no_class_name_is_used_twice() -> None:
+    assert not classes_named_twice([text_of(path) for path in PYTHON if path.parts[0] in LIBRARY])
+    assert classes_named_twice(["class A: pass\nclass _B: pass", "class A: pass\nclass _B: pass"]) == {"A"}
+
+
 def test_no_rule_is_told_by_the_word_frozen() -> None:
     """The word stands where rules are text; everywhere else a region's rule is None."""
     library = [path for path in PYTHON if path.parts[0] in LIBRARY]
