@@ -149,14 +149,9 @@ def _compile(
     graph = runner.run(CutRegions(options.regions), graph)
     if not options.wants.learners:
         refuse_learners(graph.regions, "this backend", CompileError)
-    batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
-    plan, weighed = runner.time("plan", lambda: _plan(graph, options, batch))
-    if plan is not options.plan:
-        check_globs(options.rules, graph.regions, captured)
-        refuse_unasked(graph, plan, options.rule_of, options.regions)
-        say_unasked(graph, plan, options.regions)
     cut = graph
-    graph = runner.run(InsertErrorNeurons(plan, tuple(options.rules.values()), weighed), graph)
+    plan, weighed = _planned(runner, cut, args, options)
+    graph = runner.run(InsertErrorNeurons(plan, tuple(options.rules.values()), weighed), cut)
     alternates = _alternates(graph)
     turns = next((turns for _, turns in alternates.values()), None)
     target = fake_target(captured, options.loss, target)
@@ -182,6 +177,19 @@ def _compile(
     reads = (*captured.reads, *loss_reads(options.loss.function))
     observer = Observer(made.own, options.loss, target)
     return Compiled(graph, history, runner.timings, observer, target, reads, runner.facts)
+
+
+def _planned(
+    runner: PassRunner, cut: ErrorGraph, args: tuple[Any, ...], options: Options
+) -> tuple[WiringPlan, WiringSearch | None]:
+    """The plan, and what was weighed for it; one that is not the caller's own is checked, and told of."""
+    batch = next((arg.shape[0] for arg in args if isinstance(arg, torch.Tensor) and arg.dim()), 1)
+    plan, weighed = runner.time("plan", lambda: _plan(cut, options, batch))
+    if plan is not options.plan:
+        check_globs(options.rules, cut.regions, cut.captured)
+        refuse_unasked(cut, plan, options.rule_of, options.regions)
+        say_unasked(cut, plan, options.regions)
+    return plan, weighed
 
 
 def _asked(wired: ErrorGraph, options: Options, plan: WiringPlan, target: Any, alternates: "Alternates") -> Asked:
