@@ -78,6 +78,11 @@ class Rule:
     about: ClassVar[About] = About(equation="e = phi'(h) * d")
     wiring: ClassVar[Wiring] = Wiring(proportional=True)
 
+    @property
+    def moves_feedback(self) -> bool:
+        """Whether the rule has a `feedback_update` of its own; then the feedback that it asks for is learned."""
+        return type(self).feedback_update is not Rule.feedback_update
+
     def __init_subclass__(cls) -> None:
         bases = [base for base in cls.__bases__ if issubclass(base, Rule)]
         _check(cls)

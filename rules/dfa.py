@@ -24,7 +24,7 @@ def _matrix(rule: "DirectFeedbackAlignment", source: Region, target: Region, adj
     kind = kind_between(rule.kind, as_heard(source, rule.options or {}), target)
     usual = {"distribution": rule.distribution, "scale": rule.scale}
     own = rule.options if rule.kind in ("auto", kind) else None
-    return rule.started(feedback_of(kind, usual, own or {}, rule.learning))
+    return rule.started(feedback_of(kind, usual, own or {}, rule.learning or rule.moves_feedback))
 
 
 @dataclasses.dataclass(frozen=True)

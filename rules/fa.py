@@ -22,7 +22,7 @@ from altprop.rules.wiring import Wiring
 def _copies(rule: "FeedbackAlignment", source: Region, target: Region, adjacent: bool) -> Feedback:
     """An own tensor in the place of each of the source's weights."""
     usual = {"distribution": rule.distribution, "scale": rule.scale}
-    return rule.started(Feedback(rule.kind, usual, rule.learning))
+    return rule.started(Feedback(rule.kind, usual, rule.learning or rule.moves_feedback))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,13 @@ Globs = Mapping[str, Iterable[str]]
 
 
 def usual_feedback(rule: Any, source: Region, target: Region, adjacent: bool) -> Feedback:
-    """A random matrix, by position where source and target share positions; nothing for a bare rule."""
-    return Feedback(BARE if rule.wiring.bare else choose_direct_kind(source, target))
+    """A random matrix, by position where source and target share positions; nothing for a bare rule.
+
+    It is learned where the rule says how it moves.
+    """
+    if rule.wiring.bare:
+        return Feedback(BARE)
+    return Feedback(choose_direct_kind(source, target), learning=rule.moves_feedback)
 
 
 def usual_edge_feedback(rule: Any, source: Region, target: Region) -> Feedback:

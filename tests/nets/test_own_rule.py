@@ -17,7 +17,7 @@ from altprop.rules.base import RULES
 @pytest.fixture(scope="module", autouse=True)
 def registry() -> Iterator[None]:
     yield
-    for name in ("clipped", "wide_awake", "unsaid"):
+    for name in ("clipped", "wide_awake", "unsaid", "follower", "following_dfa"):
         del RULES[name]
 
 
@@ -94,3 +94,48 @@ def test_noise_that_the_wiring_does_not_speak_of_is_refused() -> None:
     message = 'region "4": its rule reads `local.noise`, but its wiring does not say `draws_noise=True`'
     with pytest.raises(altprop.RuleError, match=message.replace('"4"', '"[0-6]"')):
         kept.compile(model(), Unsaid(), example_inputs=(torch.zeros(2, 7, dtype=torch.float64),))
+
+
+@dataclasses.dataclass(frozen=True)
+class Follower(Rule):
+    """Usual wiring, and feedback that moves."""
+
+    about: ClassVar[About] = About("follower", listed=False)
+
+    def feedback_update(
+        self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Output error and activity."""
+        return incoming.outer(local.z)
+
+
+@dataclasses.dataclass(frozen=True)
+class FollowingDFA(DirectFeedbackAlignment):
+    """The same, made from a rule whose feedback is fixed."""
+
+    about: ClassVar[About] = About("following_dfa", listed=False)
+
+    def feedback_update(
+        self, local: Local, incoming: Incoming, d: torch.Tensor, e: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Output error and activity."""
+        return incoming.outer(local.z)
+
+
+@pytest.mark.parametrize("rule", ["follower", "following_dfa"])
+def test_a_rule_that_says_how_feedback_moves_moves_it(rule: str) -> None:
+    """Nothing else has to say that it is learned; a plan may still hold it fixed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    inputs, target = torch.randn(6, 5), torch.randint(3, (6,))
+    net = kept.compile(model, rule, example_inputs=(inputs,))
+    net.backward(inputs, target)
+    (feedback,) = net.feedback_parameters()
+    activity = torch.tanh(model[0](inputs))
+    error = torch.softmax(model(inputs), 1) - nn.functional.one_hot(target, 3)
+    torch.testing.assert_close(feedback.grad, error.t() @ activity / 6)
+    (connection,) = net.plan.connections
+    held = dataclasses.replace(connection, feedback=dataclasses.replace(connection.feedback, learning=False))
+    plan = altprop.WiringPlan(net.plan.regions, (held,))
+    fixed = altprop.compile(model, example_inputs=(inputs,), plan=plan)
+    assert not any(parameter.requires_grad for parameter in fixed.feedback_parameters())

@@ -5,6 +5,7 @@ The folders of the repository install as `altprop.ir`, `altprop.rules` and so on
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,8 +49,9 @@ print(json.dumps([places, leaked]))
 
 
 def run(command: Sequence[str | Path], cwd: Path) -> str:
-    """Runs `command` and returns what it prints; a failure shows all of its output."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    """Runs `command` and returns what it prints; a failure shows all of its output. Nobody's PYTHONPATH takes part."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command[:4]} failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
