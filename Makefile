@@ -36,9 +36,10 @@ $(READY): pyproject.toml constraints.txt Makefile | $(BIN)/python
 demo: $(READY)  ## train a small model by local learning and write its pictures to results/demo
 	$(BIN)/python examples/demo.py --out results/demo
 
-test: lint types directions unit  ## every check, and every test but those marked full
+# Who may import whom is among the tests.
+test: lint types unit  ## every check, and every test but those marked full
 
-test-full: lint types directions  ## every check, and every test: an hour or more
+test-full: lint types  ## every check, and every test: an hour or more
 	ALTPROP_VERIFY=1 $(PYTEST) $(TESTS)
 
 docs: $(DOCS_VENV)/.ready  ## build the site into site/; what it needs has an environment of its own

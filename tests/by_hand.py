@@ -139,9 +139,9 @@ RUNS: dict[str, Callable[[altprop.LocalNet, str], None]] = {"program": by_progra
 BIAS = (pytest.param(True, id="bias"), pytest.param(False, id="bare"))
 
 
-def grid(**options: Any) -> pytest.MarkDecorator:
+def grid(*, together: int = 2, **options: Any) -> pytest.MarkDecorator:
     """Every activation with every loss, with and without biases, and more options; the layers are not square."""
-    return pairs(**options, activation=("tanh", "relu"), bias=BIAS, loss=LOSSES)
+    return pairs(together=together, **options, activation=("tanh", "relu"), bias=BIAS, loss=LOSSES)
 
 
 def noise_of(net: altprop.LocalNet) -> dict[str, Array]:

@@ -1,7 +1,8 @@
 """Which cases run every day, where all of them would take long: the same ones each day, and the others marked `full`.
 
-`pairs` is for products of options: every two values of two options meet in some case. `third` is for long lists: a
-third of them by a checksum of the name, so that a new name moves no other. `one_each` is for models and rules.
+`pairs` is for products of options: every two values of two options meet in some case. With `together=1` every value
+is in some case, which does where the options have little to do with each other. `third` is for long lists: a third of
+them by a checksum of the name, so that a new name moves no other. `one_each` is for models and rules.
 """
 
 import itertools
@@ -54,13 +55,15 @@ def part(name: str, count: int) -> int:
     return zlib.crc32(name.encode()) % count
 
 
-def pairs(**options: Iterable[Any]) -> pytest.MarkDecorator:
+def pairs(*, together: int = 2, **options: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrizes a test by the product of its options; cases that no pair needs are marked `full`.
 
-    A value may be a `pytest.param` of one value, which gives it a name.
+    Args:
+        together: how many values of as many options meet in some case: two, or each by itself.
+        options: values by name; one may be a `pytest.param` of one value, which gives it a name.
     """
     values = [[named(value) for value in given] for given in options.values()]
-    needed = covering([len(given) for given in values])
+    needed = covering([len(given) for given in values], together)
     cases = []
     for places in itertools.product(*(range(len(given)) for given in values)):
         chosen = [given[place] for given, place in zip(values, places, strict=True)]
@@ -78,26 +81,26 @@ def named(value: Any) -> ParameterSet:
     return pytest.param(value, id=name)
 
 
-def covering(sizes: Sequence[int]) -> set[tuple[int, ...]]:
-    """Few places of a product in which every two values of two options meet; with one option, all.
+def covering(sizes: Sequence[int], together: int = 2) -> set[tuple[int, ...]]:
+    """Few places of a product in which every two values of two options meet, or so many; with fewer options, all.
 
     Greedy: the case that brings most new pairs comes next, the first of equals.
     """
     product = list(itertools.product(*map(range, sizes)))
-    if len(sizes) < 2:
+    if len(sizes) < together:
         return set(product)
-    left = {pair for places in product for pair in meetings(places)}
+    left = {met for places in product for met in meetings(places, together)}
     chosen: set[tuple[int, ...]] = set()
     while left:
-        best = max(product, key=lambda places: len(left.intersection(meetings(places))))
+        best = max(product, key=lambda places: len(left.intersection(meetings(places, together))))
         chosen.add(best)
-        left.difference_update(meetings(best))
+        left.difference_update(meetings(best, together))
     return chosen
 
 
-def meetings(places: Sequence[int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Which two values of which two options meet in a case."""
-    return list(itertools.combinations(enumerate(places), 2))
+def meetings(places: Sequence[int], together: int) -> list[tuple[tuple[int, int], ...]]:
+    """Which values of which options meet in a case, so many at a time."""
+    return list(itertools.combinations(enumerate(places), together))
 
 
 def rules_of_ours() -> list[str]:

@@ -58,7 +58,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-@pairs(kind=KINDS, activation=("tanh", "relu"), bias=BIAS)
+@pairs(together=1, kind=KINDS, activation=("tanh", "relu"), bias=BIAS)
 def test_kind(kind: str, activation: str, bias: bool) -> None:
     """One net meets all losses: in a loop of one's own DFA takes the gradient of any."""
     model = make_mlp(activation, bias)

@@ -74,7 +74,7 @@ def check_algorithm_1(
     assert max(np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs) <= BOUND
 
 
-@grid()
+@grid(together=1)
 def test_algorithm_1_of_the_survey(activation: str, bias: bool, loss: str) -> None:
     check_algorithm_1(activation, bias, loss, altprop.optim.SGD(lr=LR, momentum=MOMENTUM), BY_SGD)
 

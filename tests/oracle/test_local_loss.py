@@ -57,7 +57,7 @@ def teaching(loss: str, target: torch.Tensor) -> Array:
     return target.numpy() if loss.startswith("mse") else np.eye(WIDTHS[-1])[target.numpy()]
 
 
-@grid(beta=(0.99, 0.0, 1.0))
+@grid(together=1, beta=(0.99, 0.0, 1.0))
 def test_textbook(beta: float, activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

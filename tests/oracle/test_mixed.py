@@ -109,7 +109,7 @@ def modular_by_hand(net: Network, x: Array, top: Array, inside: Array, scale: fl
     return net.products(x, zs, [e0, e1, e2, top], scale)
 
 
-@grid()
+@grid(together=1)
 def test_modular(activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

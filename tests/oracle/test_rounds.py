@@ -42,8 +42,7 @@ RULES: dict[str, ByHand] = {
 }
 
 
-@pytest.mark.third
-@grid(rule=RULES)
+@grid(together=1, rule=RULES)
 def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)
@@ -56,8 +55,7 @@ def test_rule(rule: str, activation: str, bias: bool, loss: str) -> None:
         assert_equal(found_updates(net, CHAIN), expected)
 
 
-@pytest.mark.third
-@grid(rule=("pepita(scale=0.5)",))
+@grid(together=1, rule=("pepita(scale=0.5)",))
 def test_a_second_forward(rule: str, activation: str, bias: bool, loss: str) -> None:
     model = make_mlp(activation, bias)
     network = to_network(model, activation)

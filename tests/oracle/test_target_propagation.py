@@ -71,7 +71,7 @@ def coming_noise(net: altprop.LocalNet, x: torch.Tensor) -> list[Array]:
 KINDS = [("dtp", "inverse"), ("dtp", "gradient"), ("tp", "gradient"), ("tp", "inverse"), ("ddtp", "inverse")]
 
 
-@grid(kind=[pytest.param(kind, id="-".join(kind)) for kind in KINDS])
+@grid(together=1, kind=[pytest.param(kind, id="-".join(kind)) for kind in KINDS])
 def test_textbook(kind: tuple[str, str], activation: str, bias: bool, loss: str) -> None:
     rule, top_kind = kind
     model = make_mlp(activation, bias)

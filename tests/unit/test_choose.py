@@ -18,6 +18,14 @@ def test_every_two_values_meet(sizes: list[int]) -> None:
     assert covering(sizes) == chosen
 
 
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=50)
+def test_every_value_is_in_some_case(sizes: list[int]) -> None:
+    chosen = covering(sizes, together=1)
+    assert len(chosen) == max(sizes)
+    assert all({places[i] for places in chosen} == set(range(size)) for i, size in enumerate(sizes))
+
+
 def test_pairs_are_fewer_than_the_product() -> None:
     cases = pairs(rule=("fa", "dfa"), bias=(True, False), loss=[pytest.param(1, id="one"), pytest.param(2, id="two")])
     names, found = cases.args
