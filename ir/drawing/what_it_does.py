@@ -36,6 +36,8 @@ _WORDS = {
     "scatter_add": "messages",
     "index_add": "messages",
 }
+# All steps of a recurrent layer. A product in front of it is a part of it: the layer's own product with its inputs.
+_RECURRENT = {"gru_steps": "GRU", "lstm_steps": "LSTM", "onednn_lstm": "LSTM", "rnn_steps": "recurrent"}
 _ACTIVATIONS = frozenset(
     [
         *("relu", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "hardswish"),
@@ -47,13 +49,19 @@ _MOST = 6
 
 def what_it_does(captured: CapturedGraph, region: Region) -> str:
     """Returns the region's operators in words; the name of the one that makes its numbers where none has a word."""
-    words = [word for name in region.nodes if (word := _word(captured.node(name)))]
-    words = [word for word, _ in groupby(words)]
+    said = [word for name in region.nodes if (word := _word(captured.node(name)))]
+    said = [word for word, after in zip(said, [*said[1:], ""], strict=True) if not _is_part(word, after)]
+    words = [word for word, _ in groupby(said)]
     if not words:
         return operator_name(captured.node(region.preactivation))
     if len(words) > _MOST:
         words = [*words[: _MOST // 2], "...", *words[-_MOST // 2 :]]
     return ", ".join(words)
+
+
+def _is_part(word: str, after: str) -> bool:
+    """Whether an operator is a part of the one that follows it."""
+    return word == "linear" and after in _RECURRENT.values()
 
 
 def _word(node: fx.Node) -> str:
@@ -68,7 +76,7 @@ def _word(node: fx.Node) -> str:
         return ""
     if name in ("bmm", "matmul", "baddbmm"):
         return "product"
-    return next((word for key, word in _WORDS.items() if key == name), "")
+    return _WORDS.get(name) or _RECURRENT.get(name, "")
 
 
 def _takes_apart(node: fx.Node) -> bool:

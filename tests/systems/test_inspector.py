@@ -159,6 +159,22 @@ def test_words_say_what_a_region_does() -> None:
     assert words == ["conv 3x3, batch norm, relu, max pool", "depthwise conv 1x3, gelu", "linear"]
 
 
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.last = nn.GRU(3, 2, num_layers=2, batch_first=True), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.rows(x)[0].mean(1))
+
+
+def test_a_recurrent_layer_is_called_by_its_name() -> None:
+    """Its product with the inputs is a part of it."""
+    graph = altprop.examine(Reader(), (torch.randn(2, 3, 3),)).graph
+    assert graph is not None
+    assert [what_it_does(graph.captured, region) for region in graph.regions] == ["GRU", "linear"]
+
+
 def test_a_picture_says_what_regions_do_and_what_is_tied(net: altprop.LocalNet, tmp_path: Path) -> None:
     svg = net.graph.draw(tmp_path / "net.svg").read_text("utf-8")
     assert "linear, tanh" in svg

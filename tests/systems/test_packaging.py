@@ -79,7 +79,7 @@ def python_in(environment: Path) -> Path:
 
 def install(python: Path, *what: str | Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"]
-    run([*pip, "--no-deps", "--ignore-installed", "--no-build-isolation", *what], python.parent)
+    run([*pip, "--no-deps", "--no-compile", "--ignore-installed", "--no-build-isolation", *what], python.parent)
 
 
 def probe(python: Path, cwd: Path) -> tuple[dict[str, str], list[str]]:

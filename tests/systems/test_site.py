@@ -22,15 +22,13 @@ RULES = runpy.run_path(str(DOCS / "write_rules.py"))
 LLMS = runpy.run_path(str(DOCS / "write_llms.py"))
 CHECK = runpy.run_path(str(DOCS / "check_links.py"))
 NAV = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
-# Written where several Pythons are, by `make matrix`.
-UNLISTED = {"matrix.md"}
 
 
 def test_contents_name_pages_and_llms_txt_names_them_all() -> None:
     listed = list(LLMS["pages"](NAV))
     assert not [page for page in listed if not (DOCS / page).exists()]
     ours = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    assert ours - UNLISTED == set(listed) - UNLISTED
+    assert ours == set(listed)
     text = LLMS["llms"]()
     assert text.startswith("# altprop\n\n> ")
     assert all(f"]({LLMS['address'](page)}): " in text for page in listed)
