@@ -144,8 +144,16 @@ def kept() -> dict[tuple[str, str], Row]:
     return {one.pair: one for one in found}
 
 
+def daily() -> Row:
+    """The pair that `constraints.txt` pins, which every day's tests run with."""
+    pinned = re.search(r"^torch==((\d+\.\d+)\.\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert pinned is not None
+    return Row(PYTHONS[0], f"{pinned[2]}.*", pinned[1], "all", "passes day by day")
+
+
 def table(rows: dict[tuple[str, str], Row]) -> str:
     """The page: a line a pair, also of those that were not run, and then the tests that failed."""
+    rows = {daily().pair: daily(), **rows}
     every = [rows.get((python, torch), Row(python, torch)) for python in PYTHONS for torch in TORCHES]
     lines = [HEAD + "\n".join(map(str, every)) + "\n"]
     for one in every:
