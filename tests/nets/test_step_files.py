@@ -1,0 +1,62 @@
+"""The table of step files: what each word in it means, and that every net of it trains in every engine as in torch."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altprop.compiler.export import pte_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import step_files
+
+FOUND = {"bytes": 2000, "ms": 0.5, "arena": 12_345}
+
+
+def row(gap: float, drift: float) -> dict[str, Any]:
+    ran = FOUND | {"difference": gap}
+    return {"torch": {"ms": 1.0, "states": 400, "drift": drift}, "onnxruntime": ran, "ExecuTorch": {"refused": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("gap", "drift", "word"),
+    [
+        (1e-5, 0.0, "equal"),
+        (3e-4, 3e-5, "rounding grows to 3e-04"),
+        (3e-4, 2e-5, "**off by** 3e-04"),
+        (float("inf"), 1.0, "**off by** inf"),
+    ],
+)
+def test_an_engine_is_equal_or_as_far_off_as_the_last_bit_of_torch(gap: float, drift: float, word: str) -> None:
+    found = row(gap, drift)
+    assert step_files.equal(found, "onnxruntime") == word
+    assert step_files.equal(found, "ExecuTorch") == "refused"
+    assert step_files.equal(found, "XNNPACK") == "–", "not measured"
+
+
+def test_the_table_has_a_line_for_each_row_in_order() -> None:
+    rows = {"lstm, fa, Adam": row(0.0, 0.0), "mlp, dfa, Muon": {"refused": "no rule"}, "mlp, dfa, SGD": row(0.0, 0.0)}
+    head, rule, *lines = step_files.table(rows).splitlines()
+    assert {line.count("|") for line in (head, rule, *lines[:3])} == {head.count("|")}
+    assert [line.split(" | ")[1] for line in lines[:3]] == ["dfa, SGD", "dfa, Muon", "fa, Adam"]
+    assert lines[-3:] == ["1. mlp, dfa, ExecuTorch: no", "2. mlp, dfa: no rule", "3. lstm, fa, ExecuTorch: no"]
+
+
+def test_the_arenas_stand_by_net_and_batch() -> None:
+    rows = {"mlp, bp, 8": {"arena": 9000}, "mlp, dfa, 8": {"arena": 4500}, "mlp, drtp, 8": {"refused": "no"}}
+    assert step_files.arena_table(rows).splitlines()[-1] == "| mlp | 8 | 4.5 | refused | – | 9.0 |"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    not pte_file.is_installed(), reason="ExecuTorch is not installed: pip install 'altprop[executorch]'"
+)
+@pytest.mark.parametrize("name", list(step_files.NETS))
+def test_every_net_trains_in_every_engine_as_in_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_files, "DELEGATED", ())
+    found = step_files.measure(name, "dfa", "momentum")
+    for engine in ("onnxruntime", "ExecuTorch"):
+        word = step_files.equal(found, engine)
+        assert word == "equal" or (name == "resnet20" and word.startswith("rounding grows to")), word
