@@ -4,6 +4,7 @@
   batch is symbolic.
 * Group norm, SiLU and Mish: torch's differentiation in a trace writes their derivatives out so that they could be
   differentiated again, which costs time, and for group norm changes shapes in place.
+* Bags of embeddings, whose other results are integers, which torch's differentiation in a trace refuses.
 * Learners, whose targets for their input stand in a derivative's place (`altprop.ir.learner_operators`).
 * Recurrent layers (`altprop.passes.recurrent`), whose errors arrive at the states of all steps and at the last ones.
 """
@@ -82,6 +83,25 @@ def _errors_of_statistics(
         yield factor.unsqueeze(-1) * (rows - mean.unsqueeze(-1))
 
 
+def _derivative_of_bags(
+    args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]
+) -> Sequence[Any]:
+    table, places, starts, by_count, mode, sparse, weights, _, padding = (*args, *_OF_BAGS[len(args) - 3 :])
+    _, bags, sizes, largest = results
+    made: list[Any] = [None] * len(args)
+    if asked[0]:
+        options = (table.shape[0], by_count, mode, sparse, weights, padding)
+        made[0] = aten._embedding_bag_backward(cotangents[0], places, starts, bags, sizes, largest, *options)
+    if len(asked) > 6 and asked[6]:
+        made[6] = aten._embedding_bag_per_sample_weights_backward(
+            cotangents[0], table, places, starts, bags, mode, padding
+        )
+    return made
+
+
+_OF_BAGS = (False, 0, False, None, False, -1)  # what the last arguments of `_embedding_bag` are if they are left out
+
+
 def _crossing(args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]) -> Sequence[Any]:
     return [torch.ops.altprop.crossing(args[0], results[0], cotangents[0], args[1])]
 
@@ -95,6 +115,7 @@ _DERIVATIVES: dict[Any, tuple[int, Derivative]] = {
     aten.silu.default: (1, _derivative_of_unit(aten.silu_backward.default)),
     aten.mish.default: (1, _derivative_of_unit(aten.mish_backward.default)),
     aten.native_group_norm.default: (3, _derivative_of_group_norm),
+    aten._embedding_bag.default: (1, _derivative_of_bags),
     torch.ops.altprop.predict.default: (1, _crossing),
     **RECURRENT,
 }
@@ -171,7 +192,12 @@ class _Table(dict[Any, Callable[..., Any]]):
 
 
 WHOLE: Mapping[Any, Callable[..., Any]] = _Table(
-    {**{kernel: _whole(kernel) for kernel in _DERIVATIVES}, **_FREE_STRIDES}
+    {
+        **{kernel: _whole(kernel) for kernel in _DERIVATIVES},
+        **_FREE_STRIDES,
+        # The form that torch takes where nothing asks for a derivative keeps less than the derivative reads.
+        aten._embedding_bag_forward_only.default: _whole(aten._embedding_bag.default),
+    }
 )
 """What to run in place of each of these operators while a region is traced."""
 

@@ -35,9 +35,16 @@ def with_statistics(h: torch.Tensor) -> torch.Tensor:
     return normed + mean[:, :1] * deviation[:, 1:]
 
 
+def in_bags(h: torch.Tensor) -> torch.Tensor:
+    """Bags of one embedding each, made of rows that are computed and weighed."""
+    rows = torch.arange(len(h))
+    return nn.functional.embedding_bag(rows, h, rows, mode="sum", per_sample_weights=h[:, 0])
+
+
 @pytest.mark.parametrize(
     "operator",
     [
+        in_bags,
         with_statistics,
         lambda h: torch.native_batch_norm(h, None, None, *h.new_ones(2, 6), True, 0.1, 1e-5)[0],
         lambda h: torch.nextafter(h, h + 1),
@@ -46,7 +53,7 @@ def with_statistics(h: torch.Tensor) -> torch.Tensor:
         lambda h: h * torch.cov(h[:, 0], correction=0),
         lambda h: h @ torch.cov(h.T, fweights=torch.arange(1, len(h) + 1), aweights=h[:, 0].square()),
     ],
-    ids=["group norm", "batch norm", "nextafter", "cov", "corrcoef", "cov of a row", "cov with weights"],
+    ids=["bags", "group norm", "batch norm", "nextafter", "cov", "corrcoef", "cov of a row", "cov with weights"],
 )
 def test_defect_38_operators_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
     model = Between(operator).double()
