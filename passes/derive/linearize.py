@@ -123,6 +123,8 @@ class _Linearizer:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if re.search(r"data-dependent|Could not guard", first):
                 first = "a derivative chooses by the numbers in a tensor, which a graph of operators cannot."
+            if "not tracked with proxy" in first:
+                first = "a derivative computes with the size of the batch, which a graph of operators cannot."
             raise CompileError(
                 f'region "{self.region.name}" cannot be differentiated locally: {first} '
                 "Freeze its parameters, or replace the operator."
