@@ -86,7 +86,8 @@ def _errors_of_statistics(
 def _derivative_of_bags(
     args: Sequence[Any], results: Sequence[Any], cotangents: Any, asked: Sequence[bool]
 ) -> Sequence[Any]:
-    table, places, starts, by_count, mode, sparse, weights, _, padding = (*args, *_OF_BAGS[len(args) - 3 :])
+    given: list[Any] = [*args, *_OF_BAGS[len(args) - 3 :]]
+    table, places, starts, by_count, mode, sparse, weights, _, padding = given
     _, bags, sizes, largest = results
     made: list[Any] = [None] * len(args)
     if asked[0]:

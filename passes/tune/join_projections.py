@@ -82,10 +82,12 @@ def _join(graph: fx.Graph, nodes: list[fx.Node], order: dict[fx.Node, int]) -> i
 
 
 def _allow_gaps(part: fx.Node) -> None:
-    """The columns of a product have gaps between rows: views that join rows must copy."""
+    """The columns of a product have gaps between rows: views that join rows, of views of them too, must copy."""
     for user in part.users:
         if user.target in (aten.view.default, aten._unsafe_view.default):
             user.target = aten.reshape.default
+        if is_view(user) or user.target is aten.reshape.default:
+            _allow_gaps(user)
 
 
 def _rebuild(graph: fx.Graph, node: Any) -> fx.Node:

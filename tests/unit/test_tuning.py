@@ -209,6 +209,21 @@ def test_projections_of_one_error_become_one_product() -> None:
     assert (count, text) == (1, block(expected).format(parts=parts))
 
 
+def test_views_of_views_of_a_joined_projection_may_copy() -> None:
+    lines = """
+        take e = input e: float32 (N, 3)
+        take feedback = feedback c->a: float32 (3, 5)
+        take feedback_1 = feedback c->b: float32 (3, 4)
+        a = aten.mm(e, feedback): float32 (N, 5)
+        b = aten.mm(e, feedback_1): float32 (N, 4)
+        column = aten.unsqueeze(b, 2): float32 (N, 4, 1)
+        flat = aten.view(column, [-1, 1]): float32 (4*N, 1)
+        give output a = a
+        give output b = flat
+    """
+    assert "flat = aten.reshape(column, [-1, 1])" in tuned(lines, join, within=1e-5)[1]
+
+
 def test_wide_projections_stay_apart() -> None:
     lines = """
         take e = input e: float32 (N, 3)
