@@ -46,6 +46,7 @@ class EvolutionStrategy(Population):
         recipe=Recipe(lr=3e-3, lr_schedule="cosine"),
     )
 
+    sigma: float = 0.02
     shaping: str = "rank"
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ class Emitter:
         names: the ONNX name of each fx node that has one value.
         rows: values of one row of ones.
         block: channels in a block of a convolution's layout; 0 for plain convolutions.
+        write: what writes one operator, of (emitter, node), for operators that hold others.
     """
 
     nodes: list[onnx.NodeProto] = dataclasses.field(default_factory=list)
@@ -61,9 +62,17 @@ class Emitter:
     note: dict[str, str] = dataclasses.field(default_factory=dict)
     rows: set[str] = dataclasses.field(default_factory=set)
     block: int = 0
+    write: Callable[["Emitter", fx.Node], Any] = dataclasses.field(default=lambda emitter, node: None, repr=False)
     _known: dict[Any, str] = dataclasses.field(default_factory=dict)
     _made: dict[Any, list[str]] = dataclasses.field(default_factory=dict)
     _counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def inside(self) -> "Emitter":
+        """Returns an emitter for a graph in an operator: it may read what is here, and nothing of it is read here."""
+        inner = dataclasses.replace(self, nodes=[], names={}, block=0)
+        inner._known, inner._made = dict(self._known), dict(self._made)
+        inner._counts = self._counts
+        return inner
 
     def fresh(self, hint: str) -> str:
         """Returns a name that no value has: the place, and what it is. No key of a model looks like it."""

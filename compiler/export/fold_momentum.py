@@ -9,9 +9,23 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 IsScalar = Callable[[str], bool]
+
+
+def reads(node: NodeProto) -> list[str]:
+    """Returns what an operator reads, of the graph around as well, where it holds a graph."""
+    found = list(node.input)
+    for graph in graphs_in(node):
+        own = {name for one in graph.node for name in one.output} | {head.name for head in graph.input}
+        found += [name for one in graph.node for name in reads(one) if name not in own]
+    return found
+
+
+def graphs_in(node: NodeProto) -> list[GraphProto]:
+    """Returns the graphs that an operator holds, such as a loop's body."""
+    return [attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
 
 
 def without_unread(nodes: Sequence[NodeProto], results: Sequence[str]) -> list[NodeProto]:
@@ -19,7 +33,7 @@ def without_unread(nodes: Sequence[NodeProto], results: Sequence[str]) -> list[N
     wanted, kept = set(results), []
     for node in reversed(nodes):
         if wanted & set(node.output):
-            wanted |= set(node.input)
+            wanted |= set(reads(node))
             kept.append(node)
     return kept[::-1]
 
@@ -43,13 +57,21 @@ def named(nodes: Sequence[NodeProto], results: Mapping[str, str]) -> tuple[list[
         else:
             copies.append((wanted, present))
     for node in nodes:
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
+        _rename(node, new)
     identities = [
         helper.make_node("Identity", [new.get(present, present)], [wanted], name=f"results/{wanted}")
         for wanted, present in copies
     ]
     return [*nodes, *identities], new
+
+
+def _rename(node: NodeProto, new: Mapping[str, str]) -> None:
+    """Gives values new names, in the graphs that an operator holds as well."""
+    node.input[:] = [new.get(name, name) for name in node.input]
+    node.output[:] = [new.get(name, name) for name in node.output]
+    for graph in graphs_in(node):
+        for one in graph.node:
+            _rename(one, new)
 
 
 @dataclasses.dataclass
@@ -70,7 +92,7 @@ class MomentumFolder:
         """Returns the operators, fewer of them."""
         self.made = {name: node for node in nodes for name in node.output}
         self.scaled: dict[tuple[str, str], str] = {}
-        self.uses = Counter([name for node in nodes for name in node.input] + list(results))
+        self.uses = Counter([name for node in nodes for name in reads(node)] + list(results))
         folded: list[NodeProto] = []
         for node in nodes:
             folded += self._folded(node) if node.op_type == "Add" else [node]

@@ -50,7 +50,7 @@ def write_program(
         ExportError: an operator has no form in ONNX, or the file does not do what torch does.
     """
     optimizer = subject.optimizer if original.is_step else None
-    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
+    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer, loops=True)
     constants = constants_of(subject, pure, fixed)
     if external_data is None:
         external_data = sum(value.nbytes for value in constants.values()) > MESSAGE_LIMIT
@@ -112,6 +112,6 @@ def _write_apart(made: Translated, path: Path) -> None:
 def as_model(subject: Subject, original: Program) -> Translated:
     """Returns one flat program in ONNX, unchecked and unsaved: what a session in this process runs."""
     optimizer = subject.optimizer if original.is_step else None
-    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer)
+    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer, loops=True)
     block = block_size() if subject.device.type == "cpu" else 0
     return translate(pure, input_names(pure), output_names(pure), constants_of(subject, pure, None), block)

@@ -76,7 +76,7 @@ def _write(
     subject: Subject, segment: Segment, program: Program, mode: FakeTensorMode, path: Path
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Writes a segment, compared with torch by itself; returns what the contract says of it, and its states."""
-    pure = purify(program, mode, subject.optimizer if program.is_step else None)
+    pure = purify(program, mode, subject.optimizer if program.is_step else None, loops=True)
     if SEED in pure.inputs:
         raise ExportError(
             f"device {segment.device} draws random numbers, which files of several devices do not: set the "

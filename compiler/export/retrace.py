@@ -19,7 +19,8 @@ from altprop.ir.errors import ExportError
 from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
-from altprop.ir.repeat_operator import body_of, is_repeat
+from altprop.ir.program_text import format_program
+from altprop.ir.repeat_operator import body_of, is_repeat, repeat, times_of
 from altprop.ir.torch_private import schema_of
 from altprop.ir.tracing import trace
 from altprop.passes.tune.merge import merge_twins
@@ -29,6 +30,7 @@ aten = torch.ops.aten
 
 SEED = Slot("scalar", "seed")
 STEP = Slot("state", "step")
+SHORT = 8  # rounds of a loop that is written out
 RATE = 0.01  # of a step that is compared with torch
 RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
 
@@ -43,9 +45,23 @@ class PureRunner(fx.Interpreter):
     Later readers of what it wrote see the new value, and so do views that are taken later.
     """
 
-    def __init__(self, program: Program, random: Random, around: Mapping[str, str] | None = None) -> None:
-        """Takes a program, what draws, and the note of the operator that a loop's body stands in."""
+    def __init__(
+        self,
+        program: Program,
+        random: Random,
+        around: Mapping[str, str] | None = None,
+        bodies: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes a program and what draws.
+
+        Args:
+            program: a flat program.
+            random: what draws.
+            around: the note of the operator that a loop's body stands in.
+            bodies: of loops that stay loops, the text of the pure body by that of the body.
+        """
         super().__init__(program.graph, garbage_collect_values=False)
+        self.bodies = bodies or {}
         self.random = random
         self.around = around or {"region": ""}
         self.note: dict[str, str] = {}
@@ -57,7 +73,7 @@ class PureRunner(fx.Interpreter):
         if node.op != "call_function":
             return super().run_node(node)
         if is_repeat(node):
-            return self._unroll(node)
+            return self._loop(node) if node.args[3] in self.bodies else self._unroll(node)
         if node.target in (aten.view.default, aten._unsafe_view.default):
             return self._reshape(node)
         draw = draws(self.random).get(node.target)
@@ -70,13 +86,19 @@ class PureRunner(fx.Interpreter):
         return result
 
     def _unroll(self, node: fx.Node) -> list[Any]:
-        """A loop is written out, round after round: engines differ in how they run loops, and some cannot."""
+        """A loop is written out, round after round."""
         (carried, read, times, _), _ = self.fetch_args_kwargs_from_env(node)
         for _ in range(times):
             around = PureRunner(body_of(node), self.random, self.note)
             with traceback.annotate(self.note):
                 carried = around.run(*carried, *read, enable_io_processing=False)
         return list(carried)
+
+    def _loop(self, node: fx.Node) -> list[Any]:
+        """A loop stays one, of a pure body."""
+        (carried, read, times, body), _ = self.fetch_args_kwargs_from_env(node)
+        with traceback.annotate(self.note):
+            return list(repeat(carried, read, times, self.bodies[body]))
 
     def _reshape(self, node: fx.Node) -> Any:
         """What is decomposed may lie in memory in another order, which a view would refuse."""
@@ -161,7 +183,12 @@ def _views(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def purify(
-    program: Program, fake_mode: Any, optimizer: Optimizer | None, decompositions: Table | None = None
+    program: Program,
+    fake_mode: Any,
+    optimizer: Optimizer | None,
+    decompositions: Table | None = None,
+    *,
+    loops: bool = False,
 ) -> Program:
     """Retraces a program: pure, decomposed, simplified.
 
@@ -170,37 +197,65 @@ def purify(
         fake_mode: the mode of these values.
         optimizer: whose scalars the program takes; they are computed from rates and the step inside.
         decompositions: what stands in the place of operators that an engine lacks; None: those for ONNX.
+        loops: whether loops of more than `SHORT` rounds stay loops; all others are written out.
 
     Raises:
         ExportError: an operator has no pure form.
     """
+    chosen = table() if decompositions is None else decompositions
+    bodies = _pure_bodies(program, chosen) if loops else {}
+    return _drop_unread(_retraced(program, fake_mode, optimizer, chosen, bodies))
+
+
+def _pure_bodies(program: Program, decompositions: Table) -> dict[str, str]:
+    """The text of the pure body of each long loop, by that of its body."""
+    found: dict[str, str] = {}
+    for node in program.graph.graph.nodes:
+        if is_repeat(node) and times_of(node) > SHORT:
+            body = body_of(node)
+            mode = next(iter(body.placeholders.values())).meta["val"].fake_mode
+            pure = _retraced(body, mode, None, decompositions, {})
+            if all(one.op != "get_attr" for one in pure.graph.graph.nodes):
+                found[str(node.args[3])] = format_program(pure)
+    return found
+
+
+def _retraced(
+    program: Program, fake_mode: Any, optimizer: Optimizer | None, decompositions: Table, bodies: Mapping[str, str]
+) -> Program:
     slots, fakes = _inputs(program, fake_mode, optimizer)
     results: list[Slot] = []
 
     def run(*args: Any) -> list[Any]:
         results.clear()
         given = dict(zip(slots, args, strict=True))
-        made = run_pure(program, given, optimizer)
+        made = run_pure(program, given, optimizer, bodies)
         results.extend(made)
         return list(made.values())
 
     with fake_mode, torch.no_grad(), traceback.preserve_node_meta():
-        module = trace(run, fakes, table() if decompositions is None else decompositions)
+        module = trace(run, fakes, decompositions)
     graph = module.graph
     graph.eliminate_dead_code()
     simplify(graph)
     merge_twins(graph)
     module.recompile()
-    return _drop_unread(Program(program.name, module, tuple(slots), tuple(results)))
+    return Program(program.name, module, tuple(slots), tuple(results))
 
 
-def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer | None) -> dict[Slot, Any]:
+def run_pure(
+    program: Program,
+    given: Mapping[Slot, Any],
+    optimizer: Optimizer | None,
+    bodies: Mapping[str, str] | None = None,
+) -> dict[Slot, Any]:
     """Runs a flat program without writing. Returns its results, and the new value of what it would have written.
 
     Args:
         program: a flat program.
         given: a value for each slot, for the rates, the step and the seed.
         optimizer: whose scalars the program takes.
+        bodies: of loops that stay loops, the text of the pure body by that of the body.
     """
     zero = next(v for v in given.values() if isinstance(v, torch.Tensor)).new_zeros((), dtype=torch.int64)
     step = given.get(STEP, zero)
@@ -211,7 +266,7 @@ def run_pure(program: Program, given: Mapping[Slot, Any], optimizer: Optimizer |
     for slot, node in program.placeholders.items():
         if slot.kind == "noise":
             values[slot] = random.noise(node.meta["val"].shape, node.meta["val"].dtype)
-    runner = PureRunner(program, random)
+    runner = PureRunner(program, random, bodies=bodies)
     returned = runner.run(*(values[slot] for slot in program.inputs), enable_io_processing=False)
     made = dict(zip(program.outputs, returned, strict=True))
     for slot, node in program.placeholders.items():

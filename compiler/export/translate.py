@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from torch import fx
 
 from altprop.compiler.export.emitter import IR_VERSION, Emitter, onnx_type, type_of, value_info
-from altprop.compiler.export.fold_momentum import MomentumFolder, named, without_unread
+from altprop.compiler.export.fold_momentum import MomentumFolder, named, reads, without_unread
 from altprop.compiler.export.operators import TRANSLATORS
 from altprop.compiler.export.operators.blocked import opsets
 from altprop.compiler.export.places import parts_of, site_of, values_named
@@ -68,7 +68,7 @@ def translate(
     Raises:
         ExportError: an operator cannot be written; names it and its region.
     """
-    emitter = Emitter(block=block)
+    emitter = Emitter(block=block, write=write)
     given = constants or {}
     heads = []
     for slot, node in program.placeholders.items():
@@ -146,6 +146,6 @@ def _finish(
     nodes = MomentumFolder(emitter.constants, scalars.__contains__, emitter.rows)(nodes, list(results.values()))
     nodes, new = named(nodes, results | values_named(emitter, nodes, results))
     emitter.names = {node: new.get(name, name) for node, name in emitter.names.items() if isinstance(name, str)}
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in reads(node)}
     emitter.constants = {name: value for name, value in emitter.constants.items() if name in used}
     return nodes, tails

@@ -1,7 +1,9 @@
 """Rules that settle: against plain NumPy, on nets with branches and norms, and through all that a net goes through."""
 
 import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kept
@@ -207,13 +209,25 @@ def test_two_devices_equal_one(runtime: str) -> None:
         torch.testing.assert_close(p, q)
 
 
-def test_onnxruntime_equals_torch() -> None:
+@pytest.mark.parametrize("rounds", [3, 9])
+def test_onnxruntime_equals_torch(rounds: int) -> None:
     pytest.importorskip("onnxruntime", reason="steps in ONNX run in onnxruntime, which is not installed")
-    one, other = small(), small(backend="onnxruntime")
+    one, other = (small(f"pc(rounds={rounds})", **options) for options in ({}, {"backend": "onnxruntime"}))
     for _ in range(2):
         torch.testing.assert_close(other.step(X, LABELS), one.step(X, LABELS))
     for p, q in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+def test_a_file_holds_a_long_loop_once(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="a file in ONNX is written and read here, and onnx is not installed")
+    found = []
+    for rounds in (8, 9, 90):
+        path = small(f"pc(rounds={rounds}, rate=0.3)").export(tmp_path / f"{rounds}.onnx")
+        assert json.loads(path.with_suffix(".json").read_text("utf-8"))["checked"]["difference"] < 1e-5
+        found.append([node.op_type for node in onnx.load(path).graph.node])
+    assert [kinds.count("Loop") for kinds in found] == [0, 1, 1]
+    assert len(found[0]) > len(found[1]) == len(found[2])
 
 
 def test_a_loop_costs_its_rounds() -> None:

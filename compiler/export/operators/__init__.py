@@ -7,6 +7,7 @@ from altprop.compiler.export.operators import (
     creation,
     elementwise,
     indexing,
+    loops,
     matrix_products,
     shapes,
     sums_and_extremes,
@@ -20,6 +21,7 @@ TRANSLATORS: dict[Any, Translator] = {
     **matrix_products.TABLE,
     **indexing.TABLE,
     **creation.TABLE,
+    **loops.TABLE,
 }
 
 
