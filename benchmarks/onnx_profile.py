@@ -1,6 +1,7 @@
 """A loop over a step file in onnxruntime, beside the products and convolutions in it, by onnxruntime's own profile.
 
 python benchmarks/onnx_profile.py            # prints, writes results/onnx_profile.json and the table in docs/onnx.md
+python benchmarks/onnx_profile.py --rounds 25 --nets "ResNet-20, batch 64"    # some of it; the other rows stay
 python benchmarks/onnx_profile.py --quick    # fewer rounds, writes nothing
 
 What a step takes beyond its products and convolutions is what its file costs: the rest of the operators, and the loop.
@@ -22,12 +23,14 @@ import altprop
 from altprop import models
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "onnx_profile.json"
 RULES = ("dfa", "reclra")
 WORK: dict[str, tuple[str, tuple[int, ...]]] = {
     "MLP 784-5x256-10, batch 128": ("mlp", (128, 1, 28, 28)),
     "2-conv net, batch 64": ("convnet", (64, 1, 28, 28)),
     "ResNet-20, batch 64": ("resnet20", (64, 3, 32, 32)),
 }
+LABELS = [f"{name}: {rule}" for name in WORK for rule in RULES]
 PRODUCTS = ("Gemm", "MatMul", "Conv", "ConvTranspose")
 
 
@@ -135,13 +138,16 @@ def main() -> None:
     """Measures, prints, and unless it has to be quick, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=200, help="each operator counts at its fastest of as many")
     parser.add_argument("--nets", nargs="+", default=list(WORK), choices=list(WORK))
     words = parser.parse_args()
-    rounds = 20 if words.quick else 200
+    rounds = 20 if words.quick else words.rounds
     rows = {f"{name}: {rule}": measure(name, rule, rounds) for name in words.nets for rule in RULES}
     print(table(rows))
     if not words.quick:
-        timing.save(ROOT / "benchmarks" / "results" / "onnx_profile.json", {"machine": timing.machine(), "rows": rows})
+        kept = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else {}
+        rows = {key: {**kept, **rows}[key] for key in LABELS if key in kept or key in rows}
+        timing.save(RESULTS, {"machine": timing.machine(), "rows": rows})
         timing.replace_section(ROOT / "docs" / "onnx.md", "onnx_profile", table(rows))
 
 
