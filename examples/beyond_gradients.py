@@ -127,7 +127,9 @@ TRIALS = {
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
     "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),
     "trees in the middle, target propagation below": Trial(trees_between, "tp(step=4.0)", followed),
-    "trees in the middle, difference target propagation below": Trial(trees_between, "dtp(step=4.0)", followed),
+    "trees in the middle, difference target propagation below": Trial(
+        trees_followed, "dtp(sigma=0.5, step=2.0)", lambda: altprop.optim.AdamW(lr=5e-3)
+    ),
     "trees in the middle, frozen below": Trial(trees_between, {"0": "frozen", "*": "dfa"}, faster),
     "neighbours in the middle, DFA below": Trial(neighbours_between, "dfa"),
     "trees as output, DFA below": Trial(trees_above, "dfa"),
