@@ -45,7 +45,7 @@ altprop wants Python 3.11 or newer and torch 2.9 or newer. Day by day it is test
 other packages, runs tests, and writes this page. No GPU takes part in it.
 
 *All* is the fast tier of the tests. *Some* is a choice of it, with tests of each kind:
-`python tests/run_matrix.py --smoke`.
+`python tests/run_matrix.py --smoke`. Else the files of tests are named.
 
 | Python | torch | tests | result |
 |---|---|---|---|
@@ -79,7 +79,8 @@ class Row:
 
     def __str__(self) -> str:
         shown = self.version or self.torch.removesuffix(".*") or "newest"
-        return f"| {self.python} | {shown} | {self.tests} | {self.result} |"
+        tests = ", ".join(Path(test).stem for test in self.tests.split())
+        return f"| {self.python} | {shown} | {tests} | {self.result} |"
 
 
 def interpreter(version: str) -> str | None:
