@@ -30,7 +30,7 @@ from altprop.rules.registry import DEFAULT_PLAN, recipe_of, rules_of
 from altprop.runtime.backends import table as backends
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.net import LocalNet
-from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variant import Variant
 from altprop.schedules import Schedule, make_schedule
 
 
@@ -42,15 +42,16 @@ class _Compiler:
     devices: Devices
     captured: Captured | None = None
 
-    def __call__(self, model: nn.Module, call: Call, target: Any, plan: WiringPlan | None) -> "_CompiledCall":
+    def __call__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any, plan: WiringPlan | None
+    ) -> Compiled:
         options = dataclasses.replace(self.options, loss=self.options.loss.fresh())
         options = options if plan is None else dataclasses.replace(options, plan=plan)
         known = self.captured
-        graph = known.graph if known is not None and known.serves(model, call.args, call.kwargs) else None
-        made = compile_graph(model, call.args, call.kwargs, options, target, graph)
+        graph = known.graph if known is not None and known.serves(model, args, kwargs) else None
+        made = compile_graph(model, args, kwargs, options, target, graph)
         refuse_too_large(made.graph, model)
-        known_so_far = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-        return _CompiledCall(**known_so_far, example=call)
+        return made
 
     @alone()
     def schedule(self, net: LocalNet, devices: Any, **wanted: Any) -> Schedule:
@@ -78,13 +79,6 @@ class _Compiler:
     def __getstate__(self) -> dict[str, Any]:
         """A compiler in a file captures anew."""
         return {"options": self.options, "devices": self.devices, "captured": None}
-
-
-@dataclasses.dataclass(frozen=True)
-class _CompiledCall(Compiled):
-    """A compilation, and the call that it was made for."""
-
-    example: Call = dataclasses.field(default_factory=lambda: Call((), {}))
 
 
 def compile(

@@ -9,7 +9,7 @@ from torch import nn
 
 from altprop.ir.alone import alone
 from altprop.ir.alternate import OTHER
-from altprop.ir.compiler import Compiler
+from altprop.ir.compiler import Compilation, Compiler
 from altprop.ir.errors import CompileError, PlanError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.layouts import FORMATS, feedback_channels_last
@@ -17,6 +17,7 @@ from altprop.ir.members import Members
 from altprop.ir.modes import training
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.plain_tensors import refuse_tensors
+from altprop.ir.plan import WiringPlan
 from altprop.ir.program import Slot
 from altprop.ir.session import SessionProgram
 from altprop.ir.structures import structure_of
@@ -153,7 +154,7 @@ class Compilations:
         self._told.tell(net.model)
         compiled = self._compile_by(plan, call, target)
         self._forget_replaced()
-        graph: ErrorGraph = compiled.graph
+        graph = compiled.graph
         with compiled.timings.stage("draw_feedback"):
             stored = net.backend.wants.stored_channels_last
             images = stored and any(len(one.shape) in FORMATS for one in graph.feedback.values())
@@ -167,7 +168,7 @@ class Compilations:
         if drawn:  # programs of the model as it was want feedback of another size
             self.variants.drop(lambda kept: kept.mode.form == mode.form)
         variant = Variant(
-            compiled, net.model, net.feedback, net.state, net.backend, self._session, structure_of(target)
+            compiled, call, net.model, net.feedback, net.state, net.backend, self._session, structure_of(target)
         )
         if variant.noise:
             net.noise.use()
@@ -200,10 +201,10 @@ class Compilations:
             slots += [ValueName("state", name, kind).slot for kind in kinds]
         net.state.add(slots, named)
 
-    def _compile_by(self, plan: Any, call: Call, target: Any) -> Any:
+    def _compile_by(self, plan: WiringPlan | None, call: Call, target: Any) -> Compilation:
         first = self.first.variant if self.first is not None else None
         try:
-            return self.compiler(self._net.model, call, target, plan)
+            return self.compiler(self._net.model, call.args, call.kwargs, target, plan)
         except PlanError as error:
             if first is None or not first.is_static or call.batch == first.example.batch:
                 raise

@@ -265,7 +265,7 @@ class LocalNet(NetState):
             gradients = true_gradients(self.model, call.args, call.kwargs, observer.loss, target)
         parameters, feedback = dict(self.model.named_parameters()), dict(self.feedback.items())
         with untouched(self.model), torch.no_grad():
-            measurement: Measurement = observer.measure(values, gradients, parameters, feedback, spectra=spectra)
+            measurement = observer.measure(values, gradients, parameters, feedback, spectra=spectra)
         if not reductions:
             return measurement
 

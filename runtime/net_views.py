@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from altprop.ir.compiler import Compilation
 from altprop.ir.errors import ExportError
 from altprop.ir.explain import Explanation, explain
 from altprop.ir.graph import ErrorGraph
@@ -34,20 +35,20 @@ class NetViews(InCheckpoints):
     recipe: Recipe
     compilations: Compilations
 
-    def _compiled(self) -> Any:
+    def _compiled(self) -> Compilation:
         return self.compilations.present().compiled
 
     @property
     def plan(self) -> WiringPlan:
         """The wiring plan."""
-        plan: WiringPlan = self._compiled().graph.plan
+        plan = self._compiled().graph.plan
+        assert plan is not None, "a compilation has come to the end of the passes"
         return plan
 
     @property
     def graph(self) -> ErrorGraph:
         """The error-pathway graph after all passes."""
-        graph: ErrorGraph = self._compiled().graph
-        return graph
+        return self._compiled().graph
 
     @property
     def history(self) -> History:
@@ -63,8 +64,7 @@ class NetViews(InCheckpoints):
     @property
     def timings(self) -> Timings:
         """Where the time of the compilation went: by stage, and inside stages by region."""
-        timings: Timings = self._compiled().timings
-        return timings
+        return self._compiled().timings
 
     def schedule(self, devices: Any = None, **options: Any) -> Any:
         """Cuts the step into one program a device.
@@ -97,18 +97,18 @@ class NetViews(InCheckpoints):
         """
         graph = self.graph
         bindings = Bindings(self.model, self.feedback, self.state, graph.captured.constants)
-        keywords = tuple(self._compiled().example.kwargs)
+        example = self.compilations.present().example
         forms = noise_forms(graph)
+        keywords = tuple(example.kwargs)
         made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
-        made.structure = self._compiled().example.structure
+        made.structure = example.structure
         made.settings = {"plan": str(graph.plan), "seed of feedback": str(self.feedback.seed)}
         return made
 
     @property
     def example_batch(self) -> int:
         """Samples of the inputs that the net was captured with."""
-        batch: int = self._compiled().example.batch
-        return batch
+        return self.compilations.present().example.batch
 
     def explain(self) -> Explanation:
         """Returns a table, one row a parameter: which rule really moves it, and where its signal comes from."""
@@ -134,8 +134,7 @@ class NetViews(InCheckpoints):
         path = Path(path)
         if path.suffix in (".onnx", ".pte", ".pt2"):
             self._compiled()
-            made: Path = self.compilations.compiler.export(self, path, **options)
-            return made
+            return self.compilations.compiler.export(self, path, **options)
         if options:
             raise ExportError(f"{path.name}: {', '.join(options)} fit .onnx, .pte and .pt2 alone.")
         if path.suffix == ".json":

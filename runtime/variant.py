@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from altprop.ir.alternate import SUFFIX, Turns
+from altprop.ir.compiler import Compilation
 from altprop.ir.errors import CompileError
-from altprop.ir.graph import ErrorGraph
 from altprop.ir.least_batch import LONELY, least_batch
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
@@ -141,11 +141,12 @@ class Call:
 
 
 class Variant:
-    """Compiled programs bound to the tensors of one net."""
+    """Compiled programs bound to the tensors of one net, with the call that they were made for."""
 
     def __init__(
         self,
-        compiled: Any,
+        compiled: Compilation,
+        example: Call,
         model: nn.Module,
         feedback: FeedbackStore,
         state: OptimizerState,
@@ -157,8 +158,8 @@ class Variant:
         self._target_structure = target
         self.backend = backend
         self._make_session = session
-        self.example: Call = compiled.example
-        graph: ErrorGraph = compiled.graph
+        self.example = example
+        graph = compiled.graph
         self._captured = graph.captured
         self._programs = graph.programs
         self._turns = graph.alternation
@@ -178,7 +179,9 @@ class Variant:
         self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState, session: "MakeSession"
     ) -> "Variant":
         """Returns the same programs, bound to another net's tensors."""
-        return Variant(self.compiled, model, feedback, state, self.backend, session, self._target_structure)
+        return Variant(
+            self.compiled, self.example, model, feedback, state, self.backend, session, self._target_structure
+        )
 
     def tensor(self, slot: Slot) -> torch.Tensor:
         """Returns the present tensor behind a slot of the model, its feedback, the optimizer or the constants."""
