@@ -20,6 +20,7 @@ from typing import Any
 
 from altprop.ir.errors import PlanError
 from altprop.ir.json_document import JsonReader, is_unicode, shown
+from altprop.ir.line_reader import LineReader
 from altprop.ir.plan import VERSION, Connection, Feedback, RegionPlan, WiringPlan
 from altprop.ir.plan_schema import json_text, printable, to_document
 
@@ -30,7 +31,6 @@ _NAME = rf"{_QUOTED}|{_BARE}"
 _RULE = r"[^\s\";][^; ]*(?: +[^; ]+)*"
 _KIND = r"[^\s\"(]+"
 _DEVICE = r"[^\s\";]+"
-_HEAD = re.compile(r"altprop plan (\S+)")
 _PLAN = re.compile(rf"plan +({_QUOTED}|\S.*)")
 _REGION = re.compile(
     rf"region +({_NAME}) *: *({_QUOTED}|{_RULE}) *"
@@ -100,55 +100,37 @@ def parse_plan(text: str, where: str = "plan text") -> WiringPlan:
     return _Parser(where).parse(text)
 
 
-class _Parser:
-    """Reads one text; knows the number of the line it is at."""
+class _Parser(LineReader):
+    """Reads one text."""
+
+    kind, many, version, failure = "plan", "wiring plans", VERSION, PlanError
 
     def __init__(self, where: str) -> None:
-        self.where = where
-        self.number = 0
-        self.version_seen = False
+        super().__init__(where)
         self.name: str | None = None
         self.regions: list[RegionPlan] = []
         self.connections: list[Connection] = []
 
     def parse(self, text: str) -> WiringPlan:
-        for self.number, line in enumerate(text.split("\n"), start=1):
-            line = line.strip()
-            if line and not line.startswith("#"):
-                self._line(line)
-        if not self.version_seen:
-            raise PlanError(f'{self.where}, line {self.number}: a plan begins with the line "altprop plan {VERSION}".')
+        for line in self.lines(text):
+            self._line(line)
         return WiringPlan(tuple(self.regions), tuple(self.connections), self.name or "custom")
 
     def _line(self, line: str) -> None:
-        if not self.version_seen:
-            self._version(line)
-            return
         forms = {"region": (_REGION, self._region), "plan": (_PLAN, self._plan)}
         pattern, use = forms.get(line.split()[0], (_CONNECTION, self._connection))
         match = pattern.fullmatch(line)
         if match is not None:
             use(match)
             return
-        raise self._error(
+        raise self.error(
             f"{shown(line)} does not read as a region (region NAME: RULE) "
             "or as a connection (SOURCE -> TARGET: KIND(OPTION=VALUE) learned)"
         )
 
-    def _error(self, problem: str) -> PlanError:
-        return PlanError(f"{self.where}, line {self.number}: {problem}.")
-
-    def _version(self, line: str) -> None:
-        match = _HEAD.fullmatch(line)
-        if match is None:
-            raise self._error(f'a plan begins with the line "altprop plan {VERSION}", not with {shown(line)}')
-        if match[1] != str(VERSION):
-            raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of wiring plans")
-        self.version_seen = True
-
     def _plan(self, match: re.Match[str]) -> None:
         if self.name is not None:
-            raise self._error("the name of the plan stands twice")
+            raise self.error("the name of the plan stands twice")
         self.name = self._text(match[1])
 
     def _region(self, match: re.Match[str]) -> None:
@@ -168,10 +150,10 @@ class _Parser:
         while place < end:
             match = _OPTION_KEY.match(text, place)
             if match is None:
-                raise self._error(f"options are written name=value, not {shown(text[place:])}")
+                raise self.error(f"options are written name=value, not {shown(text[place:])}")
             key = self._key(match[1])
             if key in options:
-                raise self._error(f"the option {shown(key)} stands twice")
+                raise self.error(f"the option {shown(key)} stands twice")
             options[key], place = reader.value_at(
                 match.end(), f"the value of {shown(key)} in {text[match.end() : match.end() + 60]}"
             )
@@ -182,7 +164,7 @@ class _Parser:
         """The name of an option: any text of Unicode."""
         key: str = self._try(lambda: json.loads(token) if token.startswith('"') else token, token)
         if not is_unicode(key):
-            raise self._error(f"the text {shown(key)} has half of a character")
+            raise self.error(f"the text {shown(key)} has half of a character")
         return key
 
     def _behind_comma(self, text: str, place: int, end: int, key: str) -> int:
@@ -190,13 +172,13 @@ class _Parser:
         while place < end and text[place].isspace():
             place += 1
         if place < end and (text[place] != "," or place + 1 == end):
-            raise self._error(f"options are separated by commas: after {shown(key)} comes {shown(text[place:])}")
+            raise self.error(f"options are separated by commas: after {shown(key)} comes {shown(text[place:])}")
         return place + 1
 
     def _try(self, read: Callable[[], Any], token: str) -> Any:
         try:
             return read()
         except json.JSONDecodeError as error:
-            raise self._error(f"{shown(token)} is not JSON: {error.msg}") from error
+            raise self.error(f"{shown(token)} is not JSON: {error.msg}") from error
         except ValueError as error:
-            raise self._error(str(error)) from error
+            raise self.error(str(error)) from error

@@ -96,3 +96,20 @@ class Program:
 
     def __str__(self) -> str:
         return str(show("program as text", self))
+
+
+def add_input(graph: fx.Graph, name: str, value: object = None) -> fx.Node:
+    """Adds an input to a graph in the making, behind its other inputs and before all operators.
+
+    Args:
+        graph: the graph.
+        name: what its node is called, if nothing else is.
+        value: its fake value; None for what has none.
+    """
+    first = next((node for node in graph.nodes if node.op != "placeholder"), None)
+    with graph.inserting_before(first) if first is not None else graph.inserting_after(None):
+        node = graph.placeholder(name)
+    node.target = node.name
+    if value is not None:
+        node.meta["val"] = value
+    return node

@@ -33,14 +33,14 @@ from torch import fx
 from altprop.ir.argument_text import format_arguments, read_arguments
 from altprop.ir.errors import ProgramError
 from altprop.ir.fakes import Fakes, format_fake
-from altprop.ir.json_document import cut_short, shown
+from altprop.ir.json_document import shown
+from altprop.ir.line_reader import LineReader
 from altprop.ir.operators import operator_called, operator_text
 from altprop.ir.program import SLOT_KINDS, Program, Slot
 from altprop.ir.size_text import BATCH, TextError
 
 VERSION = 1
 LONGEST = 300  # characters of a name
-_BEGINS = f'a program begins with the line "altprop program {VERSION}"'
 
 # What follows from the arguments, and what nothing asks of a value.
 _FOLLOWS = (torch.SymFloat, torch.SymBool)
@@ -149,15 +149,16 @@ def parse_program(
     return _Parser(constants or {}, fakes, where).parse(text)
 
 
-class _Parser:
-    """Reads one text; knows the number of the line it is at."""
+class _Parser(LineReader):
+    """Reads one text."""
+
+    kind, many, version, failure = "program", "programs", VERSION, ProgramError
 
     def __init__(self, constants: Mapping[str, torch.Tensor], fakes: Fakes | None, where: str) -> None:
+        super().__init__(where)
         self.constants = constants
         self.fakes = fakes
-        self.where = where
-        self.number = 0
-        self.lines: list[tuple[int, str]] = []
+        self.read: list[tuple[int, str]] = []
         self.header: dict[str, str] = {}
         self.root = torch.nn.Module()
         self.graph = fx.Graph()
@@ -166,15 +167,11 @@ class _Parser:
         self.outputs: dict[Slot, fx.Node] = {}
 
     def parse(self, text: str) -> Program:
-        for self.number, line in enumerate(text.split("\n"), start=1):
-            line = line.strip()
-            if line and not line.startswith("#"):
-                self._line(line) if self.lines else self._version(line)
-                self.lines.append((self.number, line))
-        if not self.lines:
-            raise self._error(_BEGINS)
+        for line in self.lines(text):
+            self._line(line)
+            self.read.append((self.number, line))
         if "program" not in self.header:
-            raise self._error('the program has no name: a line "program NAME"')
+            raise self.error('the program has no name: a line "program NAME"')
         self.graph.output(tuple(self.outputs.values()))
         module = fx.GraphModule(self.root, self.graph)
         program = Program(self.header["program"], module, tuple(self.inputs), tuple(self.outputs))
@@ -183,20 +180,10 @@ class _Parser:
 
     def _one_form(self, program: Program) -> None:
         """Refuses a text that is not the one that its program has."""
-        for (number, line), written in zip(self.lines, format_program(program).split("\n"), strict=False):
+        for (number, line), written in zip(self.read, format_program(program).split("\n")[1:], strict=False):
             self.number = number
             if line != written:
-                raise self._error(f"{shown(line, 120)} has another form: it is written {shown(written, 120)}")
-
-    def _error(self, problem: str) -> ProgramError:
-        return ProgramError(f"{self.where}, line {self.number}: {cut_short(problem)}.")
-
-    def _version(self, line: str) -> None:
-        match = re.fullmatch(r"altprop program (\S+)", line)
-        if match is None:
-            raise self._error(f'a program begins with the line "altprop program {VERSION}", not with {shown(line)}')
-        if match[1] != str(VERSION):
-            raise self._error(f"version {match[1]}; this altprop reads version {VERSION} of programs")
+                raise self.error(f"{shown(line, 120)} has another form: it is written {shown(written, 120)}")
 
     def _line(self, line: str) -> None:
         call = _CALL.fullmatch(line)
@@ -206,7 +193,7 @@ class _Parser:
         word = line.split(" ", 1)[0]
         match = _LINES[word].fullmatch(line) if word in _LINES else None
         if match is None:
-            raise self._error(f"{json.dumps(line)} does not read as a line of a program")
+            raise self.error(f"{json.dumps(line)} does not read as a line of a program")
         getattr(self, f"_{word}")(*match.groups())
 
     def _program(self, name: str) -> None:
@@ -215,43 +202,43 @@ class _Parser:
     def _batch(self, example: str) -> None:
         self._head("batch", example)
         if self.nodes:
-            raise self._error("the batch stands behind values that may depend on it: put it before them")
+            raise self.error("the batch stands behind values that may depend on it: put it before them")
         if self.fakes is None:
             if int(example) < 2:
-                raise self._error("a batch of 1 stands for itself alone: give one of 2 or more")
+                raise self.error("a batch of 1 stands for itself alone: give one of 2 or more")
             self.fakes = Fakes.fresh(int(example))
 
     def _head(self, key: str, value: str) -> None:
         if key in self.header:
-            raise self._error(f'"{key}" stands twice')
+            raise self.error(f'"{key}" stands twice')
         self.header[key] = value
 
     def _take(self, node: str, kind: str, name: str, form: str | None) -> None:
         if any(one.op != "placeholder" for one in self.nodes.values()):
-            raise self._error(f"{node} is taken behind the first operator: inputs stand before all operators")
+            raise self.error(f"{node} is taken behind the first operator: inputs stand before all operators")
         slot = Slot(kind, self._name(name))
         if slot in self.inputs:
-            raise self._error(f"the slot {kind} {slot.name} is taken twice")
+            raise self.error(f"the slot {kind} {slot.name} is taken twice")
         self.inputs.append(slot)
         self._add(node, form, lambda: self.graph.create_node("placeholder", node, (), {}, node))
 
     def _hold(self, node: str, name: str, form: str | None) -> None:
         target = self._name(name)
         if target not in self.constants:
-            raise self._error(f"the program holds a tensor {json.dumps(target)}, and none of that name was given")
+            raise self.error(f"the program holds a tensor {json.dumps(target)}, and none of that name was given")
         if not re.fullmatch(_NODE, target):
-            raise self._error(f"{json.dumps(target)} is no name of a tensor that a program holds")
+            raise self.error(f"{json.dumps(target)} is no name of a tensor that a program holds")
         self.root.register_buffer(target, self.constants[target], persistent=False)
         self._add(node, form, lambda: self.graph.create_node("get_attr", target, (), {}, node))
 
     def _call(self, node: str, operator: str, rest: str) -> None:
         target = operator_called(operator)
         if target is None:
-            raise self._error(f"there is no operator {operator}")
+            raise self.error(f"there is no operator {operator}")
         read = self._try(lambda: read_arguments(rest, self._node))
         end = _REST.fullmatch(rest[read.end :])
         if end is None:
-            raise self._error(f"{json.dumps(rest[read.end :])} behind {operator}(...) is neither a form nor a region")
+            raise self.error(f"{json.dumps(rest[read.end :])} behind {operator}(...) is neither a form nor a region")
         self._add(node, end[1], lambda: self.graph.create_node("call_function", target, read.args, read.kwargs, node))
         if end[2] is not None:
             self.nodes[node].meta["custom"] = {"region": self._name(end[2])}
@@ -259,7 +246,7 @@ class _Parser:
     def _give(self, kind: str, name: str, node: str) -> None:
         slot = Slot(kind, self._name(name))
         if slot in self.outputs:
-            raise self._error(f"the slot {kind} {slot.name} is given twice")
+            raise self.error(f"the slot {kind} {slot.name} is given twice")
         self.outputs[slot] = self._try(lambda: self._node(node))
 
     def _node(self, name: str) -> fx.Node:
@@ -269,14 +256,14 @@ class _Parser:
 
     def _add(self, name: str, form: str | None, make: Callable[[], fx.Node]) -> None:
         if self.outputs:
-            raise self._error(f"{name} is made behind an output: outputs stand at the end")
+            raise self.error(f"{name} is made behind an output: outputs stand at the end")
         if name in self.nodes:
-            raise self._error(f'"{name}" stands twice')
+            raise self.error(f'"{name}" stands twice')
         if len(name) > LONGEST:
-            raise self._error(f"a name of {len(name)} characters; {LONGEST} are enough")
+            raise self.error(f"a name of {len(name)} characters; {LONGEST} are enough")
         node = self.nodes[name] = make()
         if node.name != name:
-            raise self._error(f"{name} has a meaning in Python: give the value another name, such as {node.name}")
+            raise self.error(f"{name} has a meaning in Python: give the value another name, such as {node.name}")
         if form is not None:
             node.meta["val"] = self._form(form)
 
@@ -285,7 +272,7 @@ class _Parser:
             self.fakes = Fakes.fresh()
         fakes = self.fakes
         if "batch" not in self.header and re.search(rf"\b{BATCH}\b", text):
-            raise self._error(f'{text} depends on the batch {BATCH}: give an example of it, in a line "batch 4"')
+            raise self.error(f'{text} depends on the batch {BATCH}: give an example of it, in a line "batch 4"')
         return self._try(lambda: fakes.read(text))
 
     def _name(self, token: str) -> str:
@@ -297,4 +284,4 @@ class _Parser:
         try:
             return read()
         except ValueError as error:  # of JSON, too
-            raise self._error(str(error)) from error
+            raise self.error(str(error)) from error

@@ -28,7 +28,8 @@ from typing import Any
 import torch
 
 from altprop.ir.errors import ScheduleError
-from altprop.ir.json_document import cut_short, is_unicode, shown
+from altprop.ir.json_document import is_unicode, shown
+from altprop.ir.line_reader import LineReader
 from altprop.ir.schedule import KINDS, DevicePrograms, Task, ValueForm
 
 VERSION = 1
@@ -173,12 +174,13 @@ def parse_schedule(text: str, where: str = "schedule text") -> DevicePrograms:
     return _Parser(where).parse(text)
 
 
-class _Parser:
-    """Reads one text; knows the number of the line it is at."""
+class _Parser(LineReader):
+    """Reads one text."""
+
+    kind, many, version, failure = "schedule", "schedules", VERSION, ScheduleError
 
     def __init__(self, where: str) -> None:
-        self.where = where
-        self.number = 0
+        super().__init__(where)
         self.header: dict[str, Any] = {}
         self.devices: list[str] = []
         self.forms: dict[str, ValueForm] = {}
@@ -186,49 +188,33 @@ class _Parser:
         self.programs: list[list[Task]] = []
 
     def parse(self, text: str) -> DevicePrograms:
-        seen = False
-        for self.number, line in enumerate(text.split("\n"), start=1):
-            line = line.strip()
-            if line and not line.startswith("#"):
-                self._line(line) if seen else self._version(line)
-                seen = True
-        if not seen:
-            raise self._error(f'a schedule begins with the line "altprop schedule {VERSION}"')
+        for line in self.lines(text):
+            self._line(line)
         return self._finish()
-
-    def _error(self, problem: str) -> ScheduleError:
-        return ScheduleError(f"{self.where}, line {self.number}: {cut_short(problem)}.")
-
-    def _version(self, line: str) -> None:
-        match = re.fullmatch(r"altprop schedule (\S+)", line)
-        if match is None:
-            raise self._error(f'a schedule begins with the line "altprop schedule {VERSION}", not with {shown(line)}')
-        if match[1] != str(VERSION):
-            raise self._error(f"version {match[1][:20]}; this altprop reads version {VERSION} of schedules")
 
     def _line(self, line: str) -> None:
         word = line.split(" ", 1)[0]
         kind = "task" if word in KINDS else word
         found = _read(kind, line) if kind in _LINES else None
         if found is None:
-            raise self._error(f"{shown(line)} does not read as a line of a schedule")
+            raise self.error(f"{shown(line)} does not read as a line of a schedule")
         getattr(self, f"_{kind}", self._head)(found)
 
     def _head(self, found: dict[str, Any]) -> None:
         for key, value in found.items():
             if key in self.header:
-                raise self._error(f'"{key}" stands twice')
+                raise self.error(f'"{key}" stands twice')
             self.header[key] = value
 
     def _device(self, found: dict[str, Any]) -> None:
         if found["index"] != len(self.devices):
-            raise self._error(f"device {found['index']} stands where device {len(self.devices)} should")
+            raise self.error(f"device {found['index']} stands where device {len(self.devices)} should")
         self.devices.append(found["name"])
 
     def _value(self, found: dict[str, Any]) -> None:
         self._once(found["name"], self.forms)
         if not isinstance(getattr(torch, found["dtype"], None), torch.dtype):
-            raise self._error(f"there is no dtype {shown(found['dtype'])}")
+            raise self.error(f"there is no dtype {shown(found['dtype'])}")
         self.forms[found["name"]] = ValueForm(**found)
 
     def _home(self, found: dict[str, Any]) -> None:
@@ -239,29 +225,29 @@ class _Parser:
     def _on(self, found: dict[str, Any]) -> None:
         self._known_device(found["device"])
         if found["device"] != len(self.programs):
-            raise self._error(f"the program of device {found['device']} stands where {len(self.programs)}'s should")
+            raise self.error(f"the program of device {found['device']} stands where {len(self.programs)}'s should")
         self.programs.append([])
 
     def _task(self, found: dict[str, Any]) -> None:
         if not self.programs:
-            raise self._error('a task stands before the first line "on DEVICE"')
+            raise self.error('a task stands before the first line "on DEVICE"')
         if found["peer"] is not None:
             self._known_device(found["peer"])
         self.programs[-1].append(Task(**found))
 
     def _once(self, name: str, known: Mapping[str, Any]) -> None:
         if name in known:
-            raise self._error(f"{shown(name)} stands twice")
+            raise self.error(f"{shown(name)} stands twice")
 
     def _known_device(self, device: int) -> None:
         if device >= len(self.devices):
-            raise self._error(f"there is no device {device}; there are {len(self.devices)}")
+            raise self.error(f"there is no device {device}; there are {len(self.devices)}")
 
     def _finish(self) -> DevicePrograms:
         missing = [key for key in ("name", "digest", "batch", "microbatches") if key not in self.header]
         if missing or not self.devices or len(self.programs) != len(self.devices):
             what = missing[0].replace("name", "order") if missing else "a program for each device"
-            raise self._error(f"the schedule ends without {what}")
+            raise self.error(f"the schedule ends without {what}")
         programs = tuple(tuple(program) for program in self.programs)
         return DevicePrograms(
             **self.header, devices=tuple(self.devices), homes=self.homes, forms=self.forms, programs=programs

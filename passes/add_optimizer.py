@@ -15,7 +15,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.members import Members
 from altprop.ir.on_demand import OnDemand
 from altprop.ir.optimizers import FEEDBACK, OTHER, SGD, Optimizer, TracedParameter
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.values import ValueName
 from altprop.ir.without_code import graph_module
 from altprop.passes.base import Pass
@@ -160,12 +160,7 @@ class _Stepper:
         return self._input(ValueName("state", slot.name, name).slot, name, gradient.meta.get("val"))
 
     def _input(self, slot: Slot, name: str, value: object = None) -> fx.Node:
-        first = next(n for n in self.graph.nodes if n.op != "placeholder")
-        with self.graph.inserting_before(first):
-            node = self.graph.placeholder(name)
-        node.target = node.name
-        if value is not None:
-            node.meta["val"] = value
+        node = add_input(self.graph, name, value)
         self.inputs.append((slot, node))
         return node
 

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from altprop.ir.operators import is_view
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.schedule import DevicePrograms, Lowered, Piece, Task, is_gradient, is_loss_part, is_resident
 from altprop.ir.torch_private import FakeTensorMode
 from altprop.ir.values import SCHEDULE
@@ -149,10 +149,7 @@ class SegmentBuilder:
 
     def _input(self, slot: Slot, like: fx.Node | None) -> fx.Node:
         if slot not in self.inputs:
-            first = next((node for node in self.graph.nodes if node.op != "placeholder"), None)
-            with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
-                node = self.graph.placeholder("given")
-            node.target = node.name
+            node = add_input(self.graph, "given")
             node.meta = {} if like is None else dict(like.meta)
             self.inputs[slot] = node
         return self.inputs[slot]

@@ -9,7 +9,7 @@ from torch import fx
 from altprop.compiler.schedule.assign import homes
 from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.members import Members
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.torch_private import OpOverload
 from altprop.ir.updates import LocalUpdate
 from altprop.ir.without_code import graph_module
@@ -86,9 +86,7 @@ class _Step:
         sums: dict[Slot, list[fx.Node]] = {}
         for slot, contributions in moved.items():
             for name, value in contributions:
-                node = graph.placeholder("gradient")
-                node.target = node.name
-                node.meta["val"] = value
+                node = add_input(graph, "gradient", value)
                 inputs.append(Slot("value", name))
                 sums.setdefault(slot, []).append(node)
         ended = {slot: nodes[0] for slot, nodes in sums.items() if slot in self.finish}
@@ -101,9 +99,7 @@ class _Step:
         return add_step(program, self.optimizer, self.tensor_scalars, members=self.members)
 
     def _parameter(self, graph: fx.Graph, inputs: list[Slot], slot: Slot, like: fx.Node) -> fx.Node:
-        node = graph.placeholder("parameter")
-        node.target = node.name
-        node.meta["val"] = like.meta["val"]
+        node = add_input(graph, "parameter", like.meta["val"])
         inputs.append(Slot("feedback" if slot.kind == "feedback_gradient" else "parameter", slot.name))
         return node
 

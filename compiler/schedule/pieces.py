@@ -21,7 +21,7 @@ from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.ir.errors import ScheduleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_view, written
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.schedule import Piece, is_gradient, location, without_ahead
 from altprop.ir.values import SCHEDULE, ValueName
 from altprop.ir.without_code import graph_module
@@ -206,11 +206,7 @@ class _Writer:
         return self.here[node]
 
     def _placeholder(self, slot: Slot, node: fx.Node) -> fx.Node:
-        first = next((n for n in self.graph.nodes if n.op != "placeholder"), None)
-        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
-            made = self.graph.placeholder(node.name)
-        made.target = made.name
-        made.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+        made = add_input(self.graph, node.name, node.meta.get("val"))
         self.inputs.append((slot, made))
         return made
 
@@ -249,11 +245,7 @@ def _accumulating(program: Program) -> Program:
         if not is_gradient(slot.name):
             kept.append((slot, node))
             continue
-        first = next(n for n in graph.nodes if n.op != "placeholder")
-        with graph.inserting_before(first):
-            total = graph.placeholder("total")
-        total.target = total.name
-        total.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+        total = add_input(graph, "total", node.meta.get("val"))
         inputs.append((slot, total))
         added = graph.call_function(aten.add_.Tensor, (total, node))
         added.meta = dict(total.meta)

@@ -20,7 +20,7 @@ from torch import fx
 from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.program_text import format_program
 from altprop.ir.repeat_operator import repeat
 from altprop.ir.rounds import BEFORE, Phase
@@ -276,12 +276,7 @@ class _BodyWriter:
         return self._here[node]
 
     def _take(self, node: fx.Node, name: str) -> fx.Node:
-        last = [one for one in self._body.nodes if one.op == "placeholder"]
-        with self._body.inserting_after(last[-1] if last else None):
-            made = self._body.placeholder(name)
-        made.target = made.name
-        made.meta["val"] = node.meta["val"]
-        return made
+        return add_input(self._body, name, node.meta["val"])
 
 
 def _plain(value: torch.Tensor) -> torch.Tensor:

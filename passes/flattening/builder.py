@@ -16,7 +16,7 @@ from altprop.ir.graph import ErrorGraph, FeedbackParameter
 from altprop.ir.layouts import flatten_freely
 from altprop.ir.local import LocalGraph
 from altprop.ir.operators import writes
-from altprop.ir.program import Program, Slot
+from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.updates import LocalUpdate, Value
 from altprop.ir.walks import ancestors
 from altprop.ir.without_code import graph_module
@@ -79,12 +79,7 @@ class FlatBuilder:
 
     def placeholder(self, slot: Slot, name: str, value: Any) -> fx.Node:
         """Adds an input; it stands before all operators."""
-        first = next((n for n in self.graph.nodes if n.op != "placeholder"), None)
-        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_after(None):
-            node = self.graph.placeholder(name)
-        node.target = node.name
-        if value is not None:
-            node.meta["val"] = value
+        node = add_input(self.graph, name, value)
         self.inputs.append((slot, node))
         return node
 
