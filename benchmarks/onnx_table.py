@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 import timing
 import torch
+from private_torch import pytree
 from rich.progress import Progress
-from torch.utils import _pytree as pytree
 
 import altprop
 from altprop import models

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, ratios
 from benchmarks.networks import WORKS, Work
+from benchmarks.private_torch import TorchDispatchMode, identity, pytree
 from benchmarks.steps import autograd, ours
 
 NAMES = ("ResNet-20, batch 64", "GPT of 4 x 256, 8 x 128 tokens")
@@ -36,15 +35,15 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs))}
+        given = {identity(leaf.untyped_storage()) for leaf in _tensors((args, kwargs))}
         for leaf in _tensors(made):
             storage = leaf.untyped_storage()
-            if storage._cdata not in given and storage._cdata not in self.seen:
+            if identity(storage) not in given and identity(storage) not in self.seen:
                 self._add(storage)
         return made
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = identity(storage), storage.nbytes()
         self.seen.add(key)
         self.live += size
         self.peak = max(self.peak, self.live)

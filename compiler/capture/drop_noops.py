@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from altprop.ir.operators import argument
+from altprop.ir.operators import argument, short_name
 from altprop.ir.sizes import size_at
 
 aten = torch.ops.aten
@@ -31,7 +31,7 @@ def tidy(graph: fx.Graph) -> None:
     drop_effects(graph)
     _drop_assertions(graph)
     for node in list(graph.nodes):
-        name = str(node.target).removeprefix("aten.").split(".")[0]
+        name = short_name(node)
         if name in _NORMS:
             _detach_statistics(graph, node)
         elif name == "rrelu_with_noise_functional" and argument(node, "training") is True:
@@ -46,7 +46,7 @@ _DRAWS = (aten.bernoulli.p, aten.bernoulli.Tensor)
 
 def _is_new(value: Any) -> bool:
     """Whether a value was made for what is written into it: nothing but its form is read."""
-    return isinstance(value, fx.Node) and any(word in str(value.target) for word in ("empty", "zeros", "ones", "full"))
+    return isinstance(value, fx.Node) and any(word in short_name(value) for word in ("empty", "zeros", "ones", "full"))
 
 
 def _draw_in_memory_order(graph: fx.Graph, draw: fx.Node) -> None:
@@ -80,7 +80,7 @@ def _turned(graph: fx.Graph, probability: fx.Node, order: Sequence[int]) -> fx.N
 
 def _drop_assertions(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        name = str(node.target)
+        name = short_name(node)
         if node.op == "call_function" and not node.users and any(word in name for word in _CHECKS):
             graph.erase_node(node)
 
@@ -91,7 +91,7 @@ _CHECKS = ("_assert", "sym_constrain", "_linalg_check_errors", "with_effects")
 def drop_effects(graph: fx.Graph) -> None:
     """Takes the checks that run for their effect out of the chain of tokens that orders them."""
     output = next(node for node in graph.nodes if node.op == "output")
-    ordered = [node for node in graph.nodes if str(node.target) == "with_effects"]
+    ordered = [node for node in graph.nodes if short_name(node) == "with_effects"]
     tokens = {user for node in ordered for user in node.users if user.target is operator.getitem and user.args[1] == 0}
     tokens |= {node for node in graph.nodes if node.op == "placeholder" and node.meta.get("val") is None}
     returned: Any = output.args[0]

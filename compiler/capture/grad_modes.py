@@ -9,6 +9,7 @@ from torch import fx
 
 from altprop.ir.alone import compiles_here
 from altprop.ir.errors import CaptureError
+from altprop.ir.operators import short_name
 from altprop.ir.torch_private import listen_to_autograd_functions
 
 _NO_GRAD = "wrap_with_set_grad_enabled"
@@ -18,7 +19,7 @@ def mark_no_grad(module: fx.GraphModule) -> int:
     """Detaches what comes out of `torch.no_grad` blocks, which decomposing would dissolve. Returns how many values."""
     count = 0
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or not str(node.target).endswith(_NO_GRAD):
+        if short_name(node) != _NO_GRAD:
             continue
         inner = module.get_submodule(str(node.args[1].target))
         assert isinstance(inner, fx.GraphModule)

@@ -1,5 +1,6 @@
 """Says in a few words what a region does, as "conv 3x3, batch norm, relu": its operators in order, as people say."""
 
+import operator
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
@@ -81,7 +82,7 @@ def _word(node: fx.Node) -> str:
 
 def _takes_apart(node: fx.Node) -> bool:
     """Whether a node only takes one result of an operator that has several."""
-    return "getitem" in str(getattr(node.target, "__name__", node.target))
+    return node.target is operator.getitem
 
 
 def _convolution(node: fx.Node) -> str:

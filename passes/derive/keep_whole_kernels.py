@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from altprop.ir import learner_operators  # noqa: F401  it registers the operators
+from altprop.ir.operators import short_name
 from altprop.ir.torch_private import below_autograd, register_op_impl, suggest_memory_format
 from altprop.passes.cut.operator_kinds import is_moving
 from altprop.passes.cut.without_derivative import is_custom, lacks_formula
@@ -212,7 +213,7 @@ def free_strides_of_attention(graph: fx.Graph) -> int:
     made: set[fx.Node] = set()
     count = 0
     for node in graph.nodes:
-        if "_scaled_dot_product" in str(node.target) or (is_moving_item(node) and made & set(node.all_input_nodes)):
+        if "_scaled_dot_product" in short_name(node) or (is_moving_item(node) and made & set(node.all_input_nodes)):
             made.add(node)
             if node.target is aten.view.default:
                 node.target = aten.reshape.default
