@@ -59,9 +59,10 @@ def graphs_unprinted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_output() -> Iterator[Callable[[], str]]:
-    """Holds back what a library prints on the standard error past Python, such as one in C++, and loggers' lines.
+    """Holds back what a library prints on the standard error, and loggers' lines.
 
-    Only libraries that know no other way need it: what other threads print meanwhile is held back too.
+    Only libraries that know no other way need it: what other threads print meanwhile is held back too. A library in C++
+    prints past Python, or into whatever Python has in the place of its standard error, such as a notebook's cell.
 
     Yields:
         What returns the text so far.
@@ -69,18 +70,20 @@ def held_output() -> Iterator[Callable[[], str]]:
     disabled = logging.root.manager.disable
     sys.stderr.flush()
     own = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file, os.fdopen(os.dup(file.fileno()), "w", encoding="utf-8") as stream:
         os.dup2(file.fileno(), 2)
         logging.disable(logging.CRITICAL)
 
         def printed() -> str:
+            stream.flush()
             file.seek(0)
             return file.read().decode("utf-8", "replace")
 
         try:
-            yield printed
+            with contextlib.redirect_stderr(stream):
+                yield printed
         finally:
-            sys.stderr.flush()
+            stream.flush()
             os.dup2(own, 2)
             os.close(own)
             logging.disable(disabled)
