@@ -212,3 +212,30 @@ def test_a_state_is_saved_and_no_optimizer_touches_it():
         net.step(x, y)
     for (name, one), other in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
+
+
+def test_a_step_is_evotorchs_on_the_same_samples() -> None:
+    """With one fitness a region, SNES as EvoTorch has it: the distribution's own gradients and update."""
+    distributions = pytest.importorskip("evotorch.distributions", reason="a step is compared with EvoTorch's here")
+    torch.manual_seed(0)
+    layer, x = nn.Linear(9, 3).double(), batch()[0]
+    y = torch.randn(SAMPLES, 3, generator=torch.Generator().manual_seed(2)).double()
+    rule = "snes(members=12, sigma=0.3, credit='region', antithetic=False, least=1e-6)"
+    net = compiled(layer, rule, optimizer=altprop.optim.SGD(lr=1.0))
+    (s,) = Noise(SEED).draw(noise_forms(net.graph), SAMPLES, torch.device("cpu")).values()
+    s = s.reshape(12, -1)
+    before = torch.cat([layer.weight, layer.bias.unsqueeze(1)], 1).detach()
+    samples = before.flatten() + 0.3 * s
+    t = layer(x).detach() - 2 * (layer(x).detach() - y) / 3  # what a mean of squares wants of the layer
+    weights = samples.reshape(12, 3, 10)
+    outputs = torch.einsum("nk,mok->mno", torch.cat([x, torch.ones(SAMPLES, 1).double()], 1), weights)
+    fitness = (outputs - t).square().sum((1, 2)) / 2
+    search = distributions.ExpSeparableGaussian({"mu": before.flatten(), "sigma": torch.full((30,), 0.3).double()})
+    found = search.compute_gradients(samples, fitness, objective_sense="min", ranking_method="nes")
+    rates = {"mu": 1.0, "sigma": (3 + math.log(30)) / (5 * math.sqrt(30))}
+    wanted = search.update_parameters(found, learning_rates=rates).parameters
+    net.step(x, y)
+    made = torch.cat([layer.weight, layer.bias.unsqueeze(1)], 1).detach()
+    (log_sigma,) = net.feedback.values()
+    torch.testing.assert_close(made.flatten(), wanted["mu"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(0.3 * log_sigma.detach().exp().flatten(), wanted["sigma"], rtol=0, atol=1e-6)
