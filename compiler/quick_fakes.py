@@ -5,6 +5,9 @@ Where the batch is a symbol, every comparison of sizes on that way is algebra: a
 norm 20. For operators whose result is told by the forms of their arguments it is made here at once. Whatever is unusual
 (types that mix, memory out of order, sizes that a symbol decides, an error) is left to torch, so that no check and no
 message is lost.
+
+A tracer also notes beside each value in which order its memory lies, which takes three more comparisons of all sizes.
+Nobody here reads that note.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ from typing import Any
 
 import torch
 
+from altprop.ir.alone import compiles_here
 from altprop.ir.sizes import Size, same_size, same_sizes
 from altprop.ir.torch_private import (
     FakeTensor,
@@ -23,6 +27,7 @@ from altprop.ir.torch_private import (
     get_fast_op_impls,
     in_kernel_invocation_manager,
     is_contiguous_or_false,
+    without_order_noted,
 )
 
 aten = torch.ops.aten
@@ -32,7 +37,13 @@ Quick = Callable[..., Any]
 
 @contextlib.contextmanager
 def quick_fakes() -> Iterator[None]:
-    """Within, fake tensors with symbols answer at once for the operators of `QUICK`."""
+    """Within, fake tensors with symbols answer at once for the operators of `QUICK`; tracers note no order."""
+    with without_order_noted(compiles_here), _quick_operators():
+        yield
+
+
+@contextlib.contextmanager
+def _quick_operators() -> Iterator[None]:
     table = get_fast_op_impls()
     added = {operator: _entry(operator, quick) for operator, quick in QUICK.items() if operator not in table}
     table.update(added)

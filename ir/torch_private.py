@@ -34,6 +34,7 @@ from torch.export.exported_program import _split_decomp_table_to_cia_and_python_
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
 from torch.fx._symbolic_trace import _Patcher as Patcher
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
@@ -216,6 +217,22 @@ def name_in_trace(graph: fx.Graph, name: str) -> str:
 
 
 @contextmanager
+def without_order_noted(is_ours: Callable[[], bool]) -> Iterator[None]:
+    """Within, tracers do not note in which order a value's memory lies, where `is_ours` says so."""
+    tracers: Any = proxy_tensor
+    extract = tracers._extract_tensor_metadata
+
+    def without_order(value: torch.Tensor, include_contiguity: bool = True) -> Any:
+        return extract(value, include_contiguity and not is_ours())
+
+    tracers._extract_tensor_metadata = without_order
+    try:
+        yield
+    finally:
+        tracers._extract_tensor_metadata = extract
+
+
+@contextmanager
 def listen_to_autograd_functions(hear: Callable[[type], None]) -> Iterator[None]:
     """Lets `hear` know of each `torch.autograd.Function` before it is applied, however it is spelled.
 
@@ -305,5 +322,6 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "times_written",
     "track_tensor_tree",
     "use_lazy_graph_module",
+    "without_order_noted",
     "wrapped_operator",
 ]

@@ -8,6 +8,7 @@ import torch
 
 from altprop.compiler.quick_fakes import POINTWISE, QUICK, quick_fakes
 from altprop.ir import torch_private as private
+from altprop.ir.alone import alone
 
 aten = torch.ops.aten
 Made = Callable[[torch.Tensor], Any]
@@ -126,6 +127,23 @@ def test_the_table_is_torchs_own_again(x: torch.Tensor) -> None:
             made(x, WORK["mm"])
         assert private.get_fast_op_impls().keys() >= QUICK.keys()
     assert private.get_fast_op_impls() == before
+
+
+def notes(x: torch.Tensor) -> list[Any]:
+    """What a tracer writes beside the values of a graph."""
+    graph = private.make_fx(lambda x: torch.relu(x) + 1)(x).graph
+    return [node.meta["tensor_meta"] for node in graph.nodes if node.op != "output"]
+
+
+def test_a_tracer_does_not_ask_for_the_order_of_memory(x: torch.Tensor) -> None:
+    plain = notes(x)
+    assert [note.memory_format for note in plain] == [torch.contiguous_format] * 3
+    with quick_fakes():
+        assert notes(x) == plain  # somebody else's trace
+        with alone():
+            ours = notes(x)
+    assert ours == [note._replace(memory_format=None) for note in plain]
+    assert notes(x) == plain
 
 
 def test_they_are_asked(x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,12 @@ def spared() -> bool:
     return kinds == [nn.Module, nn.Module]
 
 
+def unordered() -> bool:
+    with private.without_order_noted(lambda: True):
+        noted = [node.meta["tensor_meta"] for node in traced().graph.nodes if "tensor_meta" in node.meta]
+    return len(noted) == 3 and all(note.memory_format is None for note in noted)
+
+
 def viewed() -> bool:
     mode, x = fakes()
     with private.in_kernel_invocation_manager(mode):
@@ -301,6 +307,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "times_written": lambda: private.times_written(torch.ones(1).add_(1)) == 1,
     "track_tensor_tree": told,
     "use_lazy_graph_module": lambda: lazily() is not type(traced()),
+    "without_order_noted": unordered,
     "wrapped_operator": lambda: private.wrapped_operator(SimpleNamespace(_op=aten.neg.default)) is aten.neg.default,
 }
 
