@@ -12,7 +12,7 @@ from torch import nn
 
 import altprop
 from altprop import CompileError, Machine, PlanError
-from altprop.compiler.schedule.wirings import search_wirings
+from altprop.compiler.schedule.wirings import WiringSearch, search_wirings
 from altprop.rules.plans import Network
 from altprop.rules.registry import get
 
@@ -76,7 +76,7 @@ def test_memory_limits_the_choice() -> None:
     graph = compiled(1).graph
     network = Network.of(graph.regions)
 
-    def search(memory: int) -> altprop.compiler.schedule.wirings.Search:
+    def search(memory: int) -> WiringSearch:
         return search_wirings(
             graph.captured,
             network,
