@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import processor_time
 import pytest
 import yaml
 
@@ -188,12 +189,19 @@ def test_every_folder_of_modules_is_a_package() -> None:
     assert not bare, f"without __init__.py: {bare}"
 
 
-def test_wheel_installs_and_imports(wheel: Path, tmp_path: Path) -> None:
-    python = python_in(tmp_path / "environment")
-    install(python, wheel)
-    places, leaked = probe(python, tmp_path)
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment in which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("clean") / "environment"
+    with processor_time.shared():
+        install(python_in(folder), wheel)
+    return folder
+
+
+def test_wheel_installs_and_imports(environment: Path, tmp_path: Path) -> None:
+    places, leaked = probe(environment / "bin" / "python", tmp_path)
     assert leaked == []
-    outside = [place for place in places.values() if not Path(place).is_relative_to(tmp_path / "environment")]
+    outside = [place for place in places.values() if not Path(place).is_relative_to(environment)]
     assert not outside, "these were imported from elsewhere than the installed wheel"
 
 
@@ -211,10 +219,8 @@ def test_editable_install_imports_from_the_sources(sources: Path, wheel: Path, t
 
 
 @pytest.mark.full
-def test_command_is_installed(wheel: Path, tmp_path: Path) -> None:
-    python = python_in(tmp_path / "environment")
-    install(python, wheel)
-    shown = run([python.parent / "altprop", "--help"], tmp_path)
+def test_command_is_installed(environment: Path, tmp_path: Path) -> None:
+    shown = run([environment / "bin" / "altprop", "--help"], tmp_path)
     assert "examine" in shown
 
 
