@@ -30,6 +30,7 @@ from altprop.compiler.capture.refuse import (
     RefuseInnerGradients,
     refuse_modules,
 )
+from altprop.compiler.capture.seeds import refuse_seeds
 from altprop.compiler.capture.wrappers import arguments_named
 from altprop.compiler.capture.written_functions import WrittenFunctions
 from altprop.compiler.collector import collect_young
@@ -150,6 +151,7 @@ def _as_written(model: nn.Module) -> Iterator[None]:
             whole_recurrent_layers(model),
             unchecked_distributions(),
             graphs_unprinted(),
+            refuse_seeds(),
         ):
             yield
     finally:

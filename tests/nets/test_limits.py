@@ -42,6 +42,15 @@ class Counts(Small):
         return super().forward(x) * self.calls
 
 
+class Seeds(Small):
+    """Adds the same noise at each call, and leaves the random state as it was."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return super().forward(x + torch.randn_like(x))
+
+
 class Warm(Small):
     """Has a temperature."""
 
@@ -63,6 +72,10 @@ def second_derivative(net: altprop.LocalNet) -> None:
 
 def inner_derivative(net: altprop.LocalNet) -> None:
     altprop.compile(Inner(), "bp", example_inputs=(X,))
+
+
+def seeded(net: altprop.LocalNet) -> None:
+    altprop.compile(Seeds(), "bp", example_inputs=(X,))
 
 
 def gradient_of_an_input(net: altprop.LocalNet) -> None:
@@ -101,6 +114,7 @@ def size_of_the_batch(net: altprop.LocalNet) -> None:
 CASES = {
     "second derivatives": second_derivative,
     "an inner derivative": inner_derivative,
+    "random numbers that the forward seeds": seeded,
     "gradients of inputs": gradient_of_an_input,
     "hooks": hook,
     "other tensors in the parameters' place": other_parameters,
