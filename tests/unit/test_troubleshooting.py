@@ -20,7 +20,7 @@ CAUGHT = {"TextError", "LiteralError", "YamlError", "PickleError"}
 CAUGHT |= {"NotToldError", "RecordError", "RunError", "NoHomeError", "NotFunctionalError"}
 
 # Errors that a function makes, which takes the sentence.
-MADE_BY = {"ProgramError": ("self._error",)}
+MADE_BY = {"ProgramError": ("self.error",)}
 
 
 def trees() -> Iterator[ast.Module]:
