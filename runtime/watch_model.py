@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
 from altprop.ir.torch_private import HOOK_TABLES, hooks_of_tensor, own_buffers, own_modules, own_parameters
 from altprop.runtime.guards import Still
@@ -80,10 +81,16 @@ class Watch:
         return self.present_mode(device_type)
 
     def refresh(self) -> bool:
-        """Looks at the model again where something is not what it was; returns whether it did."""
+        """Looks at the model again where something is not what it was; returns whether it did.
+
+        A thread that compiles the model has hooks and fake parameters in it meanwhile, so others wait before they look.
+        """
         if self.unchanged():
             return False
-        self._look()
+        with alone():
+            if self.unchanged():
+                return False
+            self._look()
         return True
 
     def present_mode(self, device_type: str) -> Mode:

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ _MOST = 6
 def what_it_does(captured: CapturedGraph, region: Region) -> str:
     """Returns the region's operators in words; the name of the one that makes its numbers where none has a word."""
     said = [word for name in region.nodes if (word := _word(captured.node(name)))]
-    said = [word for word, after in zip(said, [*said[1:], ""], strict=True) if not _is_part(word, after)]
+    said = [word for word, after in pairwise([*said, ""]) if not _is_part(word, after)]
     words = [word for word, _ in groupby(said)]
     if not words:
         return operator_name(captured.node(region.preactivation))
