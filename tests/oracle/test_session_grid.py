@@ -23,6 +23,8 @@ NEEDS = {
     **dict.fromkeys(("es", "snes", "cem", "pso", "ga"), "mlp_silu"),  # elsewhere they run a region once a member
     **dict.fromkeys(("pc", "epc", "ep", "dualprop", "mac", "pepita"), "mlp_silu"),  # one prediction, and nothing random
 }
+# Members that lie close together change places by rounding, and after them all that follows.
+WIDE = {"es": "es(sigma=0.1)"}
 REFUSED = dict.fromkeys(("ls", "mac", "ga"), "refused: ")  # ONNX solves no linear systems, and has no stable sort
 EVERYDAY = [
     (NEEDS.get(rule, FEW[i % len(FEW)]), rule) for i, rule in enumerate(RULES) if rule not in TAKES_TURNS | ELSEWHERE
@@ -31,7 +33,7 @@ EVERYDAY = [
 
 @pytest.mark.parametrize(("name", "rule"), EVERYDAY)
 def test_some_cells(name: str, rule: str) -> None:
-    outcome = run_cell(name, rule)
+    outcome = run_cell(name, WIDE.get(rule, rule))
     assert outcome == "equal" or REFUSED.get(rule, BAD) in outcome
 
 
