@@ -2,6 +2,11 @@
 
 The program is that of `altprop.passes.flattening.step_program`. What differs is that the reduction over the batch and
 the optimizer are left to the `STEP` tasks, behind all micro-batches.
+
+    the flat program, batch s            the tagged one, batch 8
+    relu = relu(addmm)                   relu = relu(addmm)            task F of region "0"
+    mm = mm(t(e), x)                     mm = mm(t(e), x)              task U of region "0"
+    weight <- add_(weight, mm, -lr / s)  returned, and left to STEP
 """
 
 from typing import Any

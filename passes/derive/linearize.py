@@ -1,7 +1,12 @@
 """Traces a region's forward together with its local vector-Jacobian products.
 
 The three stages of the region (body, phi, tail) are differentiated one by one, each against its own cotangent, in
-one trace, operator by operator. No derivative crosses the region's border.
+one trace, operator by operator. No derivative crosses the region's border. A layer with its relu, for instance:
+
+    region "0" of the model         its local graph: the same, and a product for each cotangent
+    t = t(weight)                   h = addmm(bias, x, t(weight)); z = relu(h)
+    addmm = addmm(bias, x, t)       phi: threshold_backward(cot_z, z, 0)      body: mm(cot_h, weight), to x
+    relu = relu(addmm)              parameters: mm(t(cot_h), x), to weight; sum(cot_h, 0), to bias
 """
 
 import dataclasses

@@ -8,6 +8,11 @@ And the messages must come so: `e B` has the columns of B, and with an image's c
 of every operator of its region. So the columns of B, which are few, are put channels last, and the message, which is
 large, is born as its readers want it. The same holds for the product that gives B's own update.
 
+    before                              after: x and B turned once, and all between them as the convolution wants it
+    conv = convolution(x, weight)       x = clone(x, channels_last); conv = convolution(x, weight)
+    message = mm(error, B)              message = mm(error, B turned)
+    e = mul(view(message), mask)        e = mul(view(message), mask), born channels last
+
 The order of terms in a message and in B's update stays; convolutions and sums over an image round otherwise.
 """
 
