@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from altprop import hub
-from altprop.compiler.capture.captured import Captured
+from altprop.compiler.capture.captured import Captured, batch_of
 from altprop.compiler.capture.wrappers import unwrap
 from altprop.compiler.examine.feedback_size import refuse_too_large
 from altprop.compiler.export.door import export, make_session
@@ -50,6 +50,8 @@ class _Compiler:
         known = self.captured
         graph = known.graph if known is not None and known.serves(model, args, kwargs) else None
         made = compile_graph(model, args, kwargs, options, target, graph)
+        if graph is not None and not made.facts.hold(batch_of(args, kwargs)):  # loss and rules were told of its example
+            made = compile_graph(model, args, kwargs, options, target)
         refuse_too_large(made.graph, model)
         return made
 

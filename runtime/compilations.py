@@ -97,10 +97,7 @@ class Compilations:
         if steps:
             self._told_of_steps = self.watch.looks
         mode = self.watch.present_mode(call.device_type)
-        kept = self._found(call, mode, target) or self._make(call, mode, target)
-        if target is None or not kept.variant.settle("step" if steps else "backward"):
-            return kept
-        return kept if kept.variant.fits(call, target) else self._make(call, mode, target)
+        return self._found(call, mode, target) or self._make(call, mode, target)
 
     def _found(self, call: Call, mode: Mode, target: Any) -> Kept | None:
         return self.variants.find(call, mode, target, self.watch, self._rebind)
@@ -143,6 +140,8 @@ class Compilations:
         kept = self._compile(call, mode, None if self.first is None else target)
         if not kept.variant.fits(call, target):
             kept = self._compile(call, mode, target)
+        if not kept.variant.fits(call):
+            raise CompileError(f"altprop has a fault: what was made for a batch of {call.batch} is for another one.")
         return kept
 
     def _compile(self, call: Call, mode: Mode, target: Any) -> Kept:

@@ -228,20 +228,6 @@ class Variant:
             return False
         return target is None or Call.target_key(target) == self._target_key
 
-    def settle(self, name: str) -> bool:
-        """Makes a program, unless it is there: only then it is known what a user's loss asks of the batch's size.
-
-        Returns:
-            Whether it asked something that was not known before.
-        """
-        known = len(self.compiled.facts)
-        if self.compiled.observer.loss.is_named:
-            return False
-        for one in (name, f"{name}{SUFFIX}"):
-            if one in self._programs:
-                self._programs[one]
-        return len(self.compiled.facts) > known
-
     def need_target(self, target: Any) -> None:
         """Refuses a step without a target, unless the loss takes none.
 

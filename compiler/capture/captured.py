@@ -77,7 +77,7 @@ class Captured:
         """Whether it is what a capture of `model`, as it is now, on such inputs would give."""
         batch = self.graph.batch
         same = model is self.model and _form(args, kwargs, batch) == _form(self.args, self.kwargs, batch)
-        return same and self.graph.facts.hold(_batch(args, kwargs)) and not self.changes()
+        return same and self.graph.facts.hold(batch_of(args, kwargs)) and not self.changes()
 
     def __str__(self) -> str:
         graph = self.graph
@@ -144,7 +144,7 @@ def _of_tensor(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{tuple(tensor.shape)} on {tensor.device}"
 
 
-def _batch(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+def batch_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Size of the batch, by the first tensor of a call."""
     leaves = pytree.tree_leaves((tuple(args), dict(kwargs)))
     return next((leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()), 1)

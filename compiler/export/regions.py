@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from altprop.compiler.export.subject import Subject
+from altprop.compiler.export.subject import ALL_SIZES, Subject
+from altprop.ir.errors import ExportError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.program import Program, Slot
 from altprop.ir.updates import LocalUpdate, Value
@@ -18,8 +19,13 @@ def write_updates(write: Callable[..., Path], subject: Subject, path: Path, **op
     Inputs are what the forward made of the batch (`forward.<region>.<value>`), errors of other regions
     (`error.<region>`), the gradient of the summed loss at the output, and feedback. Results are the region's error
     and the updates of its parameters, summed over samples.
+
+    Raises:
+        ExportError: they would not serve batches of all sizes.
     """
     options.pop("initial", None)
+    if subject.derived.captured.is_dynamic:
+        subject.facts.refuse(ALL_SIZES, ExportError)
     for update in subject.derived.updates.values():
         name = re.sub(r"[^\w.@-]", "_", update.region)
         program = region_program(subject.derived, update)

@@ -83,6 +83,22 @@ def test_a_captured_model_that_chooses_is_captured_anew_for_other_batches() -> N
     torch.testing.assert_close(made(batch(8)), captured.model(batch(8)))
 
 
+@pytest.mark.parametrize(("rule", "loss"), [("bp", by_length), ("by_number", "mse")])
+def test_a_loss_or_rule_is_not_answered_by_the_example_of_a_capture(rule: str, loss: Any) -> None:
+    """The first batch is of another size than the captured one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    rules = {"bp": "bp", "by_number": ByNumber()}
+    target, found = torch.zeros(8, 3).double(), []
+    for given in (altprop.capture(model, batch(4)), model):
+        options = {} if given is not model else {"example_inputs": (batch(8),)}
+        net = altprop.compile(given, rules[rule], loss=loss, **options)
+        model.zero_grad()
+        value = net.backward(batch(8), target)
+        found.append([value.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    torch.testing.assert_close(*found)
+
+
 def test_what_choices_hold_for_is_compiled_once() -> None:
     made, known = net(by_choice), []
     for size in (4, 8, 5, 9, 3):
@@ -90,6 +106,14 @@ def test_what_choices_hold_for_is_compiled_once() -> None:
         known.append(len(made.compilations.variants))
     first = known[0]
     assert known == [first, *[first + 1] * 4]
+
+
+def test_a_measurement_asks_before_the_first_step() -> None:
+    made = net(by_choice)
+    made.measure(batch(4), torch.zeros(4, 3).double())
+    x = batch(8)
+    expected = by_choice(made.model(x), x)
+    torch.testing.assert_close(made.step(x, torch.zeros(8, 3).double()), expected.detach())
 
 
 def test_the_usual_losses_ask_for_nothing(subtests: pytest.Subtests) -> None:
@@ -102,13 +126,14 @@ def test_the_usual_losses_ask_for_nothing(subtests: pytest.Subtests) -> None:
             assert len(known) == 1
 
 
+class ByNumber(DirectFeedbackAlignment):
+    """DFA, by one over the number of samples."""
+
+    def error(self, local: Any, d: Any) -> Any:
+        return local.phi_vjp(d) / len(d)
+
+
 def test_a_rule_that_reads_the_size_of_the_batch() -> None:
-    class ByNumber(DirectFeedbackAlignment):
-        """DFA, by one over the number of samples."""
-
-        def error(self, local: Any, d: Any) -> Any:
-            return local.phi_vjp(d) / len(d)
-
     x = batch(8)
     made = net(rule=ByNumber())  # on four
     expected = net(rule="dfa")
@@ -119,10 +144,14 @@ def test_a_rule_that_reads_the_size_of_the_batch() -> None:
 
 
 def test_files_and_schedules_refuse_what_holds_for_some_batches(tmp_path: Path) -> None:
-    made = net(by_choice)
+    made, target = net(by_choice), torch.zeros(4, 3).double()
+    by_rule, by_forward = net(rule=ByNumber()), net(model=Choosing())
     for refused, do in (
-        (altprop.ExportError, lambda: made.export(tmp_path / "step.onnx", target=torch.zeros(4, 3).double())),
-        (altprop.ScheduleError, lambda: made.schedule(2, target=torch.zeros(4, 3).double())),
+        (altprop.ExportError, lambda: made.export(tmp_path / "step.onnx", target=target)),
+        (altprop.ExportError, lambda: by_rule.export(tmp_path / "update.onnx", what="update")),
+        (altprop.ExportError, lambda: by_forward.export(tmp_path / "forward.onnx", what="forward")),
+        (altprop.ScheduleError, lambda: made.schedule(2, target=target)),
+        (altprop.ScheduleError, lambda: by_rule.schedule(2)),
     ):
         with pytest.raises(refused, match="asks for the size of the batch as a number"):
             do()

@@ -272,3 +272,19 @@ def test_autocast_is_part_of_the_key_and_of_what_comes_later() -> None:
     assert not derives(nets[1])
     assert str(nets[1].graph) == str(nets[0].graph)  # derived here, outside of autocast
     assert derives(compiled(mlp()))
+
+
+def test_what_holds_for_some_batches_alone_is_not_kept(folder: Path) -> None:
+    """No file says for which batches: a net of another process would take it for all."""
+
+    def by_length(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return y.square().sum() / len(y)
+
+    first = compiled(mlp(), loss=by_length)
+    first.step(ROWS, CLASSES)
+    second = compiled(mlp(), loss=by_length)
+    second.step(ROWS, CLASSES)
+    assert not list(folder.rglob("step.txt"))
+    more = torch.cat([ROWS, ROWS])
+    expected = by_length(second.model(more), CLASSES)
+    torch.testing.assert_close(second.step(more, torch.cat([CLASSES, CLASSES])), expected.detach())
