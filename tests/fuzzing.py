@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -29,7 +30,8 @@ TIMES = 10  # a file's size
 FREE = 32 * 2**20  # bytes that no file is asked to account for: imports, caches, torch's own buffers
 LONGEST, MOST = 500, 100  # characters of a line of what is said, and lines: laws that are broken stand in one each
 BATCH = 50
-JARGON = ("Errno", "Traceback", "0x", "[enforce", "object at", "aten.", "site-packages")
+# An address stands alone: the name of a temporary folder may have the same letters inside.
+JARGON = re.compile(r"Errno|Traceback|\b0x|\[enforce|object at|aten\.|site-packages")
 # Audit events of code that runs, or that leaves the folder of the file.
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.", "pickle.find_class",
              "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.", "ctypes.dlopen")  # fmt: skip
@@ -148,7 +150,7 @@ def _sentence(message: str, content: str) -> tuple[str, str]:
     lines = message.split("\n")
     if max(map(len, lines)) > LONGEST or len(lines) > MOST or not message.strip():
         return "not a sentence", f"{len(message)} characters, {len(lines)} lines"
-    word = next((word for word in JARGON if word in message and word not in content), None)
+    word = next((word for word in JARGON.findall(message) if word not in content), None)
     return ("not a sentence", f"{word} in: {message[:200]}") if word else ("sentence", message[:200])
 
 

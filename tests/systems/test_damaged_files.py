@@ -38,7 +38,13 @@ def takes_time(path: Path) -> Any:
     return sum(range(10**6)) if "work" in path.parts else 0
 
 
+def names_an_address(path: Path) -> Any:
+    if "work" in path.parts:
+        raise KeyError(f"the file is read by <a reader, {id(path):#x}>")
+
+
 CARELESS = {
+    "not a sentence": names_an_address,
     "raw": lambda path: sum(map(int, path.read_bytes().split())),
     "ran": runs_code,
     "memory": takes_memory,
