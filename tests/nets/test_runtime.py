@@ -224,7 +224,7 @@ def test_nothing_is_known_before_the_first_call() -> None:
         with pytest.raises(altprop.CompileError, match="nothing is compiled yet: call the net once"):
             read()
     net(batch()[0])
-    assert net.plan.name == "default"
+    assert net.plan.name == "direct", "the name of the wiring that the rule brings"
     assert len(net.explain()) == 6
 
 

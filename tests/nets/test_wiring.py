@@ -106,6 +106,8 @@ def test_a_rule_for_each_region() -> None:
         "4->2": "dense",
         "4->3": "forward",
     }
+    assert plan.name == "direct and chain", "a reader knows these names; that they were not asked for tells nothing"
+    assert make_plan(row(4), lambda _: None, None).name == "no wiring"
 
 
 def test_a_region_without_parameters_is_frozen() -> None:
