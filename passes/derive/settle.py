@@ -28,6 +28,7 @@ from altprop.ir.tracing import trace
 from altprop.ir.updates import Value
 from altprop.ir.without_code import graph_module
 from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.rule_view import RuleView
 from altprop.passes.derive.trace_sizes import sizes_from_batch
 from altprop.passes.derive.traced_region import TracedLocal
 from altprop.passes.derive.update_inputs import UpdateInputs, key_of
@@ -55,14 +56,6 @@ def phases_of(graph: ErrorGraph) -> tuple[Phase, ...]:
     return phases
 
 
-def at_phase(values: Mapping[Value, torch.Tensor], phase: Phase | None) -> Mapping[Value, torch.Tensor]:
-    """Returns values by their plain names: as a phase left them, where it left any."""
-    if phase is None:
-        return values
-    left = {key[2:]: value for key, value in values.items() if key[:2] == ("settled", phase.name)}
-    return {**values, **left}
-
-
 class Settling:
     """The rounds of a net.
 
@@ -71,8 +64,8 @@ class Settling:
         made: fake values of what settled, by name.
     """
 
-    def __init__(self, graph: ErrorGraph, loss: Loss | None, derivers: Callable[[UpdateInputs, Rule], Any]) -> None:
-        """Takes a graph with feedback, the loss, and what traces the functions of a rule."""
+    def __init__(self, graph: ErrorGraph, loss: Loss | None) -> None:
+        """Takes a graph with feedback, and the loss."""
         self.phases = phases_of(graph)
         self.made: Values = {}
         self._entered: dict[str, tuple[str, ...]] = {}
@@ -81,7 +74,7 @@ class Settling:
         self._loss = loss
         self._rules = {name: rule for name, rule in graph.rules.items() if rule is not None}
         self._reads = {name: UpdateInputs(graph, None, name, rule) for name, rule in self._rules.items()}
-        self._derivers = {name: derivers(self._reads[name], rule) for name, rule in self._rules.items()}
+        self._views = {name: RuleView(self._reads[name], rule, loss) for name, rule in self._rules.items()}
 
     @property
     def values(self) -> Values:
@@ -108,7 +101,7 @@ class Settling:
         found: States = {}
         for name, rule in self._rules.items():
             if rule.wiring.phases(rule):
-                local = self._derivers[name].traced(name, values)
+                local = self._views[name].traced(name, values)
                 found |= {(name, key): value for key, value in rule.begin(local).items()}
         return found
 
@@ -138,9 +131,8 @@ class Settling:
         return here | self._loss_gradients(here, changed)
 
     def _local(self, name: str, here: Values, phase: Phase) -> TracedLocal:
-        deriver = self._derivers.get(name) or next(iter(self._derivers.values()))
-        local: TracedLocal = deriver.traced(name, here, phase)
-        return local
+        view = self._views.get(name) or next(iter(self._views.values()))
+        return view.traced(name, here, phase)
 
     def _shown(self, name: str, local: TracedLocal) -> torch.Tensor | None:
         rule = self._rules.get(name)
@@ -169,9 +161,9 @@ class Settling:
         assert self._graph.plan is not None
         for name in self._graph.plan.order():
             if name in self._rules:
-                deriver = self._derivers[name]
-                local, incoming = seen[name] = deriver.look(here, phase)
-                _, _, felt = deriver.feel(local, incoming)
+                view = self._views[name]
+                local, incoming = seen[name] = view.look(here, phase)
+                _, _, felt = view.feel(local, incoming)
                 here |= dict(felt)
         return here, seen
 
