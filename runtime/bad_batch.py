@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from altprop.ir.errors import CompileError
+from altprop.runtime.call import Call
 from altprop.runtime.ranges import misfit, ranges
-from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variant import Variant
 
 
 @contextlib.contextmanager

@@ -24,13 +24,14 @@ from altprop.ir.structures import structure_of
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import ValueName
 from altprop.runtime.backends.base import Backend
+from altprop.runtime.call import Call
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.guards import Guards
 from altprop.runtime.hooks import ToldHooks
 from altprop.runtime.jacobian import mean_jacobians
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
-from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variant import Variant
 from altprop.runtime.variants import Kept, Variants
 from altprop.runtime.watch_model import Mode, Watch
 

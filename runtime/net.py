@@ -20,6 +20,7 @@ from altprop.ir.values import ValueName
 from altprop.runtime.autograd_bridge import LocalFunction
 from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
+from altprop.runtime.call import ONE_TUPLE, Call
 from altprop.runtime.compilations import Compilations
 from altprop.runtime.error_reductions import Reductions, trial_step
 from altprop.runtime.error_reductions import check as check_reductions
@@ -34,7 +35,7 @@ from altprop.runtime.replicas import Replicas
 from altprop.runtime.signature import SignatureOfModel
 from altprop.runtime.told_scale import Given, LossScale
 from altprop.runtime.true_gradients import true_gradients, untouched
-from altprop.runtime.variant import ONE_TUPLE, Call, Variant
+from altprop.runtime.variant import Variant
 
 
 class LocalNet(NetState):
@@ -81,7 +82,7 @@ class LocalNet(NetState):
     def capture(self, *args: Any, **kwargs: Any) -> None:
         """Compiles for inputs like these, without running anything."""
         with training(self.model):
-            self._variant(Call.of(args, kwargs))
+            self._variant(Call(args, kwargs))
 
     @SignatureOfModel
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +96,7 @@ class LocalNet(NetState):
                 return self.model(*args, **kwargs)
         if not torch.is_grad_enabled():
             return self.model(*args, **kwargs)
-        call = Call.of(args, kwargs)
+        call = Call(args, kwargs)
         call.refuse_input_gradients()
         variant = self._variant(call)
         turn = self._turn(variant)

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from altprop.runtime.call import Call
 from altprop.runtime.guards import Guards
-from altprop.runtime.variant import Call, Variant
+from altprop.runtime.variant import Variant
 from altprop.runtime.watch_model import Mode, Watch
 
 LIMIT = 8

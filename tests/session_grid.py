@@ -24,7 +24,7 @@ from altprop.compiler.export.retrace import SEED, STEP
 from altprop.compiler.export.subject import flat_program
 from altprop.exporting import subject_of
 from altprop.ir.program import Slot
-from altprop.runtime.variant import Call
+from altprop.runtime.call import Call
 
 RULES = tuple(sorted(rules_of_ours()))
 STEPS = 20

@@ -14,9 +14,9 @@ from altprop.ir.schedule import DevicePrograms, Lowered, location, residents
 from altprop.ir.structures import structure_of
 from altprop.ir.torch_private import pytree
 from altprop.ir.values import SCHEDULE, ValueName
+from altprop.runtime.call import Call
 from altprop.runtime.parallel.net_tensors import NetTensors
 from altprop.runtime.parallel.sharded_checkpoint import load, save
-from altprop.runtime.variant import Call
 
 
 class Runtime:

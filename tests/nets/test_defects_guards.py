@@ -263,7 +263,7 @@ def test_defect_02_a_layer_of_the_same_form_trains_at_once(trained: altprop.Loca
     assert trained.explain()["2.weight"].how == "local-vjp"
     fresh = copy.deepcopy(trained)
     fresh.model[2] = nn.Linear(8, 8)
-    fresh.compilations.find(altprop.runtime.variant.Call.of((X,), {}))
+    fresh.compilations.find(altprop.runtime.call.Call((X,), {}))
     assert not fresh.state["momentum:2.weight"].any(), "a new layer begins without momentum"
     assert fresh.state["momentum:0.weight"].any()
     trained.train()(X).sum().backward()
