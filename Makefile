@@ -64,6 +64,7 @@ bench: $(READY)  ## time a training step beside plain autograd
 
 tables: $(READY)  ## say what the published tables would take, then measure the tables of the documentation
 	$(BIN)/python benchmarks/published.py --resume --dry-run
+	$(BIN)/python benchmarks/survey.py --resume --dry-run
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/small_task.py
 	$(BIN)/python docs/write_rules.py

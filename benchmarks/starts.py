@@ -4,7 +4,7 @@ A small convolutional net on the digits, Adam at 1e-3, along every forward edge.
 weights, the mean over connections, before training and behind each of some epochs. Feedback that gets the weights' own
 updates from their own start stays the weights: that is backpropagation's pathway, and its angle is zero for ever.
 
-python benchmarks/starts.py                                  # writes benchmarks/results/starts.json
+python benchmarks/starts.py                                  # writes benchmarks/results/starts.json, docs/starts.svg
 python benchmarks/starts.py --resume --seeds 3
 """
 
@@ -17,11 +17,13 @@ import kept_runs
 import torch
 from default_rule import batches
 from default_tasks import TASKS, score
+from matplotlib.figure import Figure
 from rich.progress import track
 
 import altprop
 
 RESULTS = Path(__file__).parent / "results" / "starts.json"
+PICTURE = Path(__file__).parent.parent / "docs" / "starts.svg"
 TASK = TASKS["digits, convnet"]
 MOMENTS = (0, 1, 3, 6, 12)
 FIXED = "feedback_learning='fixed'"
@@ -48,6 +50,13 @@ ROWS = (
     "reclra(units='beta', kind='dense')@direct",
     "reclra(units='beta', kind='dense', start='jacobian')@direct",
 )
+
+PANELS = {
+    "copies of the weights": ROWS[1:9],
+    "targets along every edge": ROWS[9:17],
+    "straight from the output": ROWS[17:],
+}
+"""Rows of the picture, by panel."""
 
 
 def angle(net: altprop.LocalNet, inputs: torch.Tensor, labels: torch.Tensor) -> float:
@@ -92,6 +101,23 @@ def table(runs: list[kept_runs.Run]) -> str:
     return "\n".join(lines)
 
 
+def plot(runs: list[kept_runs.Run], path: Path) -> None:
+    """Draws the mean angle over epochs, a panel for each kind of wiring."""
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    axes = figure.subplots(1, len(PANELS), sharey=True)
+    for axis, (title, rows) in zip(axes, PANELS.items(), strict=True):
+        for row in rows:
+            angles = [one["angles"] for one in runs if one["row"] == row]
+            if angles:
+                means = [statistics.mean(one[index] for one in angles) for index in range(len(MOMENTS))]
+                axis.plot(MOMENTS, means, marker="o", markersize=3, label=row)
+        axis.axhline(90, color="0.7", linewidth=0.8, zorder=0)
+        axis.set(title=title, xlabel="epoch", ylim=(-4, 125))
+        axis.legend(frameon=False, fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    axes[0].set_ylabel("angle between feedback and weights, degrees")
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Trains, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,13 +125,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the angles are drawn")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for seed in range(args.seeds):
         for row in args.row or ROWS:
             if not (args.resume and kept_runs.holds(args.out, {"row": row, "seed": seed, "epochs": MOMENTS[-1]})):
                 kept_runs.keep(args.out, run(row, seed))
-    print(table(kept_runs.read(args.out)))
+    runs = kept_runs.read(args.out)
+    print(table(runs))
+    plot(runs, args.picture)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python benchmarks/default_rule.py --data-dir DIR --resume
 python benchmarks/published.py --data-dir DIR --resume
 python benchmarks/starts.py --resume
+python benchmarks/survey.py --data-dir DIR --resume
 python benchmarks/wirings.py
 python docs/write_evidence.py
 """
@@ -20,8 +21,10 @@ import default_rule  # noqa: E402
 import kept_runs  # noqa: E402
 import published  # noqa: E402
 import starts  # noqa: E402
+import survey  # noqa: E402
 import wirings  # noqa: E402
 from published_tables import TABLES, Table  # noqa: E402
+from survey_rows import STUDIES  # noqa: E402
 
 HEAD = """# Evidence
 
@@ -46,6 +49,14 @@ STARTS = """
 digits. What starts as the weights and gets their own updates stays the weights: that is backpropagation's pathway. Of
 direct feedback the angle is that between `z B^T`, what it would predict, and the output that it hears from.
 """
+SURVEY = """
+## Studies of direct feedback alignment
+
+`benchmarks/survey.py`: what the survey of direct feedback alignment reports, run anew. The data are {samples:,} images
+of Fashion-MNIST, the net 784 - 3 x 128 - 10 with tanh and the optimizer Adam at 1e-3, in batches of 64, unless a row or
+a heading says otherwise. In brackets how far the best and the worst seed are apart. Angles, in degrees, are between
+updates and the true gradient, the mean over hidden regions that learn.
+"""
 WIRINGS = """
 ## What parallelism costs
 
@@ -64,7 +75,8 @@ def default() -> list[str]:
 def beginnings() -> list[str]:
     """The table of starts."""
     runs = kept_runs.read(starts.RESULTS)
-    return [STARTS, starts.table(runs)] if runs else []
+    picture = "\n![Angles between feedback and weights over twelve epochs](starts.svg)"
+    return [STARTS, starts.table(runs), picture] if runs else []
 
 
 def parallelism() -> list[str]:
@@ -74,6 +86,19 @@ def parallelism() -> list[str]:
     rows = wirings.with_accuracy(json.loads(wirings.RESULTS.read_text("utf-8")), kept_runs.read(published.RESULTS))
     picture = "\n![Accuracy of each wiring over its speed on four and eight devices](wirings.svg)"
     return [WIRINGS, wirings.table(rows), picture] if rows else []
+
+
+def studies() -> list[str]:
+    """A section for each of the survey's studies that anything has run of."""
+    runs = kept_runs.read(survey.RESULTS)
+    made = [SURVEY.format(samples=10000)] if runs else []
+    for name, study in STUDIES.items():
+        if any(run["table"] == name for run in runs):
+            made += [f"\n### {name.capitalize()}\n\n{study.about}\n", survey.table(name, runs)]
+    for run in runs:
+        if run["table"] == survey.MEMORY:
+            made += [f"\n### Memory\n\n{survey.ABOUT_MEMORY}\n", survey.memory_table(run)]
+    return made
 
 
 def tables() -> list[str]:
@@ -110,7 +135,7 @@ def _cell(runs: list[dict[str, Any]]) -> tuple[str, str]:
 
 def main() -> None:
     """Writes the page."""
-    text = "\n".join([HEAD, *default(), *tables(), *parallelism(), *beginnings()])
+    text = "\n".join([HEAD, *default(), *tables(), *parallelism(), *beginnings(), *studies()])
     (DOCS / "evidence.md").write_text(text.replace("\n\n\n", "\n\n") + "\n", "utf-8")
 
 
