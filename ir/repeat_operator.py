@@ -20,6 +20,9 @@ from altprop.ir.program_text import parse_program
 
 Tensors = Sequence[torch.Tensor]
 
+SHORT = 8
+"""Rounds that may as well be written out: a loop of so few spares little."""
+
 
 @torch.library.custom_op("altprop::repeat", mutates_args=())
 def repeat(carried: Tensors, read: Tensors, times: int, body: str) -> list[torch.Tensor]:

@@ -61,12 +61,15 @@ class Inner(AsOther):
     def update(self, local: Local, e: torch.Tensor) -> dict[str, torch.Tensor]:
         """From where the region is to where k steps take it."""
         samples = local.z.shape[0]
-        theta: Mapping[str, torch.Tensor] = local.parameters
-        here, total = local, e
-        for step in range(self.k):
-            if step:
-                here = local.moved(theta)
-                total = e + (here.h - local.h if local.region.is_output else here.z - local.z)
+
+        def follow(here: Local, total: torch.Tensor, theta: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             moved = self.other().update(here, total)
-            theta = {name: p - moved[name] * (self.rate / samples) if name in moved else p for name, p in theta.items()}
+            return {name: p - moved[name] * (self.rate / samples) if name in moved else p for name, p in theta.items()}
+
+        def step(theta: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            here = local.moved(theta)
+            passed = here.h - local.h if local.region.is_output else here.z - local.z
+            return follow(here, e + passed, theta)
+
+        theta = local.repeat(step, follow(local, e, local.parameters), self.k - 1)
         return {name: before - theta[name] for name, before in local.parameters.items()}

@@ -3,7 +3,7 @@
 Shapes: `N` samples first; `h`, `z`, `d` and `e` have the shape of the region's activity.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import torch
@@ -78,6 +78,27 @@ class Local(Protocol):
         self, parameters: Mapping[str, torch.Tensor] | None = None, sources: Mapping[str, torch.Tensor] | None = None
     ) -> "Local":
         """Returns the region at other weights or inputs, with its own `h`, `z` and products; arguments as for `run`."""
+
+    def repeat(
+        self,
+        step: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]],
+        state: Mapping[str, torch.Tensor],
+        times: int,
+    ) -> dict[str, torch.Tensor]:
+        """Runs `step` so many times, each time on what it returned before; returns what it returned last.
+
+        More than eight rounds are one operator of the program (`altprop.ir.repeat_operator`), which is traced once and
+        computes the same. A round may read whatever the rule's function has; what no round changes is computed once.
+
+        Args:
+            step: from a state to the next one, of the same names, shapes and types. `local.draw` gives it the same
+                numbers in every round.
+            state: by names of the rule's.
+            times: number of rounds; with 0 the state is returned as it is.
+
+        Raises:
+            RuleError: a round returns a state of another form, or draws random numbers in another way.
+        """
 
     @property
     def noise(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ find targets that its activation can reach.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -61,12 +61,14 @@ class StepsX(Rule):
             )
         connection = bare(incoming[0])
         distance = connection.error * self.step if connection.from_output else connection.error
-        target, x = connection.activity - distance, local.z
-        for _ in range(self.k):
-            pair: Any = torch.func.vjp(connection.forward, x)
+        target = connection.activity - distance
+
+        def step(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            pair: Any = torch.func.vjp(connection.forward, state["x"])
             made, pull = pair
-            x = x - self.rate * pull(made - target)[0]
-        return local.z - x
+            return {"x": state["x"] - self.rate * pull(made - target)[0]}
+
+        return local.z - local.repeat(step, {"x": local.z}, self.k)["x"]
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """The distance itself, which is what the region below asks for."""

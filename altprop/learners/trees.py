@@ -15,7 +15,7 @@ Tree = dict[str, torch.Tensor]
 """By node: its children (-1 at a leaf), the feature that it asks, the threshold, and the value (nodes, outputs)."""
 
 
-def fit_tree(x: torch.Tensor, t: torch.Tensor, depth: int | None, leaf: int, seed: int) -> Tree:
+def fit_tree(x: torch.Tensor, t: torch.Tensor, depth: int | None, leaf: int, seed: int, features: float = 1.0) -> Tree:
     """Fits one regression tree, as `DecisionTreeRegressor` does.
 
     Args:
@@ -23,7 +23,8 @@ def fit_tree(x: torch.Tensor, t: torch.Tensor, depth: int | None, leaf: int, see
         t: (N, outputs).
         depth: at most so many questions in a row.
         leaf: samples in a leaf, at least.
-        seed: of ties between features.
+        seed: of ties between features, and of those that are left out.
+        features: share of the features that each question chooses from.
 
     Raises:
         LearnerError: scikit-learn is not installed.
@@ -32,7 +33,7 @@ def fit_tree(x: torch.Tensor, t: torch.Tensor, depth: int | None, leaf: int, see
         from sklearn.tree import DecisionTreeRegressor
     except ImportError as error:
         raise LearnerError("trees are fitted by scikit-learn: pip install 'altprop[learners]'.") from error
-    fitted = DecisionTreeRegressor(max_depth=depth, min_samples_leaf=leaf, random_state=seed)
+    fitted = DecisionTreeRegressor(max_depth=depth, min_samples_leaf=leaf, max_features=features, random_state=seed)
     tree = fitted.fit(x.numpy(), t.numpy()).tree_
     return {
         "left": torch.from_numpy(tree.children_left.copy()).to(torch.int64),
@@ -98,6 +99,7 @@ class Forest(Learner):
         step: float = 1.0,
         seed: int = 0,
         window: int = 0,
+        features: float = 1.0,
     ) -> None:
         """Makes an empty forest.
 
@@ -110,10 +112,17 @@ class Forest(Learner):
             step: how far targets lie along the error.
             seed: of the trees; tree number n takes `seed + n`.
             window: each tree is fitted on the last so many samples, and on all of its own step.
+            features: share of the features that each question of a tree chooses from, drawn anew each time. With less
+                than all of them trees of the same samples differ, as in a random forest.
+
+        Raises:
+            LearnerError: `keep` or `features` is out of its range.
         """
         super().__init__(step)
-        if keep < 1:
-            raise LearnerError(f"{type(self).__name__}: keep={keep}; it is 1 or more.")
+        if keep < 1 or not 0 < features <= 1:
+            raise LearnerError(
+                f"{type(self).__name__}: keep={keep}, features={features}; keep is 1 or more, features a share above 0."
+            )
         self.inputs, self.outputs, self.keep, self.depth, self.leaf, self.seed = (
             inputs,
             outputs,
@@ -122,7 +131,7 @@ class Forest(Learner):
             leaf,
             seed,
         )
-        self.window = window
+        self.window, self.features = window, float(features)
         self.seen: tuple[torch.Tensor, torch.Tensor] | None = None
         self.trees: list[Tree] = []
         self.count = 0
@@ -148,7 +157,7 @@ class Forest(Learner):
         self._grow(x, t)
 
     def _grow(self, x: torch.Tensor, t: torch.Tensor) -> None:
-        self.trees.append(fit_tree(x, t, self.depth, self.leaf, self.seed + self.count))
+        self.trees.append(fit_tree(x, t, self.depth, self.leaf, self.seed + self.count, self.features))
         self.trees = self.trees[-self.keep :]
         self.count += 1
 
@@ -188,9 +197,10 @@ class Boosted(Forest):
         rate: float = 0.3,
         step: float = 1.0,
         seed: int = 0,
+        features: float = 1.0,
     ) -> None:
         """Makes an empty sum; see `Forest`. `rate` is the share of a tree that is added."""
-        super().__init__(inputs, outputs, keep, depth, leaf, step, seed)
+        super().__init__(inputs, outputs, keep, depth, leaf, step, seed, features=features)
         self.rate = rate
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:

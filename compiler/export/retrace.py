@@ -20,7 +20,7 @@ from altprop.ir.operators import is_random, is_view, writes, written
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.program_text import format_program
-from altprop.ir.repeat_operator import body_of, is_repeat, repeat, times_of
+from altprop.ir.repeat_operator import SHORT, body_of, is_repeat, repeat, times_of
 from altprop.ir.torch_private import schema_of
 from altprop.ir.tracing import trace
 from altprop.passes.tune.merge import merge_twins
@@ -30,7 +30,6 @@ aten = torch.ops.aten
 
 SEED = Slot("scalar", "seed")
 STEP = Slot("state", "step")
-SHORT = 8  # rounds of a loop that is written out
 RATE = 0.01  # of a step that is compared with torch
 RATES = (Slot("scalar", "lr"), Slot("scalar", "feedback_lr"))
 

@@ -11,25 +11,18 @@ What a round makes of values that no round changes stands in front of the loop. 
 names in front of which `("settled", phase)` stands; an update reads them in the place of those that the forward left.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx
 
 from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
-from altprop.ir.program import Program, Slot, add_input
-from altprop.ir.program_text import format_program
-from altprop.ir.repeat_operator import repeat
 from altprop.ir.rounds import BEFORE, Phase
-from altprop.ir.tracing import trace
 from altprop.ir.updates import Value
-from altprop.ir.without_code import graph_module
-from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.rule_view import RuleView
-from altprop.passes.derive.trace_sizes import sizes_from_batch
+from altprop.passes.derive.trace_loop import loop
 from altprop.passes.derive.traced_region import TracedLocal
 from altprop.passes.derive.update_inputs import UpdateInputs, key_of
 from altprop.rules.base import Rule
@@ -170,7 +163,7 @@ class Settling:
     def _round(self, values: Values, states: States, phase: Phase) -> States:
         _, seen = self._feel(self._at(values, states, phase), phase)
         moved = {name: self._rules[name].relax(*seen[name]) for name in dict.fromkeys(name for name, _ in states)}
-        return {(name, key): moved[name][key].contiguous() for name, key in states}
+        return {(name, key): moved[name][key] for name, key in states}
 
     def _repeat(self, values: Values, states: States, phase: Phase) -> States:
         """The rounds of a phase as one operator."""
@@ -183,13 +176,8 @@ class Settling:
             made = self._round(dict(zip(keys, read, strict=True)), dict(zip(names, carried, strict=True)), phase)
             return [made[name] for name in names]
 
-        started = [torch.empty_like(_plain(states[name]), memory_format=torch.contiguous_format) for name in names]
-        fakes = self._captured.forms.distinct([*started, *(_plain(values[key]) for key in keys)])
-        module = trace(round_of, fakes)
-        text, before = _split(module, len(names), self._captured.batch)
-        given = [states[name].contiguous() for name in names]
-        read = before([*given, *(values[key] for key in keys)])
-        made = repeat(given, read, phase.rounds, text)
+        carried, read = [states[name] for name in names], [values[key] for key in keys]
+        made = loop(round_of, carried, read, phase.rounds, self._captured, anchor=0)
         return dict(zip(names, made, strict=True))
 
 
@@ -202,74 +190,3 @@ def _forward_values(local: TracedLocal) -> Values:
             found[key] = value
     ends = {role[1]: node for role, node in local.local.results.items() if role[0] == "value"}
     return found | {("captured", name): local.known[node] for name, node in ends.items() if node is not None}
-
-
-def _split(
-    module: fx.GraphModule, carried: int, batch: Any
-) -> tuple[str, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]]:
-    """Parts a round: the text of what every round has to do, and what makes all that it reads, before the first."""
-    graph = module.graph
-    taken = [node for node in graph.nodes if node.op == "placeholder"]
-    sizes_from_batch(graph, set(taken[1:]), taken[0], batch)
-    graph.eliminate_dead_code()
-    changing = _changing(graph, taken[:carried])
-    writer = _BodyWriter(graph, taken[:carried], changing)
-    text = writer.write()
-    fixed = [n for n in graph.nodes if n.op == "call_function" and n not in changing]
-
-    def before(given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        known: dict[fx.Node, Any] = dict(zip(taken, given, strict=True))
-        known |= {n: getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
-        known = run_nodes(fixed, known)
-        return [known[node] for node in writer.read]
-
-    return text, before
-
-
-def _changing(graph: fx.Graph, carried: Sequence[fx.Node]) -> set[fx.Node]:
-    """What the body computes: all that reads the states, and sizes that are asked of it, though these never change."""
-    found = set(carried)
-    for node in graph.nodes:
-        if node.op == "call_function" and not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
-
-
-class _BodyWriter:
-    """Writes the body; `read` are the nodes in front of it that it reads, in order."""
-
-    def __init__(self, graph: fx.Graph, carried: Sequence[fx.Node], changing: set[fx.Node]) -> None:
-        self.read: list[fx.Node] = []
-        self._graph = graph
-        self._changing = changing
-        self._body = fx.Graph()
-        self._here: dict[fx.Node, fx.Node] = {}
-        for node in carried:
-            self._here[node] = self._take(node, "state")
-
-    def write(self) -> str:
-        (returned,) = next(node for node in self._graph.nodes if node.op == "output").args
-        for node in self._graph.nodes:
-            if node.op == "call_function" and node in self._changing:
-                self._here[node] = self._body.node_copy(node, self._find)
-        self._body.output(tuple(map(self._find, returned)))
-        count = sum(node.op == "placeholder" for node in self._body.nodes)
-        inputs = tuple(Slot("value", str(place)) for place in range(count))
-        outputs = tuple(Slot("value", str(place)) for place in range(len(returned)))
-        return format_program(Program("body", graph_module(torch.nn.Module(), self._body), inputs, outputs))
-
-    def _find(self, node: fx.Node) -> fx.Node:
-        if node not in self._here:
-            if isinstance(node.meta.get("val"), torch.Tensor):
-                self.read.append(node)
-                self._here[node] = self._take(node, "read")
-            else:  # a size
-                self._here[node] = self._body.node_copy(node, self._find)
-        return self._here[node]
-
-    def _take(self, node: fx.Node, name: str) -> fx.Node:
-        return add_input(self._body, name, node.meta["val"])
-
-
-def _plain(value: torch.Tensor) -> torch.Tensor:
-    return value.detach()

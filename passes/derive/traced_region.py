@@ -12,6 +12,7 @@ from altprop.ir.local import LocalGraph, Role
 from altprop.ir.loss import Loss
 from altprop.ir.operators import is_random, short_name
 from altprop.ir.region import Region
+from altprop.ir.repeat_operator import SHORT
 from altprop.ir.walks import closure
 from altprop.passes.cut.operator_kinds import is_tensor
 from altprop.passes.derive.by_unit import unit_dim
@@ -19,6 +20,9 @@ from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate
 from altprop.passes.derive.mirror import Mirror, mirrors_of
 from altprop.passes.derive.names_read import NameWatch
+from altprop.passes.derive.trace_loop import loop
+
+Step = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
 
 
 class TracedLocal:
@@ -188,6 +192,31 @@ class TracedLocal:
         """The pre-activation at other parameters, or other inputs."""
         return self.moved(parameters, sources).h
 
+    def repeat(self, step: Step, state: Mapping[str, torch.Tensor], times: int) -> dict[str, torch.Tensor]:
+        """Runs a function on what it returned before; many rounds as one operator."""
+        here = dict(state)
+        if times <= SHORT:
+            for _ in range(times):
+                here = self._round(step, here)
+            return here
+        self._round(step, here)  # what a round draws is drawn here, once; all else of this is never computed
+
+        def round_of(*given: torch.Tensor) -> list[torch.Tensor]:
+            return list(self._round(step, dict(zip(here, given, strict=False))).values())
+
+        made = loop(round_of, list(here.values()), [self.z], times, self._captured, anchor=len(here))
+        return dict(zip(here, made, strict=True))
+
+    def _round(self, step: Step, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        made = step(dict(state))
+        forms, wanted = ({name: (one.shape, one.dtype) for name, one in some.items()} for some in (made, state))
+        if forms != wanted:
+            raise RuleError(
+                f'region "{self._region.name}": a round of local.repeat returned {_told(made)}; it takes '
+                f"{_told(state)}, and has to return the same names, shapes and types."
+            )
+        return {name: made[name] for name in state}
+
     def outputs_at(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         """The region's outputs, had its activity been `z`."""
         start = self.local.results[("value", self._region.activity)]
@@ -283,6 +312,10 @@ class TracedLocal:
         made = evaluate(self.local, [("z",), *ports], self._tail_known or self.known, given)
         found = {role: value for role, value in made.items() if value is not None}
         return found if ("z",) in found else {**found, ("z",): torch.zeros_like(self.z)}
+
+
+def _told(state: Mapping[str, torch.Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(one.shape)} {one.dtype}" for name, one in state.items()) or "nothing"
 
 
 def _sum(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:

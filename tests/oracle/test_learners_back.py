@@ -6,7 +6,7 @@ from taught import Recorder
 from torch import nn
 
 import altprop
-from altprop.learners import Forest, Inverse, LookupTable, Neighbours, Scikit, Vote
+from altprop.learners import Boosted, Forest, Inverse, LookupTable, Neighbours, Scikit, Vote
 
 sklearn_tree = pytest.importorskip("sklearn.tree")
 
@@ -24,6 +24,18 @@ def test_a_window_remembers_samples_of_earlier_steps():
     for one in (forest, again):
         one.learn(x[:3], t[:3])
     assert torch.equal(forest.predict(x), again.predict(x))
+
+
+@pytest.mark.parametrize("kind", [Forest, Boosted])
+def test_a_share_of_the_features_is_that_of_scikit_learn(kind):
+    torch.manual_seed(0)
+    x, t = torch.randn(30, 8, dtype=torch.float64), torch.randn(30, 2, dtype=torch.float64)
+    learner = kind(8, 2, keep=1, depth=3, seed=7, features=0.25)
+    learner.learn(x, t)
+    alone = sklearn_tree.DecisionTreeRegressor(max_depth=3, random_state=7, max_features=2).fit(x.numpy(), t.numpy())
+    assert learner.trees[0]["feature"].tolist() == alone.tree_.feature.tolist()
+    with pytest.raises(altprop.LearnerError, match=r"features=1\.5; keep is 1 or more, features a share above 0"):
+        kind(8, 2, features=1.5)
 
 
 def test_a_step_larger_than_the_window_is_used_whole():

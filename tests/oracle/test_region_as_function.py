@@ -134,10 +134,11 @@ def plan_with(plan: WiringPlan, feedback: Feedback) -> WiringPlan:
     return dataclasses.replace(plan, connections=connections)
 
 
+@pytest.mark.parametrize("k", [3, 12])
 @pytest.mark.parametrize("other", ["reclra(beta=0.3)", "dfa"])
-def test_inner_steps_by_hand(other):
+def test_inner_steps_by_hand(other, k):
     model = mlp()
-    net = compiled(model, f'inner(rule="{other}", k=3, rate=0.2)')
+    net = compiled(model, f'inner(rule="{other}", k={k}, rate=0.2)')
     x, y = batch()
     net.backward(x, y)
     values = forward(model, numpy(x))
@@ -151,7 +152,7 @@ def test_inner_steps_by_hand(other):
         else:
             d, phi = e_output @ numpy(net.feedback[f"4->{place}"]), np.tanh
             e = z - np.tanh(h - 0.3 * d) if "reclra" in other else (1 - z**2) * d
-        for _ in range(3):
+        for _ in range(k):
             now = phi(a @ theta.T) - z + e
             theta = theta - 0.2 * now.T @ a / len(a)
         assert gradient_rows(layer) == pytest.approx(start - theta, **BOUND)
@@ -167,19 +168,20 @@ def test_one_inner_step_is_the_other_rules():
         assert torch.allclose(p.grad, 0.3 * q.grad, atol=1e-12)
 
 
-def test_inner_steps_to_a_target_by_hand():
+@pytest.mark.parametrize("k", [3, 12])
+def test_inner_steps_to_a_target_by_hand(k):
     model, (x, y) = mlp(), batch()
-    compiled(model, "steps_x(k=3, rate=0.2, step=0.7)").backward(x, y)
+    compiled(model, f"steps_x(k={k}, rate=0.2, step=0.7)").backward(x, y)
     (a0, _, z0), (a1, _, z1), (_, _, out) = forward(model, numpy(x))
     e_output = 2 * (out - numpy(y)) / 3
     last = [numpy(model[place].weight) for place in (2, 4)]
     bias = numpy(model[2].bias)
 
     target, moved = out - 0.7 * e_output, z1
-    for _ in range(3):
+    for _ in range(k):
         moved = moved - 0.2 * (moved @ last[1].T + numpy(model[4].bias) - target) @ last[1]
     e1, target, moved = z1 - moved, moved, z0
-    for _ in range(3):
+    for _ in range(k):
         made = np.tanh(moved @ last[0].T + bias)
         moved = moved - 0.2 * ((1 - made**2) * (made - target)) @ last[0]
     e0 = z0 - moved
