@@ -6,10 +6,11 @@ python benchmarks/step_files.py --arenas              # instead: the arenas of E
 
 A row trains twenty steps in torch, in onnxruntime and in ExecuTorch, from the same weights on the same batches; by
 `dfa` also in ExecuTorch with XNNPACK. An engine is "equal" where losses and all states are within 1e-5 of torch's (of
-numbers above 1, relative to the largest of their tensor). Where it is not, the same net is trained in torch once more,
-from parameters that are changed by their last bit: where that ends as far off, within a factor of ten, the model makes
-small differences large, and the table says "rounding grows to". Otherwise it says by how much the engine is off, or why
-the file was refused. Times are the processor time of the fastest step, on one thread.
+numbers above 1, relative to the largest of their tensor). Where it is not, two things can show that it is rounding that
+grows. The same steps are made in float64, in the same engine and in torch: where they are within 1e-5 there, the
+arithmetic is the same. Or the net is trained in torch once more, from parameters that are changed by their last bit,
+and ends as far off, within a factor of ten. The table says which. Otherwise it says by how much the engine is off, or
+why the file was refused. Times are the processor time of the fastest step, on one thread.
 """
 
 import argparse
@@ -38,11 +39,13 @@ DELEGATED = ("dfa",)  # rules whose steps are also lowered to XNNPACK, which tak
 RULES = ("dfa", "drtp", "reclra", "dkp", "local_loss", "fa")
 ARENA_RULES = ("dfa", "drtp", "local_loss", "bp")
 ARENA_BATCHES = (8, 32)
+# Files take rates in float32: in float64 torch has to take the same.
+RATE, SMALL_RATE = float(np.float32(0.01)), float(np.float32(1e-3))
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "SGD": lambda: altprop.optim.SGD(lr=0.01),
-    "momentum": lambda: altprop.optim.SGD(lr=0.01, momentum=0.9),
-    "Adam": lambda: altprop.optim.Adam(lr=1e-3),
-    "Muon": lambda: altprop.optim.Muon(lr=1e-3, precision="float32"),
+    "SGD": lambda: altprop.optim.SGD(lr=RATE),
+    "momentum": lambda: altprop.optim.SGD(lr=RATE, momentum=0.9),
+    "Adam": lambda: altprop.optim.Adam(lr=SMALL_RATE),
+    "Muon": lambda: altprop.optim.Muon(lr=SMALL_RATE, precision="float32"),
 }
 
 
@@ -121,20 +124,23 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def batch_of(name: str, seed: int, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws a batch."""
+def batch_of(
+    name: str, seed: int, batch: int = BATCH, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draws a batch; images and signals are of a type."""
     generator, shape = torch.Generator().manual_seed(seed), (batch, *NETS[name][1])
     if name == "small GPT":
         words = torch.randint(30, (2, *shape), generator=generator)
         return words[0], words[1]
-    return torch.randn(shape, generator=generator), torch.randint(10, (batch,), generator=generator)
+    return torch.randn(shape, generator=generator).to(dtype), torch.randint(10, (batch,), generator=generator)
 
 
-def compiled(name: str, rule: str, optimizer: str, batch: int = BATCH) -> Any:
+def compiled(name: str, rule: str, optimizer: str, batch: int = BATCH, dtype: torch.dtype = torch.float32) -> Any:
     """Compiles a net."""
     torch.manual_seed(0)
-    example = batch_of(name, 99, batch)[0]
-    return altprop.compile(NETS[name][0](), rule, example_inputs=(example,), optimizer=OPTIMIZERS[optimizer]())
+    example = batch_of(name, 99, batch, dtype)[0]
+    model = NETS[name][0]().to(dtype)
+    return altprop.compile(model, rule, example_inputs=(example,), optimizer=OPTIMIZERS[optimizer]())
 
 
 Runner = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -191,12 +197,18 @@ def difference(expected: torch.Tensor, actual: np.ndarray) -> float:
     return gap / max(1.0, float(np.abs(one).max(initial=0.0))) if np.isfinite(gap) else float("inf")
 
 
+def dtype_of(net: Any) -> torch.dtype:
+    """The type of a net's parameters."""
+    found: torch.dtype = next(net.model.parameters()).dtype
+    return found
+
+
 def trained_in_torch(net: Any, name: str) -> tuple[list[float], float]:
     """Returns the losses, and the milliseconds of the fastest step."""
     losses: list[float] = []
     times = []
     for seed in range(STEPS):
-        x, y = batch_of(name, seed)
+        x, y = batch_of(name, seed, dtype=dtype_of(net))
         times.append(milliseconds(lambda x=x, y=y: losses.append(float(net.step(x, y)))))
     return losses, min(times)
 
@@ -228,17 +240,30 @@ def follow(net: Any, trained: Any, losses: list[float], name: str, engine: str, 
     made: dict[str, np.ndarray] = {}
     image = contract["inputs"][0]["name"]
     for seed in range(STEPS):
-        x, y = batch_of(name, seed)
+        x, y = batch_of(name, seed, dtype=dtype_of(net))
         given = state | {image: x.numpy(), "target": y.numpy()}
         times.append(milliseconds(lambda given=given: made.update(run(given))))
         state |= {one["name"]: made[one["next"]] for one in contract["states"] if one["next"]}
-        gap = max(gap, difference(torch.tensor(losses[seed]), made["loss"]))
+        gap = max(gap, difference(torch.tensor(losses[seed], dtype=torch.float64), made["loss"]))
     after = trained.state_dict()
     for one in contract["states"]:
         value = after[one["state_dict"]]
         gap = max(gap, difference(value.to(torch.from_numpy(np.asarray(state[one["name"]])).dtype), state[one["name"]]))
     found = {"difference": gap, "bytes": path.stat().st_size, "ms": min(times)}
     return found | {key: contract[key] for key in ("arena", "operators") if key in contract}
+
+
+def in_float64(name: str, rule: str, optimizer: str, engine: str) -> dict[str, Any]:
+    """How far an engine is from torch where both count in float64."""
+    try:
+        net = compiled(name, rule, optimizer, dtype=torch.float64)
+    except altprop.CompileError as error:
+        return {"refused": str(error)}
+    trained = copy.deepcopy(net)
+    losses, _ = trained_in_torch(trained, name)
+    with tempfile.TemporaryDirectory() as folder:
+        found = follow(net, trained, losses, name, engine, Path(folder))
+    return {key: found[key] for key in ("difference", "refused") if key in found}
 
 
 def measure(name: str, rule: str, optimizer: str) -> dict[str, Any]:
@@ -254,8 +279,11 @@ def measure(name: str, rule: str, optimizer: str) -> dict[str, Any]:
         chosen = [one for one in ENGINES if one != "XNNPACK" or rule in DELEGATED]
         engines = {one: follow(net, trained, losses, name, one, Path(folder)) for one in chosen}
     found = {"ms": fastest, "states": states}
-    if any(one.get("difference", 0) > EQUAL for one in engines.values()):
-        found["drift"] = drift(net, trained, losses, name)
+    for engine, one in engines.items():
+        if one.get("difference", 0) > EQUAL:
+            one["float64"] = in_float64(name, rule, optimizer, engine)
+            if one["float64"].get("difference", np.inf) > EQUAL:
+                found["drift"] = drift(net, trained, losses, name)
     return {"torch": found, **engines}
 
 
@@ -278,7 +306,12 @@ def equal(row: Mapping[str, Any], engine: str) -> str:
     gap = found["difference"]
     if gap <= EQUAL:
         return "equal"
-    return f"{'rounding grows to' if gap <= MAGNIFIED * row['torch']['drift'] else '**off by**'} {gap:.0e}"
+    exact = found.get("float64", {}).get("difference", np.inf)
+    if exact <= EQUAL:
+        return f"rounding grows to {gap:.0e}; float64: {exact:.0e}"
+    drifted = row["torch"].get("drift", 0.0)
+    grown = gap <= MAGNIFIED * drifted
+    return f"rounding grows to {gap:.0e}; torch: {drifted:.0e}" if grown else f"**off by** {gap:.0e}"
 
 
 def table(rows: Mapping[str, Any]) -> str:

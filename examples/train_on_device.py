@@ -115,10 +115,9 @@ class Step:
         return right / len(images)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The model's parameters and buffers by its own keys."""
-        return {
-            s["name"]: self.state[s["name"]] for s in self.contract["states"] if s["part"] in ("parameter", "buffer")
-        }
+        """The model's parameters and buffers by its own keys, but for buffers that it does not keep."""
+        held = [one for one in self.contract["states"] if one["part"] in ("parameter", "buffer")]
+        return {one["name"]: self.state[one["name"]] for one in held if one["state_dict"]}
 
 
 def _places(arrays: dict[str, np.ndarray], names: list[str]) -> Any:

@@ -6,7 +6,7 @@ are the model's own keys; those of feedback begin with `feedback.`, those of the
 
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,15 +71,25 @@ def _output_name(slot: Slot, outputs: Sequence[Slot]) -> str:
     return f"error.{slot.name}" if slot.kind == "error" else slot.name
 
 
-def describe(subject: Subject, program: Program, what: str, made_by: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the contract of a pure program, ready for JSON; `made_by` are the versions of what wrote it."""
+def describe(
+    subject: Subject, program: Program, what: str, made_by: Mapping[str, Any], inside: Collection[Slot] = ()
+) -> dict[str, Any]:
+    """Returns the contract of a pure program, ready for JSON.
+
+    Args:
+        subject: what is exported.
+        program: a pure program.
+        what: what it does.
+        made_by: the versions of what wrote the file.
+        inside: inputs whose values are in the file, so that nobody puts them in.
+    """
     names, results = input_names(program), output_names(program)
     values = program.placeholders
     states = [
         _head(names[slot], slot.kind, values[slot].meta["val"])
-        | {"next": results.get(slot), "state_dict": subject.key(slot)}
+        | {"next": results.get(slot), "state_dict": _kept_as(subject, slot)}
         for slot in program.inputs
-        if slot.kind in HELD
+        if slot.kind in HELD and slot not in inside
     ]
     heads = [
         _head(names[slot], slot.kind, values[slot].meta["val"])
@@ -89,6 +99,12 @@ def describe(subject: Subject, program: Program, what: str, made_by: Mapping[str
     tails = [_head(results[s], s.kind, n.meta["val"]) for s, n in program.results.items() if s.kind not in HELD]
     numbers = [_scalar(subject, slot) for slot in program.inputs if slot.kind == "scalar"]
     return _header(subject, what, made_by) | {"inputs": heads, "scalars": numbers, "states": states, "outputs": tails}
+
+
+def _kept_as(subject: Subject, slot: Slot) -> str | None:
+    """The key of a state in `net.state_dict()`; None of a buffer that the model does not keep there."""
+    key = subject.key(slot)
+    return None if slot.kind == "buffer" and key not in subject.state else key
 
 
 def _header(subject: Subject, what: str, made_by: Mapping[str, Any]) -> dict[str, Any]:

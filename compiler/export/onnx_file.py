@@ -55,7 +55,7 @@ def write_program(
     if external_data is None:
         external_data = sum(value.nbytes for value in constants.values()) > MESSAGE_LIMIT
     made = translate(pure, input_names(pure), output_names(pure), constants, apart=external_data)
-    contract = describe(subject, pure, what, MADE_BY)
+    contract = describe(subject, pure, what, MADE_BY, constants)
     state = initial_state(subject, pure) if initial else {}
     if initial:
         contract["initial"] = path.with_suffix(initial).name

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def write_program(
     given = random_inputs(subject, (original, pure), size)
     made = lower(pure, constants, given, delegate)
     found = verify(subject, original, made, constants, size)
-    contract = _contract(subject, made, what, size) | {"checked": {"batches": [size], "difference": found}}
+    contract = _contract(subject, made, what, size, constants) | {"checked": {"batches": [size], "difference": found}}
     if initial:
         contract["initial"] = path.with_suffix(initial).name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +117,9 @@ def _found(package: str) -> bool:
         return False
 
 
-def _contract(subject: Subject, made: LoweredProgram, what: str, size: int) -> dict[str, Any]:
-    contract = describe(subject, made.program, what, {"executorch": importlib.metadata.version("executorch")})
+def _contract(subject: Subject, made: LoweredProgram, what: str, size: int, inside: Collection[Slot]) -> dict[str, Any]:
+    versions = {"executorch": importlib.metadata.version("executorch")}
+    contract = describe(subject, made.program, what, versions, inside)
     return contract | {
         "batch": size,
         "takes": list(made.takes.values()),

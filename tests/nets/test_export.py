@@ -135,6 +135,34 @@ def test_the_contract(folder: Path) -> None:
     assert contract["checked"]["difference"] < 1e-5
 
 
+class Remembering(nn.Module):
+    """Two layers; the mean of what the first gives is kept between steps, and not in `state_dict`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(7, 4), nn.Linear(4, 3)
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(4), persistent=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.inner(input))
+        self.mean.mul_(0.5).add_(hidden.mean(0).detach())
+        scores: torch.Tensor = self.outer(hidden + self.mean)
+        return scores
+
+
+def test_a_buffer_that_torch_does_not_keep_has_no_key(tmp_path: Path) -> None:
+    x, y = batch_of((7,), 6)
+    net = kept.compile(seeded(Remembering), "dfa", example_inputs=(x,), optimizer=SGD)
+    loop = Loop(net.export(tmp_path / "step.onnx"))
+    for _ in range(2):
+        assert loop.step(x, y)["loss"] == pytest.approx(float(net.step(x, y)), abs=1e-6)
+    keys = {state["name"]: state["state_dict"] for state in loop.contract["states"]}
+    assert keys.pop("mean") is None
+    net.load_state_dict({key: torch.from_numpy(np.array(loop.state[name])) for name, key in keys.items()})
+    np.testing.assert_allclose(loop.state["mean"], net.model.mean.numpy(), atol=1e-6)
+
+
 def test_the_file(folder: Path) -> None:
     _, path = exported("convnet", "sgd", "reclra", folder)
     model = onnx.load(path)
@@ -210,6 +238,7 @@ def test_the_forward_alone(apart: bool, tmp_path: Path) -> None:
     path = net.export(tmp_path / "forward.onnx", what="forward", external_data=apart)
     assert [module.training for module in net.model.modules()] == modes
     assert (tmp_path / "forward.onnx.data").exists() == apart
+    assert json.loads((tmp_path / "forward.json").read_text("utf-8"))["states"] == [], "weights are in the file"
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     x, _ = batch_of((1, 8, 8), 9, seed=5)
     (made,) = session.run(None, {"input": x.numpy()})

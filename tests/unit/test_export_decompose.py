@@ -129,6 +129,11 @@ def test_batch_norm(affine: bool, training: bool) -> None:
     assert_same(aten.native_batch_norm_backward.default, grad, x, weight, mean, var, *saved, training, 1e-5, mask)
 
 
+def test_batch_norm_without_running_statistics() -> None:
+    x = drawn(4, 3, 5, 2) * 2 + 1
+    assert_same(aten._native_batch_norm_legit.no_stats, x, drawn(3), drawn(3, seed=1), True, 0.1, 1e-5)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
 def test_threshold_backward(threshold: float) -> None:
     x = torch.where(drawn(4, 5).abs() < 0.3, threshold, drawn(4, 5))

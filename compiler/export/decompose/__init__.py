@@ -26,6 +26,7 @@ Table = Mapping[Any, Callable[..., Any]]
 OWN: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward.convolution_backward,
     aten._native_batch_norm_legit_functional.default: norms.batch_norm,
+    aten._native_batch_norm_legit.no_stats: norms.batch_norm_of_a_batch,
     aten.native_batch_norm_backward.default: norms.batch_norm_backward,
     aten.native_layer_norm.default: norms.layer_norm,
     aten.native_layer_norm_backward.default: norms.layer_norm_backward,
