@@ -16,6 +16,7 @@ from altprop.compiler.export.door import export, make_session
 from altprop.compiler.pipeline import Compiled, Options, compile_graph
 from altprop.exporting import subject_of
 from altprop.ir.alone import alone
+from altprop.ir.backend import Wants
 from altprop.ir.errors import CompileError
 from altprop.ir.loss import Loss, LossFunction, get_loss
 from altprop.ir.optimizers import Optimizer
@@ -97,6 +98,7 @@ def compile(
     backend: str | Backend = "eager",
     seed: int = 0,
     loss_scale: float | Callable[[], float] | None = None,
+    memory: str = "usual",
 ) -> LocalNet:
     """Rewrites a model into a local-learning program.
 
@@ -128,6 +130,8 @@ def compile(
         loss_scale: what a loop of your own multiplies the loss with before `backward`, or a function that returns it,
             such as `scaler.get_scale`. None: it is told from the gradient where the loss is a cross-entropy or an
             absolute difference, else taken to be 1, with one warning under rules whose errors depend on it.
+        memory: "usual"; or "least": `net.step` and `net.backward` keep of the forward only what they must, and run it
+            again where updates read it. They give the same bits, and take up to one forward longer.
 
     Raises:
         CompileError: names what cannot be compiled, where, and what to do.
@@ -136,9 +140,10 @@ def compile(
     model = _module_of(model)
     _refuse_optimizer(optimizer)
     runs = backends.get(backend)
+    wants = _wants(runs, memory)
     _check_device(model, devices)
     wanted = read_devices(devices)
-    options = _options(rule, plan, regions, _loss_of(loss, optimizer), optimizer, runs, wanted)
+    options = _options(rule, plan, regions, _loss_of(loss, optimizer), optimizer, wants, wanted)
     compiler, recipe = _Compiler(options, wanted, captured), recipe_of(options.rules, options.plan)
     net = LocalNet(model, compiler, optimizer=optimizer, backend=runs, seed=seed, loss_scale=loss_scale, recipe=recipe)
     net.training = model.training
@@ -177,13 +182,29 @@ def _refuse_optimizer(optimizer: Any) -> None:
     )
 
 
+def _wants(backend: Backend, memory: str) -> Wants:
+    """How programs are made for a backend, with as much memory as is wished.
+
+    Raises:
+        CompileError: there is no such wish, or the backend's own compiler decides what is kept.
+    """
+    if memory not in ("usual", "least"):
+        raise CompileError(f'memory={memory!r}: there are "usual" and "least".')
+    if memory == "least" and (backend.wants.compiled or backend.wants.whole_step):
+        raise CompileError(
+            f'memory="least" beside backend="{backend.name}": what a step keeps is decided by that engine. '
+            'Take backend="eager" or "cudagraphs".'
+        )
+    return dataclasses.replace(backend.wants, least_memory=True) if memory == "least" else backend.wants
+
+
 def _options(
     rule: Any,
     plan: str | Path | WiringPlan | None,
     regions: str | Sequence[str],
     loss: Loss,
     optimizer: Optimizer | None,
-    backend: Backend,
+    wants: Wants,
     devices: Devices,
 ) -> Options:
     named = DEFAULT_PLAN if rule is None and plan is None else read_plan(plan)
@@ -193,7 +214,7 @@ def _options(
         plan=named,
         regions=regions if isinstance(regions, str) else tuple(regions),
         optimizer=optimizer,
-        wants=backend.wants,
+        wants=wants,
         devices=devices.count,
     )
 

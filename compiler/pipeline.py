@@ -282,7 +282,7 @@ def _plan(graph: ErrorGraph, options: Options, batch: int) -> tuple[WiringPlan, 
 
 def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]:
     """The passes that make flat programs of a derived graph."""
-    passes: list[Pass] = [Flatten(options.loss, target)]
+    passes: list[Pass] = [Flatten(options.loss, target, forward_first=options.wants.least_memory)]
     if options.optimizer is not None:
         passes.append(AddOptimizer(options.optimizer, options.wants.tensor_scalars, momenta))
     wants = options.wants
@@ -292,6 +292,7 @@ def _programs(options: Options, target: Any, momenta: Momenta) -> Sequence[Pass]
         kernels=wants.own_kernels,
         opaque=wants.compiled,
         channels_last=wants.channels_last,
+        least=wants.least_memory,
     )
     return [*passes, cleanup]
 

@@ -18,6 +18,8 @@ class Wants:
         whole_step: the step runs outside torch as a whole. The compiler hands it over in ONNX; it is given the rates,
             the seed and how many steps there were, as tensors, and draws its own noise. Other programs run in torch.
         learners: steps may hold learners, which run in Python.
+        least_memory: a step holds as little memory as it can, though it takes longer: its forward runs again where
+            updates read it.
     """
 
     tensor_scalars: bool = False
@@ -29,3 +31,4 @@ class Wants:
     stored_channels_last: bool = True
     whole_step: bool = False
     learners: bool = True
+    least_memory: bool = False

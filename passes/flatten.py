@@ -32,6 +32,8 @@ class Flatten(Pass):
     """Attributes:
     loss: the loss.
     target: tree of fake tensors of the target's form, or None if it is not known yet.
+    forward_first: whether of updates that may run, that of the first region of the forward does, and not the one whose
+        error was sent first: then the forward may run again beside them.
     """
 
     requires: ClassVar[str] = "derived"
@@ -39,6 +41,7 @@ class Flatten(Pass):
 
     loss: Loss | None = None
     target: Any = None
+    forward_first: bool = False
 
     def run(self, graph: ErrorGraph) -> tuple[ErrorGraph, int, str]:
         """Adds `programs` to the graph: each is built when it is first asked for, but what may fail is tried now."""
@@ -50,7 +53,8 @@ class Flatten(Pass):
             makers |= {"forward": lambda: split()[0], "update": lambda: split()[1]}
         if target is not None:
             traced = checked_loss(graph, loss, target)
-            makers["backward"] = lambda: complete(graph, loss, target, traced).finish("backward")
+            order = functools.partial(UpdateOrder, forward_first=self.forward_first)
+            makers["backward"] = lambda: complete(graph, loss, target, traced, order).finish("backward")
         programs = OnDemand.of(graph.programs).joined(OnDemand(makers))
         return graph.replace(programs=programs), len(makers), f"flat programs: {', '.join(makers)}"
 

@@ -18,12 +18,29 @@ from altprop.passes.flattening.reduction import Reduction
 class UpdateOrder:
     """The updates that have not run yet, in the order in which errors are sent."""
 
-    def __init__(self, builder: FlatBuilder, reduction: Reduction, scale: fx.Node | None = None) -> None:
-        """Takes all updates of a program in the making, and the factor that results are multiplied by at the end."""
+    def __init__(
+        self,
+        builder: FlatBuilder,
+        reduction: Reduction,
+        scale: fx.Node | None = None,
+        *,
+        forward_first: bool = False,
+    ) -> None:
+        """Takes all updates of a program in the making.
+
+        Args:
+            builder: builds the program.
+            reduction: of the loss.
+            scale: the factor that results are multiplied by at the end.
+            forward_first: whether updates that may run at one time do so in the order of the forward.
+        """
         self._builder = builder
         self._scale = scale
         self._reduction = reduction
         self._waiting = list(builder.source.updates.values())
+        if forward_first:
+            places = {region.name: place for place, region in enumerate(builder.source.regions)}
+            self._waiting.sort(key=lambda update: places[update.region])
         self._remaining = Counter(name for update in self._waiting for name in update.gradients)
         self._totals: dict[str, fx.Node] = {}
 

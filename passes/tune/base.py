@@ -31,6 +31,7 @@ class Allowed:
     channels_last: whether oneDNN's convolutions are to be laid out so, which rounds otherwise; a model that is so stays
         so.
     laid_out: whether the layout was chosen before, as that of a program that was cut into pieces is.
+    least: whether a step is to hold as little memory as it can, though it takes longer.
     """
 
     fuse: bool = True
@@ -40,6 +41,7 @@ class Allowed:
     join: bool = True
     channels_last: bool = False
     laid_out: bool = False
+    least: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

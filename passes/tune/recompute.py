@@ -10,8 +10,8 @@ import torch
 from torch import fx
 
 from altprop.ir.program import LOSS
-from altprop.ir.walks import ancestors, positions
 from altprop.passes.tune.base import Tuned, TuningPass
+from altprop.passes.tune.rerun import Rerun, lies_in
 
 aten = torch.ops.aten
 
@@ -23,7 +23,8 @@ class RecomputeActivities(TuningPass):
 
     def applies(self, tuned: Tuned) -> bool:
         """Whether memory may be used again, and there is a loss to begin behind."""
-        return tuned.allowed.reuse and any(slot.kind == "loss" for slot in tuned.program.outputs)
+        has_loss = any(slot.kind == "loss" for slot in tuned.program.outputs)
+        return tuned.allowed.reuse and not tuned.allowed.least and has_loss
 
     def run(self, tuned: Tuned) -> int:
         """See `recompute_activities`."""
@@ -50,23 +51,22 @@ def recompute_activities(graph: fx.Graph, loss: fx.Node) -> int:
         graph: of a program that holds forward and updates.
         loss: what the forward leads to.
     """
-    forward = ancestors([loss])
-    order = positions(graph.nodes)
-    late = {node: [u for u in node.users if u not in forward] for node in forward}
-    count = 0
-    for node in [n for n in graph.nodes if n in forward and source_of(n) is not None]:
-        source = source_of(node)
-        assert source is not None
-        if late[node] and late.get(source):
-            _again(graph, node, sorted(late[node], key=order.__getitem__))
-            count += 1
-    return count
+    rerun = Rerun(graph, loss)
+    wanted = set(rerun.wanted)
+    views = {node: _views(node) & rerun.inside for node in rerun.inside if source_of(node) is not None}
+    again = {
+        node: own
+        for node, own in views.items()
+        if own & wanted and (source := source_of(node)) is not None and _views(source) & wanted
+    }
+    rerun.apply(rerun.plan(set().union(*again.values())))
+    return len(again)
 
 
-def _again(graph: fx.Graph, node: fx.Node, users: list[fx.Node]) -> None:
-    if any(user.op == "output" for user in users):
-        return
-    with graph.inserting_before(users[0]):
-        again = graph.node_copy(node)
-    for user in users:
-        user.replace_input_with(node, again)
+def _views(node: fx.Node) -> set[fx.Node]:
+    """A value, and what lies in its memory."""
+    found = {node}
+    for user in node.users:
+        if lies_in(user) is node:
+            found |= _views(user)
+    return found

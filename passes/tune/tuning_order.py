@@ -10,6 +10,7 @@ from altprop.passes.tune.affine import SpareInputGradients
 from altprop.passes.tune.base import TuningPass
 from altprop.passes.tune.channels_last import ChooseLayout
 from altprop.passes.tune.fuse import FuseUpdates
+from altprop.passes.tune.hold_least import HoldLeast
 from altprop.passes.tune.join_projections import JoinProjections
 from altprop.passes.tune.kernels import ChooseKernels
 from altprop.passes.tune.masks import NarrowMasks
@@ -33,6 +34,7 @@ _ORDER: list[TuningPass] = [
     Simplify(),
     SeparateResults(),
     RecomputeActivities(),
+    HoldLeast(),
     ReuseMemory(),
 ]
 OURS = tuple(_ORDER)

@@ -117,7 +117,8 @@ def test_passes_make_new_graphs_and_say_how_many_things_changed(
 
 
 def test_passes_print_their_options() -> None:
-    options = "fuse=True, reuse=True, kernels=False, opaque=False, join=True, channels_last=False, laid_out=False"
+    first = "fuse=True, reuse=True, kernels=False, opaque=False, join=True"
+    options = f"{first}, channels_last=False, laid_out=False, least=False"
     assert str(Cleanup(kernels=False)) == f"cleanup({options})"
     assert str(CutRegions(("a*", "b"))) == "cut_regions(regions=('a*', 'b'))"
 
