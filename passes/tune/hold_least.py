@@ -97,7 +97,8 @@ class _Choice:
 
     def _crossing(self) -> list[int]:
         """Bytes that pass from each place of the forward on to later ones."""
-        root, end = {}, {}
+        root: dict[fx.Node, fx.Node] = {}
+        end: dict[fx.Node, int] = {}
         for node in self.line:
             source = self.peak.lies[node]
             root[node] = root.get(source, node) if source is not None else node
