@@ -140,7 +140,7 @@ def compile(
     model = _module_of(model)
     _refuse_optimizer(optimizer)
     runs = backends.get(backend)
-    wants = _wants(runs, memory)
+    wants = _wants(runs.wants, runs.name, memory)
     _check_device(model, devices)
     wanted = read_devices(devices)
     options = _options(rule, plan, regions, _loss_of(loss, optimizer), optimizer, wants, wanted)
@@ -182,20 +182,20 @@ def _refuse_optimizer(optimizer: Any) -> None:
     )
 
 
-def _wants(backend: Backend, memory: str) -> Wants:
-    """How programs are made for a backend, with as much memory as is wished.
+def _wants(usual: Wants, name: str, memory: str) -> Wants:
+    """How programs are made for a backend of a name, with as much memory as is wished.
 
     Raises:
         CompileError: there is no such wish, or the backend's own compiler decides what is kept.
     """
     if memory not in ("usual", "least"):
         raise CompileError(f'memory={memory!r}: there are "usual" and "least".')
-    if memory == "least" and (backend.wants.compiled or backend.wants.whole_step):
+    if memory == "least" and (usual.compiled or usual.whole_step):
         raise CompileError(
-            f'memory="least" beside backend="{backend.name}": what a step keeps is decided by that engine. '
+            f'memory="least" beside backend="{name}": what a step keeps is decided by that engine. '
             'Take backend="eager" or "cudagraphs".'
         )
-    return dataclasses.replace(backend.wants, least_memory=True) if memory == "least" else backend.wants
+    return dataclasses.replace(usual, least_memory=True) if memory == "least" else usual
 
 
 def _options(

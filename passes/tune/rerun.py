@@ -12,6 +12,7 @@ A parameter that is written before it is read again is written later instead.
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import torch
 from torch import fx
 
 from altprop.ir.aliases import aliases, root_of
@@ -19,6 +20,8 @@ from altprop.ir.learner_operators import is_prediction
 from altprop.ir.operators import is_random, operator_text, shared, writes, written
 from altprop.ir.walks import ancestors, descendants, positions
 from altprop.passes.flattening.builder import prune
+
+aten = torch.ops.aten
 
 Plan = Mapping[fx.Node, Sequence[fx.Node]]
 """What runs again, in order, in front of a late operator."""
@@ -126,7 +129,7 @@ def lies_in(node: fx.Node) -> fx.Node | None:
     if not sources:
         return None
     here, there = node.meta.get("val"), sources[0].meta.get("val")
-    copied = "contiguous" in str(node.target) and _strides(here) != _strides(there)
+    copied = node.target is aten.contiguous.default and _strides(here) != _strides(there)
     return None if copied else sources[0]
 
 
