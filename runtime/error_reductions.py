@@ -30,6 +30,7 @@ from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
 from altprop.ir.values import ValueName
 from altprop.runtime.feedback import FeedbackStore
+from altprop.runtime.lessons import Lessons
 from altprop.runtime.noise import Noise
 from altprop.runtime.optimizer_state import OptimizerState
 from altprop.runtime.true_gradients import untouched
@@ -46,6 +47,7 @@ class SteppingNet(Protocol):
     feedback: FeedbackStore
     state: OptimizerState
     noise: Noise
+    lessons: Lessons
     optimizer: Optimizer | None
 
     def step(self, inputs: Any, target: Any) -> torch.Tensor:
@@ -104,7 +106,7 @@ def _undone(net: SteppingNet) -> Iterator[None]:
     gradients = [(p, p.grad) for p in parameters]
     counts = net.state.count, net.noise.count
     learned = [(one, copy.deepcopy(one)) for one in learners_of(net.model).values()]
-    with untouched(net.model):
+    with untouched(net.model), net.lessons.aside():
         try:
             for p, _ in gradients:
                 p.grad = None

@@ -3,7 +3,8 @@
 A learner learns behind the program, once a step, so that nothing of the step reads what it predicts afterwards.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,44 +13,58 @@ from torch import nn
 from altprop.ir.program import Slot
 from altprop.ir.values import ValueName
 
+Lesson = tuple[str, torch.Tensor, torch.Tensor]
+"""A region's name, what its learner read, and what it should have said."""
+
 
 class Lessons:
     """Hands lessons over to the learners of one model, at once or when they are asked to learn."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._told: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._told: list[Lesson] = []
 
     def teach(self, slots: Sequence[Slot], values: Sequence[Any]) -> None:
         """Lets learners learn from what a program returned."""
-        for region, (x, t) in _lessons(slots, values).items():
-            self._learn(region, x, t)
+        if len(slots) > 1:
+            self._learn(_lessons(slots, values))
 
     def remember(self, slots: Sequence[Slot], values: Sequence[Any]) -> None:
         """Keeps what a program returned until `learn`."""
-        for region, lesson in _lessons(slots, values).items():
-            self._told.setdefault(region, []).append(lesson)
+        self._told += _lessons(slots, values)
 
     def learn(self) -> None:
         """Lets learners learn from all that is kept, each from one batch, and forgets it."""
-        told, self._told = self._told, {}
-        for region, lessons in told.items():
-            xs, ts = zip(*lessons, strict=True)
-            self._learn(region, torch.cat(xs), torch.cat(ts))
+        told, self._told = self._told, []
+        self._learn(told)
 
-    def _learn(self, region: str, x: torch.Tensor, t: torch.Tensor) -> None:
-        learner: Any = self._model.get_submodule(region.partition("@")[0])
-        with torch.no_grad():
-            learner.learn(x, t)
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Forgets at the end what was told within."""
+        before = list(self._told)
+        try:
+            yield
+        finally:
+            self._told = before
+
+    def _learn(self, told: Sequence[Lesson]) -> None:
+        """One batch a learner, also where it stands at several places; one more for each form of its inputs."""
+        batches: dict[Any, list[Lesson]] = {}
+        for lesson in told:
+            region, x, t = lesson
+            learner = self._model.get_submodule(region.partition("@")[0])
+            batches.setdefault((learner, x.shape[1:], t.shape[1:], x.dtype), []).append(lesson)
+        for (learner, *_), lessons in batches.items():
+            _, xs, ts = zip(*lessons, strict=True)
+            with torch.no_grad():
+                learner.learn(*(parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (xs, ts)))
 
 
-def _lessons(slots: Sequence[Slot], values: Sequence[Any]) -> Mapping[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Input and target by region; copies, since the program's memory may be used again."""
-    if len(slots) == 1:
-        return {}
+def _lessons(slots: Sequence[Slot], values: Sequence[Any]) -> list[Lesson]:
+    """What a program returned, by region; copies, since the program's memory may be used again."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for slot, value in zip(slots, values, strict=True):
         if slot.kind == "lesson":
             lesson = ValueName.of(slot)
             found.setdefault(lesson.name, {})[lesson.part] = value.clone()
-    return {region: (parts["x"], parts["t"]) for region, parts in found.items()}
+    return [(region, parts["x"], parts["t"]) for region, parts in found.items()]

@@ -1,7 +1,7 @@
 """`Learner`: a region of a net that teaches itself (Zenkai, arXiv 2311.09663: `step` and `step_x`)."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -28,7 +28,7 @@ class Learner(InCheckpoints):
     """
 
     handle: torch.Tensor
-    in_operators: ClassVar[bool] = True
+    in_operators: bool = True
     """Whether `predict` is made of torch's operators, so that a file of the forward can hold what it has learned."""
 
     def __init__(self, step: float = 1.0) -> None:
@@ -102,5 +102,6 @@ class Learner(InCheckpoints):
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
-    """Returns (N, features) on the CPU, without gradients."""
-    return x.detach().reshape(x.shape[0], -1).cpu()
+    """Returns (N, features) on the CPU, without gradients; half precision becomes float32, which others can read."""
+    x = x.detach().reshape(x.shape[0], -1).cpu()
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

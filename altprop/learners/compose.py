@@ -58,6 +58,7 @@ class Rolling(Learner):
         if keep < 1:
             raise LearnerError(f"Rolling: keep={keep}; it is 1 or more.")
         self.keep = keep
+        self.in_operators = learner.in_operators
         self._first = [learner]  # in lists, so that they are no modules of their own
         self._copies: list[Learner] = []
 
@@ -77,8 +78,8 @@ class Rolling(Learner):
         self._copies[-1].learn(x, t)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What the copies learned, with their numbers in front."""
-        found = {f"{i}.{name}": value for i, one in enumerate(self._copies) for name, value in one.state().items()}
+        """What the copies and the learners in them learned, with their numbers in front."""
+        found = {f"{i}.{name}": value for i, one in enumerate(self._copies) for name, value in one.state_dict().items()}
         return {**found, "copies": torch.tensor(len(self._copies))}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
@@ -86,4 +87,5 @@ class Rolling(Learner):
         self._copies = [copy.deepcopy(self._first[0]) for _ in range(int(state["copies"]))]
         for index, one in enumerate(self._copies):
             start = f"{index}."
-            one.load({name.removeprefix(start): value for name, value in state.items() if name.startswith(start)})
+            own = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+            one.load_state_dict(own)

@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class Scikit(Learner):
     class. Before the first step the prediction is zeros, or the same for all classes.
     """
 
-    in_operators: ClassVar[bool] = False
+    in_operators = False
 
     def __init__(
         self,

@@ -155,7 +155,7 @@ class Deriver:
             feedback_gradients=tuple(value[1] for value in results if value[0] == "feedback_gradient"),
             assigned=tuple(self._assigned),
             finish=self._finish(fakes),
-            proportional=is_proportional(self._rule) and self._settling is None,
+            proportional=is_proportional(self._rule) and self._settling is None and not self._region.learner,
             constants={str(n.target): getattr(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"},
         )
 

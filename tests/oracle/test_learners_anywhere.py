@@ -140,6 +140,8 @@ SHIPPED = {
     "table": lambda: LookupTable(6, 4, codes=8),
     "scikit": make_scikit,
     "rolling": lambda: Rolling(Forest(6, 4, keep=1), keep=2),
+    "rolling votes": lambda: Rolling(Vote(Forest(6, 4, keep=2), LookupTable(6, 4, codes=8)), keep=2),
+    "rolling surrogates": lambda: Rolling(Surrogate(Forest(6, 4, keep=2)), keep=2),
     "vote": lambda: Vote(Forest(6, 4, keep=2), LookupTable(6, 4, codes=8)),
     "surrogate": lambda: Surrogate(Forest(6, 4, keep=2)),
     "inverse": lambda: Inverse(Forest(6, 4, keep=2, window=30), LookupTable(4, 6, codes=8)),

@@ -6,7 +6,7 @@ from taught import Recorder
 from torch import nn
 
 import altprop
-from altprop.learners import Boosted, Forest, Inverse, LookupTable, Neighbours, Scikit, Vote
+from altprop.learners import Boosted, Forest, Inverse, LookupTable, Neighbours, Rolling, Scikit, Vote
 
 sklearn_tree = pytest.importorskip("sklearn.tree")
 
@@ -83,13 +83,13 @@ def test_a_forward_file_holds_what_a_learner_has_learned(kind, tmp_path):
     assert made == pytest.approx(net.eval()(x).detach().numpy(), abs=1e-5)
 
 
-def test_an_estimator_goes_into_no_file(tmp_path):
+@pytest.mark.parametrize(("around", "named"), [(lambda one: one, "Scikit"), (Rolling, "Rolling")])
+def test_an_estimator_goes_into_no_file(tmp_path, around, named):
     linear = pytest.importorskip("sklearn.linear_model")
-    model = nn.Sequential(
-        nn.Linear(8, 6), nn.Tanh(), Scikit(linear.SGDRegressor(), 6, 4, trusted=True), nn.Linear(4, 3)
-    )
+    learner = around(Scikit(linear.SGDRegressor(), 6, 4, trusted=True))
+    model = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), learner, nn.Linear(4, 3))
     net = altprop.compile(model, "dfa", example_inputs=(torch.randn(4, 8),), optimizer=altprop.optim.SGD(lr=0.1))
     net.step(torch.randn(30, 8), torch.randint(3, (30,)))
     for suffix in (".onnx", ".pt2"):
-        with pytest.raises(altprop.ExportError, match=r"2.* \(Scikit\)"):
+        with pytest.raises(altprop.ExportError, match=rf"2.* \({named}\)"):
             net.export(tmp_path / f"forward{suffix}", what="forward")

@@ -1,0 +1,85 @@
+"""What learners are told: at the loss's own scale, once a step wherever they stand, and by steps alone."""
+
+import pytest
+import torch
+from taught import Recorder, batch, compiled, stack
+from torch import nn
+from torch.nn import functional
+
+import altprop
+from altprop.learners import Forest, Learner, LookupTable, Scikit
+
+
+@pytest.mark.parametrize("rule", ["dfa", "bp"])
+def test_a_scaled_loss_teaches_the_same(rule):
+    """A scaler's factor, or `1 / k` of a loop that accumulates, is no matter of the learner's."""
+    told = []
+    for factors in ((1.0,), (1024.0,), (0.5, 0.5)):
+        learner = Recorder(6, 4) if rule == "dfa" else Crossed(6, 4)
+        model = stack(learner)
+        net, (x, y) = compiled(model, rule), batch()
+        for factor in factors:
+            (functional.cross_entropy(net(x), y) * factor).backward()
+        net.learn()
+        told.append((learner.told[0], model[0].weight.grad))
+    for ((given, t), gradient), size in zip(told[1:], (1024.0, 1.0), strict=True):
+        torch.testing.assert_close(t[:24], told[0][0][1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(given[:24], told[0][0][0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(gradient, size * told[0][1], rtol=1e-12, atol=0)
+
+
+class Crossed(Recorder):
+    """One whose targets for its input are not proportional to the error."""
+
+    def target(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x - torch.tanh((self.predict(x) - t) @ self.weight.to(x.dtype))
+
+
+class Twice(nn.Module):
+    """A learner that stands at two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.below, self.above, self.learner = nn.Linear(8, 6), nn.Linear(6, 3), Recorder(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 8) to (N, 3)."""
+        return self.above(torch.tanh(self.learner(torch.tanh(self.learner(torch.tanh(self.below(x)))))))
+
+
+def test_a_learner_at_two_places_learns_once_a_step():
+    model = Twice().double()
+    net, (x, y) = compiled(model, optimizer=altprop.optim.SGD(lr=0.1)), batch()
+    first = torch.tanh(model.below(x)).detach()
+    second = torch.tanh(model.learner(first)).detach()
+    net.step(x, y)
+    ((given, t),) = model.learner.told
+    torch.testing.assert_close(given, torch.cat([second, first]), rtol=0, atol=1e-12)  # as errors are sent
+    assert t.shape == (48, 6)
+
+
+def test_measuring_tells_nothing():
+    learner = Recorder(6, 4)
+    net, (x, y) = compiled(stack(learner)), batch()
+    net.backward(x, y)
+    net.measure(x, y, reductions=True, optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
+    net.learn()
+    ((given, _),) = learner.told
+    assert len(given) == len(x)
+
+
+def scikit() -> Learner:
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    return Scikit(linear.LinearRegression(), 6, 4, fit="window:50")
+
+
+@pytest.mark.parametrize("make", [lambda: Forest(6, 4), lambda: LookupTable(6, 4, codes=4), scikit])
+def test_learners_learn_from_half_precision(make):
+    model = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), make(), nn.Linear(4, 3)).bfloat16()
+    x, y = batch()
+    net = altprop.compile(model, "dfa", example_inputs=(x[:2].bfloat16(),), optimizer=altprop.optim.SGD(lr=0.1))
+    before = model(x.bfloat16())
+    net.step(x.bfloat16(), y)
+    assert model[2](model[:2](x.bfloat16())).dtype == torch.bfloat16
+    assert (model(x.bfloat16()) - before).abs().max() > 0
