@@ -93,12 +93,17 @@ class Audit:
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items() if not math.isnan(value))
         checks = [["check", "", "found", "limit", "reason"]]
         words = {True: "pass", False: "FAIL", None: "-"}
-        checks += [[f.check, words[f.passed], f"{f.value:.4g}", f"{f.limit:.4g}", f.reason] for f in self.findings]
+        checks += [[f.check, words[f.passed], _number(f.value, 4), f"{f.limit:.4g}", f.reason] for f in self.findings]
         rows = [[field.name for field in dataclasses.fields(RegionRow)]]
         for row in self.regions:
-            rows.append([one if isinstance(one, str) else f"{one:.3g}" for one in dataclasses.astuple(row)])
+            rows.append([one if isinstance(one, str) else _number(one, 3) for one in dataclasses.astuple(row)])
         head = f"{self.verdict}: {self.rule}; {self.measure}: {scores}"
         return "\n\n".join([head, _table(checks), _table(rows)])
+
+
+def _number(value: float, digits: int) -> str:
+    """As the tables have it: a line where there is no number."""
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def _table(lines: list[list[str]]) -> str:

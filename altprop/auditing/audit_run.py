@@ -40,7 +40,8 @@ def audit(
     """Trains a copy of a model by a rule, and two controls beside it, and says whether the rule teaches hidden layers.
 
     The controls, with the same optimizer, data and epochs: the same model of which the output layer alone learns, and
-    one layer from the inputs to the outputs.
+    one layer from the inputs to the outputs. Each is trained at the rule's rate and at ten times that; the better one
+    counts.
 
     Args:
         model: untrained; it is left as it is.
@@ -61,13 +62,14 @@ def audit(
     """
     used = optimizer or optimizer_of(recipe_of(rules_of(rule)))
 
-    def compiled(start: nn.Module, control: Any) -> LocalNet:
+    def compiled(start: nn.Module, control: Any, rate: float) -> LocalNet:
         own = {"rule": rule, "plan": plan, "regions": regions} if control is None else {"rule": control}
         if control is not None and set(control) != {"*"}:
             own["regions"] = regions
         example = part(train[0], slice(0, 2))
         given = example if isinstance(example, tuple) else (example,)
-        return compile(start, example_inputs=given, loss=loss, optimizer=copy.copy(used), seed=seed, **own)
+        mine = dataclasses.replace(used, lr=used.lr * rate)
+        return compile(start, example_inputs=given, loss=loss, optimizer=mine, seed=seed, **own)
 
     samples = _Samples(train, test, batch, epochs, seed)
     subject = AuditSubject(

@@ -34,8 +34,18 @@ class Limits:
 
 
 def above_floor(rows: Sequence[RegionRow]) -> float:
-    """Returns the share of regions whose true gradient is above its floor; NaN of none."""
-    return sum(not math.isnan(row.angle) for row in rows) / len(rows) if rows else math.nan
+    """Returns the share of regions whose true gradient is above its floor; NaN of none.
+
+    Regions that move although they have no gradient, as those below a sign, are no part of it: there is no chance in a
+    zero, and rules that need no derivative teach them all the same.
+    """
+    known = [row for row in rows if not _has_none(row)]
+    return sum(not math.isnan(row.angle) for row in known) / len(known) if known else math.nan
+
+
+def _has_none(row: RegionRow) -> bool:
+    """Whether a region has no gradient at all, and an update nevertheless."""
+    return row.gradient == 0 and not math.isnan(row.update_rank)
 
 
 def rows_of(before: Look, after: Look, end: Look | None = None) -> tuple[RegionRow, ...]:
@@ -91,13 +101,15 @@ def judge(
 def _hidden(rows: tuple[RegionRow, ...], limits: Limits) -> list[Finding]:
     above = [row for row in rows if not math.isnan(row.angle)]
     share = above_floor(rows)
-    reason = f"{len(above)} of {len(rows)} hidden regions have a true gradient above its floor"
+    flat = sum(_has_none(row) for row in rows)
+    reason = f"{len(above)} of {len(rows) - flat} hidden regions have a true gradient above its floor"
+    reason += f"; {flat} more have none at all, as below a sign, and learn without" if flat else ""
     floor = Finding("gradient floor", _at_least(share, limits.measurable), share, limits.measurable, reason)
     angle = _median([row.angle for row in above])
-    reason = f"median angle to the true gradient where that is above its floor, {len(above)} regions"
+    reason = f"median of the angle between update and true gradient, over {_counted(len(above))} above the floor"
     aligned = Finding("alignment", _at_most(angle, limits.angle), angle, limits.angle, reason)
     ratio = _median([row.update_rank / row.gradient_rank for row in above])
-    reason = "median of the updates' effective rank over the gradient's"
+    reason = f"median of the update's effective rank over the gradient's, over {_counted(len(above))} above the floor"
     rank = Finding("rank of updates", _at_least(ratio, limits.rank), ratio, limits.rank, reason)
     return [floor, aligned, rank]
 
@@ -110,8 +122,13 @@ def _control(name: str, scores: Mapping[str, float], measure: str, margin: float
         better, unit = ours - theirs, "points of accuracy"
     else:
         better, unit = 100 * (theirs - ours) / theirs, "% of the loss"
-    words = f"{better:.2f} {unit} better than the control, {ours:.4g} beside {theirs:.4g}"
+    than = "worse" if better < 0 else "better"
+    words = f"{abs(better):.2f} {unit} {than} than the control: {ours:.4g} beside {theirs:.4g}"
     return Finding(name, better >= margin, better, margin, words)
+
+
+def _counted(regions: int) -> str:
+    return "1 region" if regions == 1 else f"{regions} regions"
 
 
 def _growth(rows: tuple[RegionRow, ...], limit: float) -> Finding:
@@ -120,7 +137,8 @@ def _growth(rows: tuple[RegionRow, ...], limit: float) -> Finding:
 
     known = [row for row in rows if not math.isnan(row.growth)]
     if not known:
-        return Finding("growth of activities", None, math.nan, limit, "no activity was above zero before training")
+        why = "no activity was above zero before training" if rows else "there are no hidden regions"
+        return Finding("growth of activities", None, math.nan, limit, why)
     worst = max(known, key=size)
     reason = f"{worst.region} has changed its scale most, {worst.growth:.3g} times"
     return Finding("growth of activities", size(worst) <= limit, size(worst), limit, reason)

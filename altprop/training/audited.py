@@ -24,8 +24,8 @@ def audit_run(
 ) -> Audit:
     """Audits a run: its net, or one that is trained here.
 
-    All nets learn at the configuration's first rate: a schedule of rates is left out where the net is trained here, and
-    in the controls.
+    All nets learn at the configuration's first rate, controls at ten times that too: a schedule of rates is left out
+    where the net is trained here, and in the controls.
 
     Args:
         config: of the run.
@@ -41,8 +41,9 @@ def audit_run(
             torch.manual_seed(config.seed)
             return build_model(config, data.shape, data.classes).to(config.device)
 
-    def compiled(model: nn.Module, control: Any) -> LocalNet:
-        return _compiled(config, model, data.inputs(data.train.images[:2]), control)
+    def compiled(model: nn.Module, control: Any, rate: float) -> LocalNet:
+        faster = config.model_copy(update={"lr": config.lr * rate})
+        return _compiled(faster, model, data.inputs(data.train.images[:2]), control)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         sampler = BatchSampler(data, config.batch_size, seed=config.seed, augment=config.augment)
