@@ -11,6 +11,7 @@ from torch import nn
 from altprop.compiler.cache.key import Asked
 from altprop.compiler.cache.through import DerivedGraph, through_cache
 from altprop.compiler.capture.capture import capture
+from altprop.compiler.capture.foreign_draws import of_loss_and_rules
 from altprop.compiler.capture.loss_reads import loss_reads
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.collector import uncollected
@@ -132,7 +133,7 @@ def compile_graph(
         captured: the forward, where it was captured before.
     """
     with alone(), quiet(), uncollected(), quick_fakes():
-        runner = PassRunner()
+        runner = PassRunner(of_loss_and_rules(options.loss.function, options.rules.values()))
         if captured is None:
             captured = runner.time("capture", lambda: capture(model, args, kwargs))
         runner.facts.learn(captured.facts)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from altprop.compiler.capture.foreign_draws import ForeignDraws
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.collector import collect_young, uncollected
 from altprop.compiler.pass_order import ORDER
@@ -69,7 +70,9 @@ class PassRunner:
         forms: of the captured graph.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, draws: ForeignDraws) -> None:
+        """Takes what refuses random numbers from outside torch."""
+        self._draws = draws
         self.history: dict[str, ErrorGraph] = {}
         self.timings = Timings()
         self.facts = BatchFacts()
@@ -77,10 +80,13 @@ class PassRunner:
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
-        """Notes what is asked of the batch's size. What holds for some batches alone is not kept for other nets."""
+        """Notes what is asked of the batch's size, and lets nothing be drawn outside torch.
+
+        What holds for some batches alone is not kept for other nets.
+        """
         known = len(self.facts)
         try:
-            with noting(self.facts):
+            with noting(self.facts), self._draws.refused():
                 yield
         finally:
             if len(self.facts) > known:

@@ -27,6 +27,7 @@ class Read:
         table: where it stands, if that is no module of the model: globals of a function, attributes of a loss. Then
             `steps` has its key alone.
         label: what a message says behind its name, with a table.
+        known_as: its name in messages, with a table; its key unless one is given.
     """
 
     owner: str
@@ -35,11 +36,13 @@ class Read:
     value: Any
     table: Any = None
     label: str = ""
+    known_as: str = ""
 
     @staticmethod
-    def of_table(table: Any, key: Any, kind: str, label: str) -> "Read":
+    def of_table(table: Any, key: Any, kind: str, label: str, known_as: str = "") -> "Read":
         """Builds a read of what stands in a mapping now, or in what is indexed like one."""
-        return Read("", (("item", key),), kind, table[key], table, label)
+        value = len(table[key]) if kind == LENGTH else table[key]
+        return Read("", (("item", key),), kind, value, table, label, known_as)
 
     def place(self, model: nn.Module) -> Place:
         """Returns where it stands in a model.
@@ -68,7 +71,7 @@ class Read:
     def name(self) -> str:
         """Its name in messages, such as `"d.p"` or `"config.scale"`."""
         if self.table is not None:
-            return f"{self.steps[-1][1]} {self.label}"
+            return f"{self.known_as or self.steps[-1][1]} {self.label}"
         text = self.owner
         for step, name in self.steps:
             text += f"[{name!r}]" if step == "item" else f".{name}"

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -38,12 +38,18 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
                     vars(module)[name] = was
                     if was is _MISSING:
                         del vars(module)[name]
-    if counted:
+    say_assigned(counted)
+
+
+def say_assigned(names: Iterable[str]) -> None:
+    """Warns of numbers that a forward assigns: attributes or globals."""
+    listed = ", ".join(sorted(names))
+    if listed:
         warnings.warn(
-            f"the forward assigns {', '.join(sorted(counted))}: the program has what follows from the value at "
+            f"the forward assigns {listed}: the program has what follows from the value at "
             "capture, and assigns nothing; a buffer (register_buffer) would be carried from pass to pass.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

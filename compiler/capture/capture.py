@@ -21,6 +21,7 @@ from altprop.compiler.capture.causal_masks import known_masks
 from altprop.compiler.capture.decompose import Decomposed, decompose
 from altprop.compiler.capture.decomposition_table import decompositions
 from altprop.compiler.capture.failures import explain_failure
+from altprop.compiler.capture.foreign_draws import of_forward
 from altprop.compiler.capture.grad_modes import mark_no_grad, refuse_autograd_functions
 from altprop.compiler.capture.note_reads import Reads
 from altprop.compiler.capture.quiet import graphs_unprinted
@@ -115,7 +116,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
     args, kwargs = pytree.tree_unflatten(detached, spec)
     try:
         with _left_as_it_is(model), _as_written(model):
-            with _understood(model, args, kwargs), reads.listening(), spent("export"):
+            with _understood(model, args, kwargs), reads.listening(), of_forward(model).refused(), spent("export"):
                 dynamic = _by_name(model, *as_lists(shapes))
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()

@@ -10,11 +10,11 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
-from altprop.compiler.capture.globals_read import attributes_read, names_in
-from altprop.compiler.capture.note_reads import is_plain
+from altprop.compiler.capture.code_names import attributes_read, names_in
+from altprop.compiler.capture.globals_read import is_filled, reads_of_function
+from altprop.compiler.capture.plain import is_plain
 from altprop.ir.reads import IDENTITY, VALUE, Read
 from altprop.ir.torch_private import own_buffers, own_parameters
 
@@ -51,16 +51,11 @@ def _of(part: Any, label: str, seen: set[int], depth: int) -> Iterator[Read]:
 
 
 def _of_function(function: types.FunctionType, label: str, seen: set[int], depth: int) -> Iterator[Read]:
+    yield from reads_of_function(function, label)
     table = function.__globals__
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    read = sorted(names_in(function.__code__).globals)
-    held: list[tuple[Any, str, Any]] = [(table, name, table[name]) for name in read if name in table]
-    held += [(_Cell(cell), name, _Cell(cell)[name]) for name, cell in cells.items() if _is_filled(cell)]
-    for where, name, value in held:
-        if is_plain(value):
-            yield Read.of_table(where, name, VALUE, label)
-        elif isinstance(value, (torch.Tensor, nn.Module)) and not isinstance(value, nn.Parameter):
-            yield Read.of_table(where, name, IDENTITY, label)
+    held = [table[name] for name in sorted(names_in(function.__code__).globals) if name in table]
+    held += [cell.cell_contents for cell in function.__closure__ or () if is_filled(cell)]
+    for value in held:
         yield from _of(value, label, seen, depth + 1)
 
 
@@ -76,20 +71,3 @@ def _is_torchs(part: Any) -> bool:
     """Whether a function or class is torch's own: its settings are its arguments; a module's are its attributes."""
     module = getattr(part, "__module__", None) or ""
     return isinstance(part, (types.FunctionType, type)) and str(module).partition(".")[0] in ("torch", "altprop")
-
-
-class _Cell:
-    """A variable that a function was made with, as a mapping."""
-
-    def __init__(self, cell: types.CellType) -> None:
-        self._cell = cell
-
-    def __getitem__(self, name: str) -> Any:
-        return self._cell.cell_contents
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False

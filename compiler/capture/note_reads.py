@@ -6,24 +6,22 @@ after every run. Globals are read off the code of the modules' own functions.
 """
 
 import contextlib
-import enum
-import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
+from altprop.compiler.capture.attributes import say_assigned
 from altprop.compiler.capture.globals_read import globals_read
+from altprop.compiler.capture.plain import LIMIT, has_attributes, is_plain, items
 from altprop.ir.alone import compiles_here
 from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
-from altprop.ir.torch_private import OWN_WEIGHTS
+from altprop.ir.torch_private import OWN_WEIGHTS, FakeTensor, pytree
 
 _OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", OWN_WEIGHTS}
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.Size, slice)
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code made
-_LIMIT, _DEPTH = 64, 4
+_DEPTH = 4
 
 Step = tuple[str, Any]
 Key = tuple[int, str]
@@ -42,6 +40,7 @@ class Reads:
         self._class_reads: dict[tuple[str, str], None] = {}
         self._written: set[Key] = set()
         self._patched: list[tuple[type, str, Any]] = []
+        self._globals = list(globals_read(model))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -97,7 +96,7 @@ class Reads:
     def _follow(self, value: Any, way: tuple[str, tuple[Step, ...]], depth: int) -> None:
         """Listens to plain objects that a module holds, also inside of lists and mappings."""
         if depth < _DEPTH and isinstance(value, (list, tuple, dict)):
-            for key, one in _items(value):
+            for key, one in items(value):
                 self._follow(one, (way[0], (*way[1], ("item", key))), depth + 1)
         elif _is_object(value) and id(vars(value)) not in self._ways:
             self._kept.append(value)
@@ -117,34 +116,42 @@ class Reads:
             value = getattr(self._model.get_submodule(path), name, _GONE)
             if any(name in vars(kind) for kind in type(self._model.get_submodule(path)).__mro__) and is_plain(value):
                 found.append(Read(path, (("class", name),), VALUE, value))
-        return (*found, *globals_read(self._model))
+        return (*found, *self._kept_globals())
+
+    def _kept_globals(self) -> Iterator[Read]:
+        """The globals that forward left alone; of those that it assigned, numbers are told of, and fake tensors go."""
+        assigned: dict[str, None] = {}
+        for read in self._globals:
+            now = read.now(self._model)
+            if read.fits(now, read.value):
+                yield read
+                continue
+            made = list(now.values()) if isinstance(now, dict) else [now]
+            if any(isinstance(one, (int, float)) and not isinstance(one, bool) for one in made):
+                assigned[read.known_as] = None
+            _forget_fakes(read, now)
+        say_assigned(assigned)
+
+
+def _forget_fakes(read: Read, now: Any) -> None:
+    """Takes back tensors of the capture's that a forward put into a global."""
+    if isinstance(now, dict):
+        for key in [key for key, one in now.items() if _has_fakes(one)]:
+            del now[key]
+    elif isinstance(read.table, dict) and _has_fakes(now):
+        read.table[read.steps[-1][1]] = read.value
+
+
+def _has_fakes(value: Any) -> bool:
+    return any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(value))
 
 
 _GONE = object()
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value is fully told by comparing it."""
-    return isinstance(value, _PLAIN) or (type(value) in (tuple, frozenset) and all(map(is_plain, value)))
-
-
 def _is_object(value: Any) -> bool:
     """Whether a value is an object whose attributes are read one by one, and whose class takes a patch."""
-    return bool(type(value).__flags__ & _HEAP_TYPE) and _has_attributes(value)
-
-
-def _has_attributes(value: Any) -> bool:
-    if isinstance(value, (nn.Module, torch.Tensor, type, enum.Enum, types.ModuleType, *_CALLABLE)):
-        return False
-    return hasattr(value, "__dict__") and not type(value).__module__.startswith("torch")
-
-
-_CALLABLE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
-
-
-def _items(value: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    found = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-    return found if len(found) <= _LIMIT else []
+    return bool(type(value).__flags__ & _HEAP_TYPE) and has_attributes(value)
 
 
 def _copied(value: Any) -> Any:
@@ -168,15 +175,15 @@ def _reads(owner: str, steps: tuple[Step, ...], value: Any, depth: int) -> Itera
         return
     if is_plain(value):
         yield Read(owner, steps, VALUE, value)
-    elif isinstance(value, (list, tuple, dict)) and depth < _DEPTH and len(value) <= _LIMIT:
+    elif isinstance(value, (list, tuple, dict)) and depth < _DEPTH and len(value) <= LIMIT:
         if not isinstance(value, tuple):
             yield Read(owner, steps, LENGTH, len(value))
-        for key, one in _items(value):
+        for key, one in items(value):
             yield from _reads(owner, (*steps, ("item", key)), one, depth + 1)
     else:
         yield Read(owner, steps, IDENTITY, value)
         if isinstance(value, (list, dict, set)):
             yield Read(owner, steps, LENGTH, len(value))
-        elif _has_attributes(value) and not _is_object(value) and depth < _DEPTH:  # all count where none can be seen
-            for name, one in list(vars(value).items())[:_LIMIT]:
+        elif has_attributes(value) and not _is_object(value) and depth < _DEPTH:  # all count where none can be seen
+            for name, one in list(vars(value).items())[:LIMIT]:
                 yield from _reads(owner, (*steps, ("attribute", name)), one, depth + 1)

@@ -1,6 +1,7 @@
 """What is not supported is never silent: each sentence on the page of limits is provoked, and read there."""
 
 import copy
+import random
 import re
 import warnings
 from pathlib import Path
@@ -111,9 +112,18 @@ def size_of_the_batch(net: altprop.LocalNet) -> None:
     asks.schedule(2, target=torch.zeros(4, 3))
 
 
+def foreign(net: altprop.LocalNet) -> None:
+    class Drawing(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * random.random()
+
+    altprop.capture(Drawing(), X)
+
+
 CASES = {
     "second derivatives": second_derivative,
     "an inner derivative": inner_derivative,
+    "random numbers from outside torch": foreign,
     "random numbers that the forward seeds": seeded,
     "gradients of inputs": gradient_of_an_input,
     "hooks": hook,
