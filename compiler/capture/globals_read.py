@@ -158,8 +158,8 @@ def _of_value(found: _Found, label: str) -> Iterator[Read]:
         yield Read.of_table(table, key, VALUE, label, text)
     elif isinstance(value, FUNCTIONS) or not isinstance(value, (nn.Parameter, types.ModuleType, type)):
         yield Read.of_table(table, key, IDENTITY, label, text)
-        if isinstance(value, (list, dict)):
-            yield Read.of_table(table, key, LENGTH, label, text)
+        if isinstance(value, list) or (isinstance(value, dict) and all(map(is_plain, value.values()))):
+            yield Read.of_table(table, key, LENGTH, label, text)  # a register of objects may grow
         if isinstance(value, (list, tuple, dict)):
             plain = [(name, f"{text}[{name!r}]") for name, one in items(value) if is_plain(one)]
             yield from (Read.of_table(value, name, VALUE, label, known) for name, known in plain)

@@ -123,13 +123,13 @@ class Reads:
         assigned: dict[str, None] = {}
         for read in self._globals:
             now = read.now(self._model)
+            _forget_fakes(read, now)
             if read.fits(now, read.value):
                 yield read
                 continue
             made = list(now.values()) if isinstance(now, dict) else [now]
             if any(isinstance(one, (int, float)) and not isinstance(one, bool) for one in made):
                 assigned[read.known_as] = None
-            _forget_fakes(read, now)
         say_assigned(assigned)
 
 
