@@ -21,13 +21,11 @@ from altprop.ir.errors import CompileError
 pytestmark = pytest.mark.third
 
 SCALE = 1.0
-TABLE = {"gain": 1.0, "unread": 0.0}
-SWITCHES = {"a": True, "b": True}
 STAY = 3  # forms of a net that stay, in a test
 
 
 def scaled(x: torch.Tensor) -> torch.Tensor:
-    return CURVE(x * SCALE) * TABLE["gain"] * CONFIG.gain * CONFIG.inner.shift * CLOCK.heat() * through(CONFIG.inner)
+    return x * SCALE
 
 
 class Mood(enum.Enum):
@@ -39,25 +37,6 @@ class Settings:
     gain: float = 1.0
     unread: float = 0.0
     inner: Any = None
-
-
-class Clock:
-    """Has a number that only its method reads."""
-
-    def __init__(self) -> None:
-        self.seconds, self.unread = 1.0, 0.0
-
-    def heat(self) -> float:
-        return self.seconds
-
-
-def through(settings: Any) -> float:
-    return float(settings.factor) if all(SWITCHES.values()) else 3.0
-
-
-CURVE: Callable[[torch.Tensor], torch.Tensor] = torch.sin
-CONFIG = Settings(inner=types.SimpleNamespace(shift=1.0, factor=1.0))
-CLOCK = Clock()
 
 
 class Reader(nn.Module):
@@ -170,75 +149,6 @@ def test_defect_05_globals_and_attributes_of_classes(net: altprop.LocalNet, monk
     monkeypatch.undo()
     assert agrees(net)
     assert len(net.compilations.variants) == 3
-
-
-WORLD: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "an element of a global mapping": lambda patch: patch.setitem(TABLE, "gain", 2.0),
-    "a field of a global object": lambda patch: patch.setattr(CONFIG, "gain", 2.0),
-    "a field of one behind it": lambda patch: patch.setattr(CONFIG.inner, "shift", 2.0),
-    "a global object in another's place": lambda patch: patch.setitem(globals(), "CONFIG", settings_of(2.0)),
-    "what a method of a global object reads": lambda patch: patch.setattr(CLOCK, "seconds", 2.0),
-    "a field of an object that is handed on": lambda patch: patch.setattr(CONFIG.inner, "factor", 2.0),
-    "a global mapping that is read as a whole": lambda patch: patch.setitem(SWITCHES, "b", False),
-    "a function in another's place": lambda patch: patch.setitem(globals(), "CURVE", torch.cos),
-}
-
-
-def settings_of(gain: float) -> Settings:
-    return Settings(gain, inner=types.SimpleNamespace(shift=1.0, factor=1.0))
-
-
-@pytest.mark.parametrize("change", WORLD)
-def test_what_stands_behind_globals_is_looked_at(
-    net: altprop.LocalNet, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = loss_of(net.model)
-    WORLD[change](monkeypatch)
-    assert not torch.allclose(before, loss_of(net.model)), "the change changes nothing"
-    assert agrees(net)
-    monkeypatch.undo()
-    assert agrees(net)
-    assert len(net.compilations.variants) == 2
-
-
-def test_what_no_function_reads_of_globals_compiles_nothing(
-    net: altprop.LocalNet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TABLE, "unread", 1.0)
-    monkeypatch.setattr(CONFIG, "unread", 1.0)
-    monkeypatch.setattr(CLOCK, "unread", 1.0)
-    net.step(X, Y)
-    assert len(net.compilations.variants) == 1
-
-
-def test_a_variable_that_a_class_was_made_with_is_looked_at() -> None:
-    heat = 1.0
-
-    class Made(Small):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x) * heat
-
-    net = altprop.compile(Made(), "dfa", example_inputs=(X,))
-    heat = 3.0
-    assert torch.allclose(net.backward(X, Y), loss_of(net.model))
-
-
-COUNT, KEPT = 0, dict[str, torch.Tensor]()
-
-
-def test_globals_that_a_forward_assigns() -> None:
-    class Counting(Small):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            global COUNT
-            COUNT += 1
-            if "ramp" not in KEPT:
-                KEPT["ramp"] = torch.arange(4.0)[:3]
-            return super().forward(x) * KEPT["ramp"]
-
-    with pytest.warns(UserWarning, match="the forward assigns COUNT: the program has"):
-        net = altprop.compile(Counting(), "dfa", example_inputs=(X,))
-    assert not KEPT, "a tensor of the capture's stays in a global"
-    assert torch.allclose(net.backward(X, Y), loss_of(net.model))
 
 
 def test_defect_05_what_forward_does_not_read_compiles_nothing(net: altprop.LocalNet) -> None:
