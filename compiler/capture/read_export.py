@@ -157,7 +157,10 @@ def _read_inputs(program: Decomposed, model: nn.Module) -> _Reader:
         elif spec.kind is InputKind.TOKEN:
             continue
         else:
-            raise CaptureError(f"the model holds {spec.kind.name.lower()} {spec.target}, which is not supported.")
+            raise CaptureError(
+                "the forward uses an object of torch's own that no program takes, such as a torch.Generator. Draw without "
+                "generator=, and seed torch before the step; or give what the object makes as an input."
+            )
     return reader
 
 

@@ -126,3 +126,16 @@ def test_a_draw_that_no_code_names_is_noticed_where_no_other_thread_runs(monkeyp
     model.number = lambda: hidden["draw"]()  # type: ignore[method-assign]
     with pytest.raises(CompileError, match="the forward draws from Python's random"):
         altprop.capture(model, X)
+
+
+def test_a_generator_of_torchs_is_refused_in_words() -> None:
+    class WithGenerator(Drawing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stream = torch.Generator()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x * torch.rand(6, generator=self.stream))
+
+    with pytest.raises(CompileError, match=r"such as a torch\.Generator\. Draw without"):
+        altprop.capture(WithGenerator(), X)
