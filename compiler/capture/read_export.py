@@ -158,8 +158,8 @@ def _read_inputs(program: Decomposed, model: nn.Module) -> _Reader:
             continue
         else:
             raise CaptureError(
-                "the forward uses an object of torch's own that no program takes, such as a torch.Generator. Draw without "
-                "generator=, and seed torch before the step; or give what the object makes as an input."
+                "the forward uses an object of torch's own that no program takes, such as a torch.Generator. Draw "
+                "without generator=, and seed torch before the step; or give what the object makes as an input."
             )
     return reader
 
