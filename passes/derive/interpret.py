@@ -14,7 +14,7 @@ def run_nodes(
     Args:
         nodes: the operators, in topological order; placeholders and nodes that have a value are passed over.
         values: values that are already known.
-        instead: functions to run in place of some operators.
+        instead: functions to run in place of some operators, by operator or by node.
 
     Returns:
         `values` with the results added.
@@ -28,7 +28,8 @@ def run_nodes(
         if node in known or node.op in ("placeholder", "output"):
             continue
         operator: Any = node.target
-        target: Callable[..., Any] = (instead or {}).get(operator, operator)
+        others = instead or {}
+        target: Callable[..., Any] = others.get(node) or others.get(operator, operator)
         args, kwargs = fx.map_arg((node.args, node.kwargs), look_up)
         known[node] = target(*args, **kwargs)
     return known

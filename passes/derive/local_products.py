@@ -46,8 +46,9 @@ def evaluate(
         values |= {n: replaced[name] for n, name in _parameter_placeholders(local) if name in replaced}
     placeholders = {role: n for n in local.graph.nodes if n.op == "placeholder" for role in [local.inputs[n.name]]}
     values |= {placeholders[role]: value for role, value in cotangents.items()}
-    values = run_nodes(nodes, values, _FREE_STRIDES)
     results = {role: local.product(role) for role in roles}
+    lacking = ancestors([node for node in results.values() if node is not None], lambda node: node not in values)
+    values = run_nodes([node for node in nodes if node in lacking], values, _FREE_STRIDES)
     return {role: None if node is None else values[node] for role, node in results.items()}
 
 

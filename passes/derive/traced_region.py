@@ -10,7 +10,6 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import RuleError
 from altprop.ir.local import LocalGraph, Role
 from altprop.ir.loss import Loss
-from altprop.ir.operators import is_random, short_name
 from altprop.ir.region import Region
 from altprop.ir.repeat_operator import SHORT
 from altprop.ir.walks import closure
@@ -20,6 +19,7 @@ from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate
 from altprop.passes.derive.mirror import Mirror, mirrors_of
 from altprop.passes.derive.names_read import NameWatch
+from altprop.passes.derive.run_again import run_again
 from altprop.passes.derive.trace_loop import loop
 
 Step = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
@@ -158,13 +158,8 @@ class TracedLocal:
         places, wanted = zip(self.local.theta, self.local.theta_values, strict=True), parameters or {}
         instead = {place: wanted[name] for name, place in places if name in wanted}
         forward = [node for node in self.local.graph.nodes if node.name in self.local.forward]
-        drawn = next((node for node in forward if is_random(node)), None)
-        if drawn is not None:
-            raise RuleError(
-                f'region "{self._region.name}": {short_name(drawn)} draws random numbers in the forward, so that it '
-                "cannot be run at other values: put dropout behind the activation, or use another rule."
-            )
-        known = run_nodes(forward, self.known_inputs({**instead, **(sources or {})}))
+        given = self.known_inputs({**instead, **(sources or {})})
+        known = run_again(self._region.name, forward, given, self.known)
         made = TracedLocal(self._captured, self.local, known, self.auxiliary, self._loss, self._watch)
         made.drawn, made.ending, made._draws = self.drawn, self.ending, self._draws
         made.state, made.phase, made.nudge, made.phases = self.state, self.phase, self.nudge, self.phases
@@ -182,7 +177,7 @@ class TracedLocal:
         forward = [node for node in self.local.graph.nodes if node.name in self.local.forward]
         later = _behind(forward, start)
         known = {n: v for n, v in self.known.items() if n not in later} | {start: z}
-        self._tail_known = shown = run_nodes(forward, known)  # type: ignore[arg-type]
+        self._tail_known = shown = run_again(self._region.name, forward, known, self.known)  # type: ignore[arg-type]
         ends = {name: self.local.results[("value", name)] for name in self._region.outputs}
         return {name: shown[node] for name, node in ends.items() if node is not None}
 
@@ -228,7 +223,7 @@ class TracedLocal:
         known: dict[fx.Node, Any] = {n: v for n, v in self.known.items() if n not in later}
         if start is not None:
             known[start] = z
-        known = run_nodes(nodes, known)
+        known = run_again(self._region.name, nodes, known, self.known)
         return {name: known[node] for name, node in outputs.items() if node is not None}
 
     def _value(self, name: str) -> torch.Tensor:
