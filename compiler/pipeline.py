@@ -12,7 +12,7 @@ from altprop.compiler.cache.key import Asked
 from altprop.compiler.cache.through import DerivedGraph, through_cache
 from altprop.compiler.capture.capture import capture
 from altprop.compiler.capture.foreign_draws import of_loss_and_rules
-from altprop.compiler.capture.loss_reads import loss_reads
+from altprop.compiler.capture.own_reads import loss_reads, rule_reads
 from altprop.compiler.capture.quiet import quiet
 from altprop.compiler.collector import uncollected
 from altprop.compiler.examine.unasked import refuse_unasked, say_unasked
@@ -175,7 +175,7 @@ def _compile(
     graph = made.graph.replace(programs=OnDemand.of(made.graph.programs).within(runner.building()))
     last = tuple(made.history)[-1]
     history = OnDemand.of(made.history).changed(lambda stage, one: graph if stage == last else one)
-    reads = (*captured.reads, *loss_reads(options.loss.function))
+    reads = (*captured.reads, *loss_reads(options.loss.function), *rule_reads(options.rules.values()))
     observer = Observer(made.own, options.loss, target)
     return Compiled(graph, history, runner.timings, observer, target, reads, runner.facts)
 

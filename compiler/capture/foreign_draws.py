@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from altprop.compiler.capture.globals_read import functions_behind, functions_of, values_read
+from altprop.compiler.capture.globals_read import functions_behind, functions_of, methods_of_own, values_read
 from altprop.ir.errors import CaptureError
 
 PYTHONS, NUMPYS = "Python's random", "numpy.random"
@@ -70,8 +70,7 @@ def of_forward(model: nn.Module) -> ForeignDraws:
 
 def of_loss_and_rules(loss: Any, rules: Iterable[Any]) -> ForeignDraws:
     """Watches what a loss, and rules of a user's own, can reach; their functions are traced once, as a forward is."""
-    kinds = {kind for rule in rules for kind in type(rule).__mro__ if not kind.__module__.startswith("altprop")}
-    methods = [one for kind in kinds for one in vars(kind).values() if isinstance(one, types.FunctionType)]
+    methods = [method for rule in rules for method in methods_of_own(rule)]
     functions = [own for part in (loss, *methods) for own in functions_of(part)]
     return ForeignDraws("the loss, or a rule,", functions)
 

@@ -55,6 +55,13 @@ def functions_of(part: Any) -> Iterator[types.FunctionType]:
         yield from _functions(inspect.getattr_static(type(part), "__call__", None), type(part), set(), 0)
 
 
+def methods_of_own(rule: Any) -> list[types.FunctionType]:
+    """Returns the functions of a rule's classes, but for those of altprop's own."""
+    kinds = [kind for kind in type(rule).__mro__ if not _is_of_a_library(kind, ("altprop", "builtins"))]
+    found = (getattr(one, "__func__", one) for kind in kinds for one in vars(kind).values())
+    return [one for one in found if isinstance(one, types.FunctionType)]
+
+
 def _functions(function: Any, kind: type, seen: set[types.CodeType], depth: int) -> Iterator[types.FunctionType]:
     """A function, and those that it names: globals of its file, and methods of its class."""
     function = getattr(function, "__wrapped__", function)

@@ -142,6 +142,31 @@ def test_what_a_loss_reads_behind_globals_is_looked_at(monkeypatch: pytest.Monke
         assert torch.allclose(net.backward(X, Y), wanted)
 
 
+class Heated(altprop.rules.DirectFeedbackAlignment):
+    """A rule that reads a global and an attribute that may change."""
+
+    def signal(self, local: Any, incoming: Any) -> torch.Tensor:
+        return super().signal(local, incoming) * TABLE["gain"] * vars(self).get("heat", 1.0)
+
+
+def test_what_a_rule_reads_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = Heated()
+    vars(rule)["heat"] = 1.0
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    net = altprop.compile(model, rule, example_inputs=(X,))
+
+    def hidden() -> torch.Tensor:
+        net.zero_grad()
+        net.backward(X, Y)
+        return model[0].weight.grad.clone()
+
+    before = hidden()
+    monkeypatch.setitem(TABLE, "gain", 2.0)
+    assert torch.allclose(hidden(), 2 * before)
+    vars(rule)["heat"] = 3.0
+    assert torch.allclose(hidden(), 6 * before)
+
+
 def test_globals_that_a_forward_assigns() -> None:
     class Counting(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,19 @@
-"""What a loss reads beside its arguments: settings of modules, globals, and what a function was made with.
+"""What a loss or a rule reads beside its arguments: settings of modules, globals, and what a function was made with.
 
-A loss is traced once, as a forward is, and its settings are fixed in the program. What it reads is told from its code
-and its objects, since it need not be a module.
+Both are traced once, as a forward is, and their settings are fixed in the program. What they read is told from their
+code and their objects, since they need not be modules.
 """
 
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from altprop.compiler.capture.code_names import attributes_read, names_in
-from altprop.compiler.capture.globals_read import is_filled, reads_of_function
+from altprop.compiler.capture.globals_read import is_filled, methods_of_own, reads_of_function
 from altprop.compiler.capture.plain import is_plain
 from altprop.ir.reads import IDENTITY, VALUE, Read
 from altprop.ir.torch_private import own_buffers, own_parameters
@@ -26,6 +26,20 @@ def loss_reads(function: Any) -> tuple[Read, ...]:
     """Returns what a loss reads, by where it stands."""
     name = getattr(function, "__qualname__", type(function).__name__)
     return tuple(_of(function, f"of the loss {name}", set(), 0))
+
+
+def rule_reads(rules: Iterable[Any]) -> tuple[Read, ...]:
+    """Returns what rules of a user's own read: their options, and what their functions read around them."""
+    found: list[Read] = []
+    for rule in {id(rule): rule for rule in rules if rule is not None}.values():
+        functions = methods_of_own(rule)
+        label = f"of the rule {type(rule).__name__}"
+        seen: set[int] = set()
+        found += [read for function in functions for read in _of(function, label, seen, 0)]
+        if functions:
+            own = vars(rule)
+            found += [Read.of_table(own, name, VALUE, label) for name, value in own.items() if is_plain(value)]
+    return tuple(found)
 
 
 def _of(part: Any, label: str, seen: set[int], depth: int) -> Iterator[Read]:
