@@ -2,6 +2,7 @@
 
 python benchmarks/step_files.py                       # prints, writes results/step_files.json and docs/deploy.md
 python benchmarks/step_files.py --nets mlp lstm --rules dfa    # some of it; what was measured before stays
+python benchmarks/step_files.py --again --engines ExecuTorch XNNPACK    # what is there, in some engines, anew
 python benchmarks/step_files.py --arenas              # instead: the arenas of ExecuTorch by rule and batch
 
 A row trains twenty steps in torch, in onnxruntime and in ExecuTorch, from the same weights on the same batches; by
@@ -18,7 +19,7 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,8 @@ def in_float64(name: str, rule: str, optimizer: str, engine: str) -> dict[str, A
     return {key: found[key] for key in ("difference", "refused") if key in found}
 
 
-def measure(name: str, rule: str, optimizer: str) -> dict[str, Any]:
-    """Measures one row."""
+def measure(name: str, rule: str, optimizer: str, engines: Sequence[str] = tuple(ENGINES)) -> dict[str, Any]:
+    """Measures one row, in some engines."""
     try:
         net = compiled(name, rule, optimizer)
     except altprop.CompileError as error:
@@ -189,15 +190,22 @@ def measure(name: str, rule: str, optimizer: str) -> dict[str, Any]:
     losses, fastest = trained_in_torch(trained, name)
     states = sum(value.nbytes for value in net.state_dict().values() if isinstance(value, torch.Tensor))
     with tempfile.TemporaryDirectory() as folder:
-        chosen = [one for one in ENGINES if one != "XNNPACK" or rule in DELEGATED]
-        engines = {one: follow(net, trained, losses, name, one, Path(folder)) for one in chosen}
+        chosen = [one for one in engines if one != "XNNPACK" or rule in DELEGATED]
+        rows = {one: follow(net, trained, losses, name, one, Path(folder)) for one in chosen}
     found = {"ms": fastest, "states": states}
-    for engine, one in engines.items():
+    for engine, one in rows.items():
         if one.get("difference", 0) > EQUAL:
             one["float64"] = in_float64(name, rule, optimizer, engine)
             if one["float64"].get("difference", np.inf) > EQUAL:
                 found["drift"] = drift(net, trained, losses, name)
-    return {"torch": found, **engines}
+    return {"torch": found, **rows}
+
+
+def joined(kept: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of before with what was measured now in the place of the same of then."""
+    if "torch" not in kept or "torch" not in made:
+        return dict(made)
+    return {**kept, **made, "torch": {**kept["torch"], **made["torch"]}}
 
 
 def arena(name: str, rule: str, batch: int) -> dict[str, Any]:
@@ -305,6 +313,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=list(ARENA_BATCHES))
     parser.add_argument("--arenas", action="store_true", help="measure arenas alone")
     parser.add_argument("--again", action="store_true", help="measure also what is there")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES), help="the others stay")
     words = parser.parse_args()
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}, "arenas": {}}
     section, last = ("arenas", words.batches) if words.arenas else ("rows", words.optimizers)
@@ -312,7 +321,8 @@ def main() -> None:
     for key in [(name, rule, one) for name in words.nets for rule in rules for one in last]:
         label = ", ".join(map(str, key))
         if label not in kept[section] or words.again:
-            kept[section][label] = arena(*key) if words.arenas else measure(*key)
+            made = arena(*key) if words.arenas else measure(*key, words.engines)
+            kept[section][label] = joined(kept[section].get(label, {}), made)
             timing.save(RESULTS, {"machine": timing.machine(), "rows": kept["rows"], "arenas": kept["arenas"]})
             found = kept[section][label]
             print(label, found if words.arenas else {one: equal(found, one) for one in ENGINES}, flush=True)

@@ -101,11 +101,11 @@ def test_the_forward_and_the_updates(tmp_path: Path) -> None:
 
 
 class Solid(nn.Module):
-    """A convolution in three dimensions."""
+    """A convolution in three dimensions, whose filters see one channel each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(1, 2, 3)
+        self.conv = nn.Conv3d(2, 2, 3, groups=2)
         self.head = nn.Linear(2, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -122,7 +122,7 @@ def refused(model: nn.Module, x: torch.Tensor, path: Path, match: str) -> None:
 @needs_executorch
 def test_what_has_no_kernel_is_refused_by_region_and_operator(tmp_path: Path) -> None:
     says = r'region "conv": ExecuTorch has no kernel for aten.convolution.default in three dimensions; write'
-    refused(Solid(), torch.randn(4, 1, 4, 4, 4), tmp_path / "step.pte", says)
+    refused(Solid(), torch.randn(4, 2, 4, 4, 4), tmp_path / "step.pte", says)
 
 
 class Scores(nn.Module):

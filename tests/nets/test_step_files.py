@@ -48,6 +48,16 @@ def test_the_table_has_a_line_for_each_row_in_order() -> None:
     assert lines[-3:] == ["1. mlp, dfa, ExecuTorch: no", "2. mlp, dfa: no rule", "3. lstm, fa, ExecuTorch: no"]
 
 
+def test_engines_that_were_not_measured_again_stay() -> None:
+    before, now = row(3e-4, 3e-5), {"torch": {"ms": 0.5}, "ExecuTorch": FOUND | {"difference": 0.0}}
+    found = step_files.joined(before, now)
+    assert step_files.equal(found, "onnxruntime") == step_files.equal(before, "onnxruntime")
+    assert step_files.equal(found, "ExecuTorch") == "equal"
+    assert found["torch"]["ms"] == 0.5
+    assert step_files.joined({"refused": "no rule"}, now) == now
+    assert step_files.joined(before, {"refused": "no rule"}) == {"refused": "no rule"}
+
+
 def test_the_arenas_stand_by_net_and_batch() -> None:
     rows = {"mlp, bp, 8": {"arena": 9000}, "mlp, dfa, 8": {"arena": 4500}, "mlp, drtp, 8": {"refused": "no"}}
     assert step_files.arena_table(rows).splitlines()[-1] == "| mlp | 8 | 4.5 | refused | – | 9.0 |"

@@ -65,15 +65,31 @@ def test_convolution_backward(form: tuple[Any, ...], transposed: bool) -> None:
     assert_same(aten.convolution_backward.default, *shared, [True, True, True])
     made = planar_table()[aten.convolution_backward.default](*shared, [False, True, False])
     torch.testing.assert_close(made[1], aten.convolution_backward(*shared, [False, True, False])[1])
+    given = (x, weight, drawn(out.shape[1]), stride, padding, dilation, transposed, extra, groups)
+    torch.testing.assert_close(planar_table()[aten.convolution.default](*given), aten.convolution(*given))
 
 
-def test_filter_gradients_for_executorch_have_two_dimensions() -> None:
+def test_executorch_gets_convolutions_as_products() -> None:
+    x, weight = drawn(2, 8, 5, 5).requires_grad_(), drawn(4, 8, 3, 3).requires_grad_()
+
+    def gradients(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(aten.convolution(x, weight, None, [2], [1], [1], False, [0], 1).sum(), (x, weight))
+
+    found = {node.target for node in make_fx(gradients, decomposition_table=planar_table())(x, weight).graph.nodes}
+    assert aten.bmm.default in found
+    assert aten.convolution.default not in found
+
+
+@pytest.mark.parametrize(("inner", "groups", "kernel"), [(1, 8, 3), (8, 1, 9)])
+def test_filters_of_one_channel_and_of_many_places_stay_convolutions(inner: int, groups: int, kernel: int) -> None:
+    x, weight = drawn(2, 8, 9, 9), drawn(8, inner, kernel, kernel)
+    form = (None, [1], [0], [1], False, [0], groups)
+    assert planar_table()[aten.convolution.default](x, weight, *form) is NotImplemented
     backward = planar_table()[aten.convolution_backward.default]
-    x, weight, grad = drawn(2, 8, 5, 5), drawn(4, 8, 3, 3), drawn(2, 4, 3, 3)
-    form = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
-    graph = make_fx(lambda *given: backward(*given, [4], *form)[1])(grad, x, weight).graph
+    grad = aten.convolution(x, weight, *form)
+    graph = make_fx(lambda *given: backward(*given, [8], *form[1:], [False, True, False])[1])(grad, x, weight).graph
     found = [node for node in graph.nodes if node.target is aten.convolution.default]
-    assert [len(node.args[3]) for node in found] == [2]
+    assert [len(node.args[3]) for node in found] == [2], "as many dimensions as the operator has"
 
 
 def test_executorch_gets_products_and_sums_apart() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from altprop.compiler.export.decompose.products import filter_gradient, spread, takes
+
 aten = torch.ops.aten
 Ints = Sequence[int]
 # Fewer input channels than this are no row worth copying.
@@ -33,31 +35,28 @@ def convolution_backward(
     groups: int,
     output_mask: Sequence[bool],
     *,
-    planar: bool = False,
+    products: bool = False,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """In the place of `aten.convolution_backward`.
 
     Args:
-        planar: whether every convolution has as many dimensions as the operator, for engines that have no more.
+        products: whether the gradient of a filter is made of matrix products where it can be, for engines that are slow
+            at convolutions; where it cannot, the convolution has as many dimensions as the operator.
         grad, x, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, output_mask: as the
             operator has them.
     """
     dims = x.dim() - 2
-    stride, padding, dilation = (_spread(v, dims) for v in (stride, padding, dilation))
+    stride, padding, dilation = (spread(v, dims) for v in (stride, padding, dilation))
     form = (stride, padding, dilation)
     to_input = to_weight = to_bias = None
     if output_mask[0]:
         to_input = _to_input(grad, x, weight, form, transposed, groups)
     if output_mask[1]:
         outer, inner = (x, grad) if transposed else (grad, x)
-        to_weight = _to_weight(outer, inner, weight.shape[2:], form, groups, planar)
+        to_weight = _to_weight(outer, inner, weight.shape[2:], form, groups, products)
     if output_mask[2]:
         to_bias = grad.sum([0, *range(2, grad.dim())])
     return to_input, to_weight, to_bias
-
-
-def _spread(values: Ints, dims: int) -> list[int]:
-    return list(values) * dims if len(values) == 1 else list(values)
 
 
 def _to_input(
@@ -84,11 +83,13 @@ def _to_weight(
     kernel: Ints,
     form: tuple[list[int], list[int], list[int]],
     groups: int,
-    planar: bool,
+    products: bool,
 ) -> torch.Tensor:
     """The gradient of a filter (out channels, in channels / groups, *kernel)."""
     inner = int(x.shape[1]) // groups
-    make = _channels_last if inner >= WIDE and x.dim() < 5 and not planar else _channels_first
+    if products and takes(inner, kernel, groups):
+        return filter_gradient(grad, x, kernel, form, groups)
+    make = _channels_last if inner >= WIDE and x.dim() < 5 and not products else _channels_first
     made = make(grad, x, form, groups)
     for dim, size in enumerate(kernel):
         if made.shape[2 + dim] != size:

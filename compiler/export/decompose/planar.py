@@ -1,6 +1,8 @@
-"""What ExecuTorch's kernels want taken apart further: convolutions have two dimensions at most, no shifts of bits.
+"""What ExecuTorch's kernels want taken apart further.
 
-Its product of matrices is tuned, and the one that also adds is not: that takes twenty times as long.
+Its product of matrices is tuned. The product that also adds is not, and takes twenty times as long; so does its
+convolution, and convolutions become products. XNNPACK, too, takes products of what changes, and no such convolutions.
+There are no shifts of bits.
 """
 
 import functools
@@ -11,6 +13,7 @@ import torch
 from altprop.compiler.export import threefry
 from altprop.compiler.export.decompose import Table, table
 from altprop.compiler.export.decompose.convolution_backward import convolution_backward
+from altprop.compiler.export.decompose.products import convolution
 
 aten = torch.ops.aten
 
@@ -33,7 +36,8 @@ def planar_table() -> Table:
     """Returns what to take apart for ExecuTorch, and by what."""
     return {
         **table(),
-        aten.convolution_backward.default: functools.partial(convolution_backward, planar=True),
+        aten.convolution_backward.default: functools.partial(convolution_backward, products=True),
+        aten.convolution.default: convolution,
         aten.addmm.default: addmm,
         torch.ops.altprop.uniform.default: uniform,
     }
