@@ -58,11 +58,14 @@ def named(nodes: Sequence[NodeProto], results: Mapping[str, str]) -> tuple[list[
             copies.append((wanted, present))
     for node in nodes:
         _rename(node, new)
-    identities = [
-        helper.make_node("Identity", [new.get(present, present)], [wanted], name=f"results/{wanted}")
-        for wanted, present in copies
-    ]
-    return [*nodes, *identities], new
+    return [*nodes, *(_copy(new.get(present, present), wanted) for wanted, present in copies)], new
+
+
+def _copy(present: str, wanted: str) -> NodeProto:
+    """A result that has two names, or is an input."""
+    node = helper.make_node("Identity", [present], [wanted], name=f"results/{wanted}")
+    node.metadata_props.add(key="altprop.part", value="result")
+    return node
 
 
 def _rename(node: NodeProto, new: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 from choose import third
 from onnx_nets import zoo_net
+from onnx_tidy import assert_tidy
 from zoo import ZOO, single
 
 import altprop
@@ -32,6 +33,7 @@ def test_zoo(name: str, tmp_path: Path) -> None:
     rule = RULES[sorted(ZOO).index(name) % len(RULES)]
     net = zoo_net(case, rule, altprop.optim.SGD(lr=0.1, momentum=0.9))
     path = net.export(tmp_path / "step.onnx", target=single(case.target(4)), initial="")
+    assert_tidy(path)
     names = {head.name for head in onnxruntime.InferenceSession(str(path)).get_inputs()}
     missing = {n for n, p in net.model.named_parameters() if p.requires_grad} - names
     assert not missing
