@@ -81,7 +81,7 @@ def _padded(x: torch.Tensor, ends: Sequence[tuple[int, int]]) -> torch.Tensor:
         if first or last:
             x = x.narrow(dim, first, int(x.shape[dim]) - first - last)
     pads = [max(0, end) for pair in reversed(ends) for end in pair]
-    return aten.constant_pad_nd(x, pads, 0.0) if any(pads) else x  # type: ignore[no-any-return]
+    return aten.constant_pad_nd(x, pads, 0.0) if any(pads) else x
 
 
 def _moved(x: torch.Tensor, kernel: Ints, sizes: Ints, stride: Ints, dilation: Ints) -> Iterator[torch.Tensor]:
