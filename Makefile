@@ -60,7 +60,7 @@ matrix: $(READY)  ## run the fast tests under several Pythons and torches, and w
 	$(BIN)/python tests/run_matrix.py
 
 bench: $(READY)  ## time a training step beside plain autograd
-	$(BIN)/python -m benchmarks run steps optimizers peaks step recurrent
+	$(BIN)/python -m benchmarks run steps optimizers peaks step memory
 
 tables: $(READY)  ## say what the published tables would take, then measure the tables of the documentation
 	$(BIN)/python benchmarks/published.py --resume --dry-run

@@ -7,6 +7,7 @@ python -m benchmarks page
 """
 
 import argparse
+import dataclasses
 import fnmatch
 import subprocess
 import sys
@@ -37,7 +38,15 @@ def run(name: str, only: str, rounds: int, *, compiled: bool, remark: str) -> Re
     if not rows:
         raise SystemExit(f'{name} has no row "{only}"; it has: {", ".join(BENCHMARKS[name].names)}')
     tables = BENCHMARKS[name].measure(rows, rounds, compiled=compiled)
-    return Result(name, machine(), rounds, tables, remark)
+    threads = torch.get_num_threads()
+    if threads > 1:
+        tables = tuple(dataclasses.replace(table, title=f"{table.title}, {threads} threads") for table in tables)
+    return Result(name, where(), rounds, tables, remark)
+
+
+def where() -> dict[str, str]:
+    """What figures depend on, but for the number of threads, which the titles of tables say."""
+    return {key: value for key, value in machine().items() if key != "cores"}
 
 
 def write_page(page: Path = PAGE, results: Path = RESULTS) -> list[str]:
@@ -65,7 +74,8 @@ def _run_all(args: argparse.Namespace) -> int:
     for name in args.names:
         if name in SCRIPTS:
             script, *more = SCRIPTS[name]
-            subprocess.run([sys.executable, str(HERE / script), *more], check=True)
+            words = [script] if script == "-m" else [str(HERE / script)]
+            subprocess.run([sys.executable, *words, *more], check=True, cwd=HERE.parent)
             continue
         before = load(RESULTS / f"{name}.json")
         result = run(name, args.only, args.rounds, compiled=not args.without_compiled, remark=args.remark)

@@ -34,12 +34,15 @@ class Cell:
         return text + "".join(f"; {name} {number:.2f}" for name, number in self.beside.items())
 
 
+Rows = Mapping[str, Mapping[str, Cell]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what they say."""
 
     title: str
-    rows: Mapping[str, Mapping[str, Cell]]
+    rows: Rows
 
     def markdown(self) -> str:
         """Returns the table."""
@@ -57,7 +60,7 @@ class Result:
 
     Attributes:
         name: of the benchmark.
-        machine: processor, number of threads, versions.
+        machine: processor, versions. Tables say in their titles how many threads there were, if more than one.
         rounds: how often each figure was taken, at least.
         tables: the figures.
         remark: under what circumstances.
@@ -118,8 +121,13 @@ def merge(old: Result | None, new: Result) -> Result:
     fresh = {table.title: table.rows for table in new.tables}
     titles = list(dict.fromkeys([*(table.title for table in old.tables), *fresh]))
     before = {table.title: table.rows for table in old.tables}
-    tables = tuple(Table(title, {**before.get(title, {}), **fresh.get(title, {})}) for title in titles)
+    tables = tuple(Table(title, _merged(before.get(title, {}), fresh.get(title, {}))) for title in titles)
     return dataclasses.replace(new, tables=tables, rounds=min(old.rounds, new.rounds))
+
+
+def _merged(old: Rows, new: Rows) -> Rows:
+    """Rows with the cells that were measured anew in the place of the old ones."""
+    return {row: {**old.get(row, {}), **new.get(row, {})} for row in dict.fromkeys([*old, *new])}
 
 
 def lost_ground(old: Result | None, new: Result) -> list[str]:

@@ -150,15 +150,25 @@ def _pair(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def mobilenet() -> nn.Module:
-    """torchvision's MobileNetV2 at a quarter of its width; only the definition is wanted."""
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou) -> Tensor")
-    from torchvision.models import mobilenet_v2 as make  # after the declarations
+def torchvision_model(name: str, **options: float) -> nn.Module:
+    """One of torchvision's models; only the definition is wanted, so its own operators are declared."""
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou) -> Tensor")
+    from torchvision import models as made  # after the declarations
 
-    model: nn.Module = make(num_classes=10, width_mult=0.25)
+    model: nn.Module = getattr(made, name)(**options)
     return model
+
+
+def mobilenet() -> nn.Module:
+    """MobileNetV2 at a quarter of its width."""
+    return torchvision_model("mobilenet_v2", num_classes=10, width_mult=0.25)
+
+
+def resnet50() -> nn.Module:
+    """ResNet-50, for 1000 classes."""
+    return torchvision_model("resnet50")
 
 
 CHARACTERS = 65
@@ -203,4 +213,9 @@ WORKS: dict[str, Work] = {
     ),
     "GPT of 4 x 256, 8 x 128 tokens": Work(GPT, texts(8, 128), classes(8, 128, count=CHARACTERS), 1),
     "LSTM 2 x 256, 32 x 32 characters": Work(LSTM, texts(32, 32), classes(32, 32, count=CHARACTERS), 1),
+}
+
+# Larger ones, which not all benchmarks take.
+LARGE: dict[str, Work] = {
+    "ResNet-50, 224 x 224, batch 8": Work(resnet50, images(8, 224), classes(8, count=1000), 1, "kind='channel'"),
 }

@@ -1,8 +1,8 @@
 """Time of a training step in onnxruntime, beside plain autograd.
 
-python benchmarks/onnx_step.py            # prints, writes results/onnx_step.json and the table in docs/onnx.md
-python benchmarks/onnx_step.py --quick    # fewer rounds, writes nothing
-python benchmarks/onnx_step.py --device cuda    # by onnxruntime's CUDA provider, in results/onnx_step_gpu.json
+python -m benchmarks.onnx_step            # prints, writes results/onnx_step.json and the table in docs/onnx.md
+python -m benchmarks.onnx_step --quick    # fewer rounds, writes nothing
+python -m benchmarks.onnx_step --device cuda    # by onnxruntime's CUDA provider, in results/onnx_step_gpu.json
 """
 
 import argparse
@@ -10,11 +10,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import timing
 import torch
-from step import our_step, plain_step
 
 from altprop import models
+from benchmarks import timing
+from benchmarks.step import our_step, plain_step
 
 ROOT = Path(__file__).parent.parent
 RULES = ("dfa", "reclra")

@@ -1,5 +1,7 @@
 """Memory at its peak, and time, of a step: rules beside autograd, with checkpointing, and in four micro-batches.
 
+"least" is `altprop.compile(memory="least")`.
+
 *Peak* is what lives at the worst moment of a step beyond what lived before it: activations, gradients, messages, and
 what stands between them, counted by storage as operators make them. All have the same batch. Time is by the processor,
 over plain autograd's.
@@ -16,12 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, ratios
-from benchmarks.networks import WORKS, Work
+from benchmarks.networks import LARGE, WORKS, Work
 from benchmarks.private_torch import TorchDispatchMode, identity, pytree
 from benchmarks.steps import autograd, ours
 
-NAMES = ("ResNet-20, batch 64", "GPT of 4 x 256, 8 x 128 tokens")
+NAMES = ("ResNet-20, batch 64", "GPT of 4 x 256, 8 x 128 tokens", *LARGE)
 RULES = ("bp", "fa", "dfa", "reclra", "drtp", "local_loss")
+RULES_OF_LARGE = ("bp", "dfa", "reclra", "drtp")
+LEAST = ("bp", "dfa", "reclra")
 PARTS = 4
 
 
@@ -99,14 +103,15 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
     """Measures some of `NAMES`."""
     tables = []
     for name in names:
-        work = WORKS[name]
+        work, rules = (LARGE[name], RULES_OF_LARGE) if name in LARGE else (WORKS[name], RULES)
         torch.manual_seed(0)
         model = work.make()
         base = autograd(work, copy.deepcopy(model))
         candidates = {
             "autograd, blocks checkpointed": autograd(work, checkpointed(copy.deepcopy(model))),
             f"autograd, {PARTS} micro-batches": accumulated(work, copy.deepcopy(model)),
-            **{f"altprop {rule}": ours(work, copy.deepcopy(model), rule) for rule in RULES},
+            **{f"altprop {rule}": ours(work, copy.deepcopy(model), rule) for rule in rules},
+            **{f"altprop {rule}, least": ours(work, copy.deepcopy(model), rule, "least") for rule in LEAST},
         }
         times = {"plain autograd": Cell(1.0), **ratios(base, candidates, rounds, 1, name)}
         steps = {"plain autograd": base, **candidates}

@@ -57,7 +57,7 @@ def resnet18() -> tuple[nn.Module, Callable[[int], Tensor]]:
 
 def gpt2() -> tuple[nn.Module, Callable[[int], Tensor]]:
     """GPT-2 small."""
-    model, example = compile_time.build("GPT-2 small, 128 tokens")
+    model, (example,) = compile_time.gpt(128)
     return model, lambda count: example[:1].expand(count, -1).contiguous()
 
 

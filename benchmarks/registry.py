@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from benchmarks import optimizers, peaks, populations, rounds, steps
+from benchmarks import gpu, memory, optimizers, peaks, populations, rounds, step, steps, streams, targets
 from benchmarks.form import Table
 from benchmarks.networks import WORKS
 
@@ -32,25 +32,24 @@ def _of(module: ModuleType, names: Sequence[str], about: str) -> Benchmark:
 
 
 BENCHMARKS = {
+    "step": _of(step, step.NAMES, "Compiled steps, and channels last"),
     "steps": _of(steps, tuple(WORKS), "Steps of what most people train"),
     "optimizers": _of(optimizers, optimizers.NAMES, "Adam and AdamW"),
     "peaks": _of(peaks, peaks.NAMES, "Peak memory, and what it costs"),
+    "memory": _of(memory, memory.NAMES, "Memory"),
+    "targets": _of(targets, targets.NAMES, "Rules with targets and with local losses"),
+    "gpu": _of(gpu, gpu.NAMES, "A step on a GPU"),
+    "streams": _of(streams, streams.NAMES, "Streams of a GPU"),
     "populations": _of(populations, populations.NAMES, "Populations"),
     "rounds": _of(rounds, rounds.NAMES, "Rounds of predictive coding"),
 }
 
 # Scripts by name, with their arguments: each writes its result and its section of docs/ itself.
 SCRIPTS: dict[str, tuple[str, ...]] = {
-    "step": ("step.py",),
-    "recurrent": ("recurrent.py",),
-    "memory": ("memory.py",),
-    "targets": ("targets.py",),
     "compile_time": ("compile_time.py",),
-    "onnx_step": ("onnx_step.py",),
+    "onnx_step": ("-m", "benchmarks.onnx_step"),
     "predict": ("predict.py",),
     "wirings": ("wirings.py",),
     "tables": ("tables.py",),
     "small_task": ("small_task.py",),
-    "gpu_step": ("gpu_step.py",),
-    "streams": ("streams.py",),
 }

@@ -17,7 +17,7 @@ from benchmarks.interleaved import Step, ratios
 from benchmarks.networks import WORKS, Work
 
 RULES = ("bp", "fa", "kp", "dfa", "reclra")
-WITH_OPTIONS = ("dfa", "reclra")
+WITH_OPTIONS = ("dfa", "reclra", "drtp")
 COMPILED = "autograd, torch.compile"
 
 
@@ -35,12 +35,12 @@ def autograd(work: Work, model: nn.Module, *, compiled: bool = False) -> Step:
     return step
 
 
-def ours(work: Work, model: nn.Module, rule: str) -> Step:
-    """One `net.step` of a rule."""
+def ours(work: Work, model: nn.Module, rule: str, memory: str = "usual") -> Step:
+    """One `net.step` of a rule, with as much memory as is wished."""
     inputs, target = work.inputs(), work.target()
     text = f"{rule}({work.options})" if work.options and rule in WITH_OPTIONS else rule
     optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
-    net = altprop.compile(model, rule=text, example_inputs=inputs, optimizer=optimizer)
+    net = altprop.compile(model, rule=text, example_inputs=inputs, optimizer=optimizer, memory=memory)
     given = inputs[0] if len(inputs) == 1 else inputs
     return lambda: net.step(given, target)
 

@@ -82,30 +82,35 @@ def two_convolutions(rule: str) -> Iterator[Row]:
         yield what, f"{run['test']:.1f} %", beside
 
 
+def tables(name: str) -> Iterator[tuple[str, str, str, float]]:
+    """The cells of a result of the benchmarks' one form: table, row, column, value."""
+    for table in kept(name).get("tables", []):
+        for row, cells in table["rows"].items():
+            for column, cell in cells.items():
+                yield table["title"], row, column, cell["value"]
+
+
 def times(rule: str) -> Iterator[Row]:
     """Times of a step over plain autograd's, on one thread."""
-    sources = [
-        *((net, found.get("1", {})) for net, found in kept("step.json").get("step", {}).items()),
-        ("MLP 784-5x256-10, batch 128", kept("targets.json").get("step", {}).get("1", {})),
+    found = [(row, column, value) for title, row, column, value in tables("steps.json") if "threads" not in title]
+    found += [
+        (title, row.removeprefix("altprop "), value)
+        for title, row, _, value in tables("targets.json")
+        if row.startswith("altprop ") and "threads" not in title
     ]
-    for net, found in sources:
-        for label, cell in found.items():
-            name = label.removeprefix("altprop ")
-            if label != name and "," not in name and is_of(name, rule):
-                what = f"[time of a step](../benchmarks.md) over plain autograd's, {net}"
-                yield what + _options(name, rule), f"{cell['ratio']:.2f}", "plain autograd 1.00"
+    for net, name, value in found:
+        if is_of(name, rule):
+            what = f"[time of a step](../benchmarks.md) over plain autograd's, {net}"
+            yield what + _options(name, rule), f"{value:.2f}", "plain autograd 1.00"
 
 
 def memory(rule: str) -> Iterator[Row]:
     """Activations that a step keeps."""
-    for net, found in kept("memory.json").items():
-        if f"altprop {rule}" in found:
-            saved, plain = found[f"altprop {rule}"]["saved"], found["plain autograd"]["saved"]
-            yield (
-                f"[saved activations](../benchmarks.md#memory), {net}",
-                f"{saved:.1f} MiB",
-                f"plain autograd {plain:.1f}",
-            )
+    saved = {(title, row): value for title, row, column, value in tables("memory.json") if column == "saved"}
+    for (net, row), value in saved.items():
+        if row == f"altprop {rule}":
+            plain = f"plain autograd {saved[net, 'plain autograd']:.1f}"
+            yield f"[saved activations](../benchmarks.md#memory), {net}", f"{value:.1f} MiB", plain
 
 
 def coverage(rule: str) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from altprop.compiler.schedule.on_device import move_piece, without_devices
 from altprop.compiler.schedule.order import list_order
 from altprop.compiler.schedule.pieces import NetPieces, Tuning, cut
 from altprop.compiler.schedule.place import place_regions, place_tasks
+from altprop.compiler.schedule.simulate import simulate
 from altprop.compiler.schedule.tagged import TaggedStep
 from altprop.compiler.schedule.tasks import dependencies, make_forms, make_tasks
 from altprop.compiler.schedule.transfers import TransferEmitter
@@ -128,14 +129,24 @@ class Lowering:
             devices: names of the devices.
             costs: the cost model.
             order: finds the order of the tasks.
-            placement: device of each region; None balances contiguous stages.
+            placement: device of each region; None tries contiguous stages of equal work, and of equal work and
+                wait, and takes what ends first.
             name: name of the order.
 
         Raises:
             ScheduleError: the result breaks a law.
         """
         costs = costs or CostModel()
-        regions = dict(placement or place_regions(self.graph, self.tasks, devices, costs))
+        tried = [dict(placement)] if placement else place_regions(self.graph, self.tasks, devices, costs)
+        found = [self._programs(regions, devices, costs, order, name) for regions in tried]
+        made, placed = found[0] if len(found) == 1 else min(found, key=lambda one: _seconds(one[0], costs))
+        verify_schedule(made)
+        return Lowered(made, self._on_devices(placed, devices), self.mean, self.target)
+
+    def _programs(
+        self, regions: Mapping[str, int], devices: Sequence[str], costs: CostModel, order: Order, name: str
+    ) -> tuple[DevicePrograms, list[int]]:
+        """The programs of one placement, and the device of each task."""
         self._check_placement(regions, len(devices))
         placed = place_tasks(self.graph, self.tasks, regions)
         problem = Problem(self.tasks, self.waits, placed, self.forms, costs, len(devices), regions, self.microbatches)
@@ -152,8 +163,7 @@ class Lowering:
             forms=self.forms,
             programs=emitter.emit(),
         )
-        verify_schedule(made)
-        return Lowered(made, self._on_devices(placed, devices), self.mean, self.target)
+        return made, placed
 
     def _on_devices(self, placed: Sequence[int], devices: Sequence[str]) -> dict[Tag, Piece]:
         """All pieces, for the kinds of devices that run them; where torch knows no such kind they stay as they are."""
@@ -172,3 +182,8 @@ class Lowering:
         far = [name for name, device in regions.items() if not 0 <= device < devices]
         if far:
             raise ScheduleError(f'placement: region "{far[0]}" is on device {regions[far[0]]}; there are {devices}.')
+
+
+def _seconds(made: DevicePrograms, costs: CostModel) -> float:
+    """How long a step takes, to a precision that rounding does not reach."""
+    return float(f"{simulate(made, costs).makespan:.9g}")

@@ -16,8 +16,14 @@ from altprop.ir.schedule import Task
 from altprop.passes.flattening.builder import LOSS_TASK, PREAMBLE_TASK, TARGET_TASK
 
 
-def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[str], costs: CostModel) -> dict[str, int]:
-    """Returns the device of every region.
+def place_regions(
+    graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[str], costs: CostModel
+) -> list[dict[str, int]]:
+    """Returns placements to choose from: the device of every region.
+
+    All devices get the same work; or the same work and wait, where a device waits for the first micro-batch to come
+    through the regions before its own, and under some rules for the last error to go through them too. So later
+    devices get less work. Which one is best depends on the order of the tasks.
 
     Args:
         graph: the derived graph; a device that its plan names is kept.
@@ -30,15 +36,28 @@ def place_regions(graph: ErrorGraph, tasks: Sequence[Task], devices: Sequence[st
     """
     names = [region.name for region in graph.regions]
     fixed = _fixed(graph, devices)
-    weights = dict.fromkeys(names, 0.0)
+    free = [name for name in names if name not in fixed]
     speeds = [costs.speeds.get(device, 1.0) for device in range(len(devices))]
     costs = dataclasses.replace(costs, speeds={})
+    work = _seconds(names, tasks, costs)
+    weights = {name: work[name] for name in free}
+    found = []
+    for kinds in ((), ("F",), ("F", "E", "M")):
+        once = _seconds(names, [task for task in tasks if task.kind in kinds and task.microbatch == 0], costs)
+        waits = [0.0, *itertools.accumulate(once[name] for name in free)]
+        placed = balance(weights, len(devices), speeds, waits) | fixed
+        found += [placed] if placed not in found else []
+    return found
+
+
+def _seconds(names: Sequence[str], tasks: Sequence[Task], costs: CostModel) -> dict[str, float]:
+    """How long some tasks take, by the region that they live with."""
+    found = dict.fromkeys(names, 0.0)
+    ends = {LOSS_TASK: names[-1], TARGET_TASK: names[-1], PREAMBLE_TASK: names[0]}
     for task in tasks:
         region = owner(task)
-        region = names[-1] if region in (LOSS_TASK, TARGET_TASK) else names[0] if region == PREAMBLE_TASK else region
-        weights[region] += costs.seconds(task)
-    free = [name for name in names if name not in fixed]
-    return balance({name: weights[name] for name in free}, len(devices), speeds) | fixed
+        found[ends.get(region, region)] += costs.seconds(task)
+    return found
 
 
 def _fixed(graph: ErrorGraph, devices: Sequence[str]) -> dict[str, int]:
@@ -55,7 +74,12 @@ def _fixed(graph: ErrorGraph, devices: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def balance(weights: Mapping[str, float], parts: int, speeds: Sequence[float] | None = None) -> dict[str, int]:
+def balance(
+    weights: Mapping[str, float],
+    parts: int,
+    speeds: Sequence[float] | None = None,
+    waits: Sequence[float] | None = None,
+) -> dict[str, int]:
     """Cuts a row of weights into contiguous parts so that the one that takes longest takes as little as can be.
 
     With fewer weights than parts the last parts stay empty.
@@ -64,9 +88,11 @@ def balance(weights: Mapping[str, float], parts: int, speeds: Sequence[float] | 
         weights: work, by name.
         parts: how many.
         speeds: how fast each part is worked off; None means all alike.
+        waits: how long a part waits that begins behind so many of the weights; None means not at all.
     """
     speeds = speeds or [1.0] * parts
     names = list(weights)
+    waits = waits or [0.0] * (len(names) + 1)
     sums = [0.0, *itertools.accumulate(weights.values())]
     count = len(names)
     parts_used = min(parts, count)
@@ -74,7 +100,7 @@ def balance(weights: Mapping[str, float], parts: int, speeds: Sequence[float] | 
     for part in range(1, parts_used + 1):
         for end in range(part, count - (parts_used - part) + 1):
             options = [
-                (max(best[part - 1, start][0], (sums[end] - sums[start]) / speeds[part - 1]), start)
+                (max(best[part - 1, start][0], waits[start] + (sums[end] - sums[start]) / speeds[part - 1]), start)
                 for start in range(part - 1, end)
                 if (part - 1, start) in best
             ]

@@ -255,6 +255,27 @@ def test_balance_cuts_where_the_heaviest_part_is_lightest() -> None:
     assert list(placed.values()) == sorted(placed.values())
 
 
+def test_a_part_that_waits_longer_has_less_to_do() -> None:
+    """Of six regions of one second each, a part waits half a second for each region before it."""
+    weights = dict.fromkeys("abcdef", 1.0)
+    assert list(balance(weights, 2).values()) == [0, 0, 0, 1, 1, 1]
+    assert list(balance(weights, 2, waits=[0.5 * count for count in range(7)]).values()) == [0, 0, 0, 0, 1, 1]
+
+
+def test_of_placements_the_one_that_ends_first_is_taken() -> None:
+    """Under direct feedback the first device works on while later ones wait for the first micro-batch."""
+    model = nn.Sequential(*(layer for _ in range(12) for layer in (nn.Linear(64, 64), nn.Tanh())), nn.Linear(64, 10))
+    net = kept.compile(model, "dfa", example_inputs=(torch.zeros(4, 64),), optimizer=altprop.optim.SGD(lr=0.1))
+    machine = Machine(flops=1e9, overhead=0.0, link_latency=0.0, link_bandwidth=1e12, transfer_overhead=0.0)
+    options = {"devices": 4, "batch": 64, "microbatches": 4, "machine": machine}
+    equal = {region.name: min(place // 3, 3) for place, region in enumerate(net.graph.regions)}
+    found, plain = net.schedule(**options), net.schedule(placement=equal, **options)
+    assert found.simulate().makespan < 0.98 * plain.simulate().makespan
+    tasks = [(device, task.region) for device, task in found.programs.tasks() if task.kind == "F"]
+    regions = [len({region for device, region in tasks if device == number}) for number in range(4)]
+    assert regions[0] > regions[3]
+
+
 def test_a_faster_device_has_more_regions() -> None:
     assert list(balance(dict.fromkeys("abcdef", 1.0), 2, [1.0, 2.0]).values()) == [0, 0, 1, 1, 1, 1]
     machine = Machine(overhead=1e-4, speeds={"cuda": 8.0, "cuda:1": 1.0})

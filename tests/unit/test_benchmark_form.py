@@ -60,3 +60,11 @@ def test_rows_that_were_not_measured_stay() -> None:
     assert {name: row["dfa"].value for name, row in rows.items()} == {"MLP": 0.6, "GPT": 0.4}
     other = form.merge(before, result({"GPT": (0.4, 0.3, 0.5)}, {"processor": "two"}))
     assert list(other.tables[0].rows) == ["GPT"]
+
+
+def test_cells_that_were_not_measured_stay_beside_those_that_were() -> None:
+    """As where compiled autograd is left out of a run."""
+    cells = {"MLP": {"dfa": form.Cell(0.6), "torch.compile": form.Cell(1.0)}}
+    before = form.Result("steps", MACHINE, 5, (form.Table("Time", cells),))
+    row = form.merge(before, result({"MLP": (0.4, 0.3, 0.5)})).tables[0].rows["MLP"]
+    assert {name: cell.value for name, cell in row.items()} == {"dfa": 0.4, "torch.compile": 1.0}
