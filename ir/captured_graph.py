@@ -6,6 +6,7 @@ The *preamble* is the part of the forward that no trainable parameter feeds (mas
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -119,6 +120,20 @@ class CapturedGraph:
     def value(self, name: str) -> Any:
         """Returns the fake value of the node called `name`."""
         return self.nodes[name].meta.get("val")
+
+    def shape_text(self, value: torch.Tensor) -> str:
+        """Returns the shape of a fake value for a message: the batch is called N."""
+        sizes = [self.with_batch_named(str(size)) for size in value.shape]
+        return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+    def with_batch_named(self, text: str) -> str:
+        """Returns what torch says with N in place of its symbol for the batch, such as "s77"."""
+        return re.sub(rf"\b{re.escape(str(self.batch))}\b", "N", text) if self.is_dynamic else text
+
+    def first_line(self, error: Exception) -> str:
+        """Returns the first line of what an error says, for a message."""
+        lines = str(error).strip().splitlines()
+        return self.with_batch_named(lines[0]).rstrip(".") if lines else type(error).__name__
 
     def call_of(self, node: fx.Node) -> str:
         """Returns the innermost module call that made `node`, `""` for the root."""

@@ -10,6 +10,7 @@ from altprop.ir.plan import FROZEN, Connection
 from altprop.ir.region import Region
 
 HEADERS = ("parameter", "region", "rule", "connection", "signal", "how")
+_SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Explanation:
         for row in self.rows:
             if row.parameter == parameter:
                 return row
-        raise KeyError(parameter)
+        known = [row.parameter for row in self.rows]
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        raise KeyError(f'there is no parameter "{parameter}"; there are: {", ".join(known[:_SHOWN])}{more}')
 
     def to_csv(self, path: str | Path) -> Path:
         """Writes the table; returns the path."""

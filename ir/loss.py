@@ -125,7 +125,8 @@ class Loss:
             prediction: of the output's form.
             target: as `teaching` returns it.
         """
-        if prediction.dim() == 3 and not self.classes_second:
+        # A loss by name takes a sequence as so many samples; a caller's own is given what the model returns.
+        if prediction.dim() == 3 and not self.structured:
             prediction, target = prediction.reshape(-1, prediction.shape[-1]), target.reshape(-1, target.shape[-1])
         feature = self.feature_dim(prediction.dim())
         value = self.function(prediction, self._as_indices(target, feature) if self.indices else target)

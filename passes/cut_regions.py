@@ -287,6 +287,6 @@ def _check_cover(captured: CapturedGraph, regions: Sequence[Region]) -> None:
     missing = sorted(captured.trainable - covered)
     if missing:
         raise CompileError(
-            f"{', '.join(missing)}: the forward reads no such parameter together with an input, so no region can "
+            f"{', '.join(missing)}: nothing that the model returns is made of it and an input, so no region can "
             "train it; freeze it with requires_grad_(False), or use it."
         )

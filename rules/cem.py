@@ -1,8 +1,10 @@
 """The cross-entropy method by unit (Rubinstein 1999; de Boer, Kroese, Mannor and Rubinstein 2005, section 3).
 
-    c_mo ~ N(0, sigma_o^2) for each number of unit o's parameters, in antithetic pairs,    m = 1 ... members
-    f_mo = the distance of unit o to its target at W_o + c_mo       (the other rule's target; `rules/population.py`)
-    q_mo = 1 / K for the K members of least f_mo, else 0            K = elite members, rounded
+    c_mo ~ N(0, sigma_o^2) for each number of unit o's parameters, in antithetic
+        pairs, m = 1 ... members
+    f_mo = the distance of unit o to its target at W_o + c_mo
+        (the other rule's target; `rules/population.py`)
+    q_mo = 1 / K for the K members of least f_mo, else 0   K = elite members, rounded
     v_o = sum over m of q_mo c_mo,    r_o^2 = sum over m of q_mo (c_mo - v_o)^2
     W_o <- W_o + rate v_o,    sigma_o <- (1 - sigma_rate) sigma_o + sigma_rate r_o
 

@@ -1,8 +1,9 @@
 """Difference target propagation (Lee, Zhang, Fischer and Bengio 2015).
 
-    z^_i = z_i - step dLoss/dz_i                            where the output reads region i: its exact gradient
-    z^_i = z_i - G_i(z_j) + G_i(z^_j),  G_i(a) = phi_i(a V_i + b_i)     where region j reads region i
-    e_i = z_i - z^_i,    g_i = phi_i'(h_i) * e_i            what enters the region's local product
+    z^_i = z_i - step dLoss/dz_i   where the output reads region i: its exact gradient
+    z^_i = z_i - G_i(z_j) + G_i(z^_j),  G_i(a) = phi_i(a V_i + b_i)
+        where region j reads region i
+    e_i = z_i - z^_i,    g_i = phi_i'(h_i) * e_i   what enters the region's local product
     V_i, b_i descend along 1/2 |G_i(F_j(z_i + n)) - (z_i + n)|^2,   n ~ N(0, sigma^2)
 
 with the true forward `F_j` from region i to region j. With `top="inverse"` the targets start one region later, at the

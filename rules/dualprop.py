@@ -1,9 +1,10 @@
 """Dual propagation (Hoier, Staudt and Zach 2023, arXiv 2302.01228): two activities a unit, a finite nudge between them.
 
-    d_i = sum over readers j of (dh_j/dz_i)^T e_j            from above, in the same sweep
+    d_i = sum over readers j of (dh_j/dz_i)^T e_j   from above, in the same sweep
     z_i^+ = phi_i(h_i - beta d_i / 2),   z_i^- = phi_i(h_i + beta d_i / 2)
-    x_i = (z_i^+ + z_i^-) / 2                                what the regions above read in the next round
-    e_i = (z_i^- - z_i^+) / beta,   dW_i = e_i^T x_{i-1}     their difference goes down, and moves the weights
+    x_i = (z_i^+ + z_i^-) / 2   what the regions above read in the next round
+    e_i = (z_i^- - z_i^+) / beta,   dW_i = e_i^T x_{i-1}
+        their difference goes down, and moves the weights
 
 with `h_i` at `x_{i-1}` and the loss's gradient for `e_L`. The difference stands where backpropagation has
 `phi'(h_i) d_i`, and is that for a small `beta`; no derivative of an activation is taken. One sweep is `rounds=1`.

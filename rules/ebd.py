@@ -1,7 +1,8 @@
 """Error broadcast and decorrelation (Erdogan, Pehlevan and Erdogan, arXiv 2504.11558, sections 2.2 and 2.3).
 
-    R_i <- memory R_i + (1 - memory) e_L^T z_i / N        running correlation of the output's error with the activity
-    d_i = e_L R_i,    e_i = phi_i'(h_i) * d_i             R_i as it is with the present batch
+    R_i <- memory R_i + (1 - memory) e_L^T z_i / N   running correlation of the output's error
+                                                     with the activity
+    d_i = e_L R_i,    e_i = phi_i'(h_i) * d_i        R_i as it is with the present batch
 
 The error of the best estimate is uncorrelated with every function of the input, so each region descends along
 `1/2 |R_i|^2`, with the present error as it stands: its gradient at `z_i` is `e_L R_i`, times `(1 - memory) / N`. That

@@ -1,11 +1,11 @@
 """Equilibrium propagation (Scellier and Bengio 2017), with centred nudges (Laborieux et al. 2021).
 
-    Phi = sum_i s_i . h_i(s_{i-1})                        the primitive function; s_i begins as the activity z_i
-    s_i <- s_i + rate (phi_i(dPhi/ds_i - beta dloss/ds_i) - s_i)      a round; all regions at once
+    Phi = sum_i s_i . h_i(s_{i-1})   the primitive function; s_i begins as the activity z_i
+    s_i <- s_i + rate (phi_i(dPhi/ds_i - beta dloss/ds_i) - s_i)   a round; all regions at once
         dPhi/ds_i = h_i(s_{i-1}) + sum over readers j of (dh_j/ds_i)^T s_j
-        dloss/ds_i = (dh_L/ds_i)^T e_L                    where the output reads the region
+        dloss/ds_i = (dh_L/ds_i)^T e_L   where the output reads the region
     s^0: `rounds` with no nudge.  s^+ and s^-: from there `nudged` rounds each with nudges beta and -beta
-    dW_i = (dPhi/dW_i at s^- - dPhi/dW_i at s^+) / (2 beta)           s_i^T s_{i-1} for a dense layer
+    dW_i = (dPhi/dW_i at s^- - dPhi/dW_i at s^+) / (2 beta)   s_i^T s_{i-1} for a dense layer
 
 The output is a readout outside the equilibrium, as Laborieux et al. have it for cross-entropy: it learns from the
 loss's gradient at `s^0`, and nudges by the same. Only activities, and products of two of them, tell a weight where to

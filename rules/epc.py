@@ -1,9 +1,11 @@
 """Predictive coding by errors (Goemaere et al. 2025, arXiv 2505.20137): the same energy, with errors for states.
 
-    z_i = f_i(z_{i-1}) + eps_i                           errors eps_i settle, and begin as 0; activities follow at once
+    z_i = f_i(z_{i-1}) + eps_i   errors eps_i settle, and begin as 0; activities follow at once
     F = sum_i |eps_i|^2 / 2 + loss(f_L(z_{L-1}), t)
-    eps_i <- eps_i - rate (eps_i + dloss/dz_i)           a round; the derivative runs through all regions above
-    e_i = -phi'(h_i) * eps_i,  dW_i = e_i^T z_{i-1}      behind the last round, as in predictive coding
+    eps_i <- eps_i - rate (eps_i + dloss/dz_i)        a round; the derivative runs through all
+                                                      regions above
+    e_i = -phi'(h_i) * eps_i,  dW_i = e_i^T z_{i-1}   behind the last round, as in predictive
+                                                      coding
 
 The minima are those of predictive coding. There a message climbs down one region a round, and fades; here each round
 reaches all regions, at the price of a chain of exact products in it.

@@ -1,7 +1,8 @@
 """An evolution strategy by unit: parameters are tried out, and each unit is judged by its own distance to its target.
 
-    a_m ~ N(0, 1) for each unit,  b_m ~ N(0, 1) for each input of the layer,      m = 1 ... members / 2
-    W_m = W +- sigma a_m b_m^T                           antithetic pairs, changes of rank one
+    a_m ~ N(0, 1) for each unit,  b_m ~ N(0, 1) for each input of the layer,
+        m = 1 ... members / 2
+    W_m = W +- sigma a_m b_m^T   antithetic pairs, changes of rank one
     f_mo = 1/2 sum over samples of (z_no(W_m) - t_no)^2  the fitness of unit o; t = z - e, the other rule's target
     dW_o = mean over m of (f_mo(+) - f_mo(-)) / (2 sigma) a_mo b_m
 

@@ -1,9 +1,9 @@
 """Inner steps: another rule's error sets a target, and the parameters take several steps towards it.
 
-    t_i = z_i - e_i                                     the other rule's target, which stays
+    t_i = z_i - e_i              the other rule's target, which stays
     theta_0 = theta,  e^(0) = e_i
     theta_{s+1} = theta_s - rate U(theta_s; e^(s)) / N  U: the other rule's update of the region at theta_s
-    e^(s) = z_i(theta_s) - t_i                          at an output, in front of an activation that ends the model
+    e^(s) = z_i(theta_s) - t_i   at an output, in front of an activation that ends the model
     direction = theta_0 - theta_k
 
 (Zenkai, arXiv 2311.09663: a learner may run its own loop on one target.) Under SGD at rate 1 a step lands at `theta_k`;

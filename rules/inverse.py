@@ -1,7 +1,8 @@
 """Learned inverses: what a region of target propagation makes of an activity of its source.
 
-    dense         G(a) = phi(a V + b)                 a matrix from the source's units to the region's
-    convolution   G(a) = phi(resize(a) * V + b)       3-wide filters over the source's map, brought to the region's size
+    dense         G(a) = phi(a V + b)   a matrix from the source's units to the region's
+    convolution   G(a) = phi(resize(a) * V + b)   3-wide filters over the source's map, brought
+                                                  to the region's size
 
 `V` and `b` are auxiliary parameters of the region: "inverse.weight" and "inverse.bias", or "inverse.filters" and
 "inverse.bias" with one number a channel. "auto" is dense where that holds at most 2^26 numbers, which any map between

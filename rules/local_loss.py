@@ -1,7 +1,8 @@
 """Local losses: every region learns from classifiers of its own (Nokland and Eidnes 2019; Belilovsky et al. 2019).
 
-    p_i = pool(z_i) A_i + a_i                      local classifier
-    S_i = similarity of the samples in z_i C_i     adjusted cosines: features are centred in each sample
+    p_i = pool(z_i) A_i + a_i                    local classifier
+    S_i = similarity of the samples in z_i C_i   adjusted cosines: features are centred in each
+                                                 sample
     L_i = (1 - beta) loss(p_i, t) + beta / N sum_mn (S_i - S_t)_mn^2
     d_i = dL_i / dz_i,    e_i = phi_i'(h_i) * d_i
     A_i, a_i and C_i descend along L_i
@@ -13,14 +14,17 @@ over positions. Nothing but the target reaches a region, so it learns while the 
 is greedy training with auxiliary classifiers alone. Their form is `head`:
 
     "pooled"   p_i = pool(z_i) A_i + a_i
-    "linear"   p_i = z_i A_i                A_i learns           (Mono-Forward: Gong et al. 2025, arXiv 2501.09238)
-    "fixed"    p_i = z_i A_i                A_i stays random     (SLL: Yin and Shao 2025, arXiv 2505.05181)
+    "linear"   p_i = z_i A_i                A_i learns
+        (Mono-Forward: Gong et al. 2025, arXiv 2501.09238)
+    "fixed"    p_i = z_i A_i                A_i stays random
+        (SLL: Yin and Shao 2025, arXiv 2505.05181)
 
 With `goodness="squares"` there is no classifier. A batch holds samples that are real, with target 1 (or class 1 of
 two), and samples that are not, with target 0, and each region learns to tell them by its own activity
 (forward-forward: Hinton 2022, arXiv 2212.13345), of all samples in one forward:
 
-    g_i = mean over units of z_i^2,    L_i = softplus(s (threshold - g_i)),    s = 1 for a real sample, else -1
+    g_i = mean over units of z_i^2,    L_i = softplus(s (threshold - g_i)),
+        s = 1 for a real sample, else -1
 """
 
 import dataclasses

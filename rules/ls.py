@@ -1,8 +1,10 @@
 """Least squares: every layer takes the step that fits its target best (Zenkai, arXiv 2311.09663).
 
-    d_i = sum over connections of the messages          as in direct feedback alignment, or by another plan
-    e_i = rate d_i                                      the target's pre-activation is h_i - e_i
-    dW_i = (A'A + lambda I)^-1 A'e_i                    A: the inputs of all samples and positions, with ones for a bias
+    d_i = sum over connections of the messages   as in direct feedback alignment, or by another
+                                                 plan
+    e_i = rate d_i                               the target's pre-activation is h_i - e_i
+    dW_i = (A'A + lambda I)^-1 A'e_i             A: the inputs of all samples and positions,
+                                                 with ones for a bias
 
 `W_i - dW_i` is the ridge solution of `A X = h_i - e_i` nearest to `W_i`: under SGD at rate 1 a step is the textbook's,
 and the loss's mean is not taken of it. The target is `t = phi(h_i - e_i)`, as in rec-LRA, so that `phi'` is never used.

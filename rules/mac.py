@@ -1,9 +1,11 @@
 """The method of auxiliary coordinates (Carreira-Perpinan and Wang 2014, arXiv 1212.5921).
 
-    E = loss(h_L, t) + mu / 2 sum_i |a_i - h_i(phi_{i-1}(a_{i-1}))|^2        a_i begins as the pre-activation h_i
-    e_i = h_i(x_{i-1}) - a_i,  x_i = phi_i(a_i)                            errors: prediction less coordinate
-    a_i <- a_i - rate (phi_i'(a_i) * sum_j J_j^T e_j - e_i)                a round, a step down E / mu; all at once
-    W_i - (A'A + lambda I)^-1 A'e_i                                        behind the rounds: each layer fits its own
+    E = loss(h_L, t) + mu / 2 sum_i |a_i - h_i(phi_{i-1}(a_{i-1}))|^2
+        a_i begins as the pre-activation h_i
+    e_i = h_i(x_{i-1}) - a_i,  x_i = phi_i(a_i)   errors: prediction less coordinate
+    a_i <- a_i - rate (phi_i'(a_i) * sum_j J_j^T e_j - e_i)
+        a round, a step down E / mu; all at once
+    W_i - (A'A + lambda I)^-1 A'e_i               behind the rounds: each layer fits its own
 
 with `J_j` the regions that read region i, `e_L / mu` for an output's error, the loss's gradient, and `A` the inputs
 `x_{i-1}` of all samples and positions, with ones for a bias. A net is taken apart into layers, each with inputs and

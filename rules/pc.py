@@ -1,9 +1,10 @@
 """Predictive coding (Rao and Ballard 1999; Whittington and Bogacz 2017; Millidge, Tschantz and Buckley 2022).
 
-    F = sum_i |x_i - f_i(x_{i-1})|^2 / 2 + loss(f_L(x_{L-1}), t)         the free energy; x_i begins as the activity z_i
-    eps_i = x_i - f_i(x_{i-1})                                           error neurons: activity less prediction
-    x_i <- x_i - rate (eps_i - J_{i+1}^T eps_{i+1})                      a round; all regions at once
-    e_i = -phi'(h_i) * eps_i,  dW_i = e_i^T x_{i-1}                      behind the last round: the gradient of F
+    F = sum_i |x_i - f_i(x_{i-1})|^2 / 2 + loss(f_L(x_{L-1}), t)
+        the free energy; x_i begins as the activity z_i
+    eps_i = x_i - f_i(x_{i-1})                        error neurons: activity less prediction
+    x_i <- x_i - rate (eps_i - J_{i+1}^T eps_{i+1})   a round; all regions at once
+    e_i = -phi'(h_i) * eps_i,  dW_i = e_i^T x_{i-1}   behind the last round: the gradient of F
 
 with `J` the transposed product of the region above, and the loss's gradient in the place of `-eps_L`: with a square
 loss that is the error of the clamped target. Where several regions read an activity their messages add up.

@@ -1,9 +1,9 @@
 """PEPITA, error-driven input modulation (Dellaferrera and Kreiman 2022, arXiv 2201.11665, Algorithm 1).
 
-    z_i                                    the forward, from the input x
-    z_i'                                   a second one, from x + e_L F, with the output's error e_L and F fixed
-    e_i = z_i - z_i',  dW_i = e_i^T z_{i-1}'        a hidden layer; the second forward's input
-    dW_L = e_L^T z_{L-1}'                           the output
+    z_i                                        the forward, from the input x
+    z_i'   a second one, from x + e_L F, with the output's error e_L and F fixed
+    e_i = z_i - z_i',  dW_i = e_i^T z_{i-1}'   a hidden layer; the second forward's input
+    dW_L = e_L^T z_{L-1}'                      the output
 
 The error is added to the input, and the same layers carry it: nothing goes backwards, no weight is transported, and no
 derivative is taken. `F` is drawn uniformly as wide as `scale sqrt(6 / inputs)` to both sides, as the authors have it.

@@ -1,7 +1,9 @@
 """Product feedback alignment (Li and Benna 2024, "Deep learning without weight symmetry", arXiv 2405.20594).
 
-    u_i = e_j B_i,    d_i = u_i R_i,    e_i = phi_i'(h_i) * d_i         j: the region that reads region i
-    dR_i = u_i^T z_i + lambda R_i,    dW_j = e_j^T z_i + lambda W_j     B_i stays as it was drawn, of variance 1 / width
+    u_i = e_j B_i,    d_i = u_i R_i,    e_i = phi_i'(h_i) * d_i
+        j: the region that reads region i
+    dR_i = u_i^T z_i + lambda R_i,    dW_j = e_j^T z_i + lambda W_j
+        B_i stays as it was drawn, of variance 1 / width
 
 The error passes a population `u_i` in between, wider than the error by `expansion`: fixed weights `B_i` to it, learned
 weights `R_i` from it, which move by what stands at their two ends. So `B_i^T W_j - R_i` shrinks by `1 - lr lambda` a

@@ -3,8 +3,9 @@
 Each unit o has a swarm of its own. Particle m has a position, a velocity and the best position that it knows:
 
     p_m <- x_m  where x_m is nearer to the target than p_m, both on the present batch
-    g = the p_m nearest to the target                              (the other rule's target; `rules/population.py`)
-    v_m <- inertia v_m + own r1 (p_m - x_m) + common r2 (g - x_m),    r1, r2 uniform in [0, 1), by number
+    g = the p_m nearest to the target   (the other rule's target; `rules/population.py`)
+    v_m <- inertia v_m + own r1 (p_m - x_m) + common r2 (g - x_m),
+        r1, r2 uniform in [0, 1), by number
     x_m <- x_m + v_m + jitter sigma n,    n ~ N(0, 1)
     W_o <- W_o + rate (g - W_o)
 

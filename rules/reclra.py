@@ -1,18 +1,21 @@
 """Recursive local representation alignment (Ororbia, Mali, Kifer and Giles 2023, Eq. 2 to 6).
 
-    D = sum_l kappa_l (||z_l - y_l||_p)^q     total discrepancy
-    d_i = sum_j E_ji e_j                      message over skip-error connections
-    y_i = phi_i(h_i - beta d_i)               target
-    e_i = dD/dz_i / q                         error neurons; z_i - y_i for p = q = 2, sign(z_i - y_i) for p = q = 1
-    dW_i = e_i z_k^T                          the local product at e_i; phi' is never used
+    D = sum_l kappa_l (||z_l - y_l||_p)^q   total discrepancy
+    d_i = sum_j E_ji e_j                    message over skip-error connections
+    y_i = phi_i(h_i - beta d_i)             target
+    e_i = dD/dz_i / q                       error neurons: z_i - y_i for p = q = 2,
+                                            sign(z_i - y_i) for p = q = 1
+    dW_i = e_i z_k^T                        the local product at e_i; phi' is never used
 
 With `v = z - y` that is `e = kappa ||v||_p^(q - p) |v|^(p - 1) sign(v)`, the norm over the units of a sample. Error
 synapses `E` follow `feedback_learning`:
 
-    "transpose"    gamma e_j^T z_i     for neighbours this is gamma dW^T, as in the authors' released code
-    "hebbian"      gamma d_i e_j^T     Eq. 6, with the sign under which E contracts
+    "transpose"    gamma e_j^T z_i    for neighbours this is gamma dW^T, as in the authors'
+                                      released code
+    "hebbian"      gamma d_i e_j^T    Eq. 6, with the sign under which E contracts
     "error"        -gamma e_i e_j^T
-    "discrepancy"  gamma dD_i/dE_ji    beta e_j^T (phi'(h_i - beta d_i) * e_i): the only one that uses phi'
+    "discrepancy"  gamma dD_i/dE_ji   beta e_j^T (phi'(h_i - beta d_i) * e_i): the only one that
+                                      uses phi'
     "fixed"        none
 
 All are directions to descend along. The default was chosen by measuring; see `docs/rules.md`.

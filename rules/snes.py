@@ -1,10 +1,14 @@
 """A separable natural evolution strategy by unit (Schaul, Glasmachers and Schmidhuber 2011, Algorithm 6).
 
-    s_mo ~ N(0, 1) for each number of unit o's parameters, in antithetic pairs s and -s,    m = 1 ... members
-    f_mo = the distance of unit o to its target at W_o + sigma_o s_mo      (the other rule's; `rules/population.py`)
-    u_k = max(0, log(P / 2 + 1) - log k) / (sum over ranks of the same) - 1 / P     of the member of rank k = 1 ... P
-    dW_o = -sigma_o sum over m of u_mo s_mo                                         a direction to descend along
-    sigma_o <- sigma_o exp(eta / 2 sum over m of u_mo (s_mo^2 - 1)),   eta = rate (3 + log n) / (5 sqrt n)
+    s_mo ~ N(0, 1) for each number of unit o's parameters, in antithetic pairs s and -s,
+        m = 1 ... members
+    f_mo = the distance of unit o to its target at W_o + sigma_o s_mo
+        (the other rule's; `rules/population.py`)
+    u_k = max(0, log(P / 2 + 1) - log k) / (sum over ranks of the same) - 1 / P
+        of the member of rank k = 1 ... P
+    dW_o = -sigma_o sum over m of u_mo s_mo   a direction to descend along
+    sigma_o <- sigma_o exp(eta / 2 sum over m of u_mo (s_mo^2 - 1)),
+    eta = rate (3 + log n) / (5 sqrt n)
 
 with `n` the numbers that are searched: those of one unit, or of all with `credit="region"`, which is the published
 form. Under SGD at rate 1 a step is the textbook's, and the loss's mean is not taken of it. Ties count by the mean of

@@ -1,6 +1,6 @@
 """Targets by inner steps: a region is told what its activity should have been by descent on the next region's distance.
 
-    x^(0) = z_i,    x^(s+1) = x^(s) - rate d/dx 1/2 |F_j(x^(s)) - t_j|^2          s = 0 ... k - 1
+    x^(0) = z_i,    x^(s+1) = x^(s) - rate d/dx 1/2 |F_j(x^(s)) - t_j|^2   s = 0 ... k - 1
     t_i = x^(k),    e_i = z_i - t_i,    phi_i'(h_i) * e_i enters the local product
 
 with the forward `F_j` from region i to region j, which reads it, run again at each step; `t_L = z_L - step e_L` at an

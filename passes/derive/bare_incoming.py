@@ -64,8 +64,9 @@ class TracedBare(AnyIncoming):
             RuleError: always.
         """
         raise RuleError(
-            f'connection {self.connection.name}: "bare" feedback holds no matrix to send an error over; '
-            "use a direct kind, such as dense."
+            f'connection {self.connection.name}: "bare" feedback holds no matrix to send an error over, and region '
+            f'"{self.connection.target}" asks for one, as outputs do that other regions read: use a rule whose '
+            "connections hold feedback, such as dfa; in a plan of your own, write a direct kind, such as dense."
         )
 
     def outer(self, factor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -60,7 +60,7 @@ class Deriver:
         except (CompileError, MissingProductError):
             raise
         except Exception as error:  # a rule is user code
-            raise explain(self._rule, self._region.name, error) from error
+            raise explain(self._rule, self._region.name, error, self._captured) from error
 
     def _run(self, values: Mapping[Value, torch.Tensor]) -> list[tuple[Value, torch.Tensor]]:
         name, phase = self._region.name, None

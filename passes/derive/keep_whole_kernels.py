@@ -22,6 +22,7 @@ from altprop.ir.torch_private import below_autograd, register_op_impl, suggest_m
 from altprop.passes.cut.operator_kinds import is_moving
 from altprop.passes.cut.without_derivative import is_custom, lacks_formula
 from altprop.passes.derive.custom import differentiable
+from altprop.passes.derive.interpret import FREE_STRIDES
 from altprop.passes.recurrent.derivatives import DERIVATIVES as RECURRENT
 from altprop.passes.recurrent.derivatives import Derivative
 
@@ -168,9 +169,6 @@ def _fake_of_resizing(mode: Any, function: Any, cotangent: torch.Tensor, size: A
 for _name in _RESIZING:
     register_op_impl(getattr(aten, f"{_name}_backward").default)(_fake_of_resizing)
 
-# Kernels of attention choose the strides of their result; where a trace chooses another one, a view may be a copy.
-_FREE_STRIDES = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
-
 
 def _fake_attention(mode: Any, function: Any, query: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     """The kernel lays its result out as it finds the queries; torch's own description says otherwise."""
@@ -196,7 +194,8 @@ class _Table(dict[Any, Callable[..., Any]]):
 WHOLE: Mapping[Any, Callable[..., Any]] = _Table(
     {
         **{kernel: _whole(kernel) for kernel in _DERIVATIVES},
-        **_FREE_STRIDES,
+        # Kernels of attention choose the strides of their result; where a trace chooses others, a view may be a copy.
+        **FREE_STRIDES,
         # The form that torch takes where nothing asks for a derivative keeps less than the derivative reads.
         aten._embedding_bag_forward_only.default: _whole(aten._embedding_bag.default),
     }

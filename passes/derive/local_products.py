@@ -12,12 +12,6 @@ from altprop.passes.derive.interpret import run_nodes
 
 Known = Mapping[fx.Node, Any]
 
-# Products are traced with cotangents of the activity's strides; messages may have others.
-_FREE_STRIDES = {
-    torch.ops.aten.view.default: torch.reshape,
-    torch.ops.aten._unsafe_view.default: torch.reshape,
-}
-
 
 def evaluate(
     local: LocalGraph,
@@ -48,7 +42,7 @@ def evaluate(
     values |= {placeholders[role]: value for role, value in cotangents.items()}
     results = {role: local.product(role) for role in roles}
     lacking = ancestors([node for node in results.values() if node is not None], lambda node: node not in values)
-    values = run_nodes([node for node in nodes if node in lacking], values, _FREE_STRIDES)
+    values = run_nodes([node for node in nodes if node in lacking], values)
     return {role: None if node is None else values[node] for role, node in results.items()}
 
 

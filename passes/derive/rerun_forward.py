@@ -16,7 +16,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_random
 from altprop.ir.updates import Value
 from altprop.ir.walks import ancestors, descendants
-from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.interpret import FREE_STRIDES, run_nodes
 
 aten = torch.ops.aten
 
@@ -41,7 +41,7 @@ class Stretch:
         """Returns the value at the end, had that at the start been `activity`."""
         known: dict[fx.Node, Any] = {node: values[("captured", node.name)] for node in self.reads}
         known |= {node: activity for node in _all(self.nodes) if node.name == self.start}
-        made = run_nodes(self.nodes, known, _WITHOUT_MASK)
+        made = run_nodes(self.nodes, known, {**FREE_STRIDES, **_WITHOUT_MASK})
         result: torch.Tensor = next(value for node, value in made.items() if node.name == self.end)
         return result
 

@@ -25,13 +25,11 @@ _MEANINGS = (
 )
 
 
-def explain(rule: Rule, region: str, error: Exception) -> RuleError:
+def explain(rule: Rule, region: str, error: Exception, captured: CapturedGraph) -> RuleError:
     """Returns the sentence for an error that a rule's function raised."""
-    text = str(error).strip()
-    meaning = next((meaning for pattern, meaning in _MEANINGS if re.search(pattern, text)), None)
-    first = text.splitlines()[0] if text else ""
-    said = meaning or f"{type(error).__name__}: {first[:300]}"
-    return RuleError(f'the rule "{rule}" failed on region "{region}"{place_of(error)}: {said.rstrip(".")}.')
+    meaning = next((meaning for pattern, meaning in _MEANINGS if re.search(pattern, str(error))), None)
+    said = meaning or f"{type(error).__name__}: {captured.first_line(error)[:300]}"
+    return RuleError(f'the rule "{rule}" failed on region "{region}"{place_of(error)}: {said}.')
 
 
 def check_error(rule: Rule, local: LocalGraph, captured: CapturedGraph, e: object) -> None:

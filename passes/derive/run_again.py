@@ -14,7 +14,7 @@ from torch import fx
 
 from altprop.ir.errors import RuleError
 from altprop.ir.operators import is_random, short_name
-from altprop.passes.derive.interpret import run_nodes
+from altprop.passes.derive.interpret import FREE_STRIDES, run_nodes
 
 aten = torch.ops.aten
 _DRAWN = (aten.bernoulli.p, aten.rand_like.default, aten.randn_like.default)  # whatever they are given
@@ -34,7 +34,7 @@ def run_again(
     Raises:
         RuleError: one of the operators drew random numbers that are not known.
     """
-    known, instead = dict(values), {}
+    known, instead = dict(values), dict(FREE_STRIDES)
     for node in nodes:
         if node in known or not is_random(node):
             continue

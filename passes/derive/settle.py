@@ -11,6 +11,7 @@ What a round makes of values that no round changes stands in front of the loop. 
 names in front of which `("settled", phase)` stands; an update reads them in the place of those that the forward left.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.rounds import BEFORE, Phase
 from altprop.ir.updates import Value
+from altprop.passes.derive.loss_of_prediction import loss_of_prediction
 from altprop.passes.derive.rule_view import RuleView
 from altprop.passes.derive.trace_loop import loop
 from altprop.passes.derive.traced_region import TracedLocal
@@ -136,9 +138,9 @@ class Settling:
         found: Values = {}
         for name in dict.fromkeys(name for name in self._captured.outputs if name and name in changed):
             self._refuse_several()
-            target = here["target", name]
-            gradient = torch.func.grad(lambda made, target=target: self._loss.total(made, target))  # type: ignore[union-attr]
-            found["loss_gradient", name] = gradient(here["captured", name])
+            assert self._loss is not None
+            of = functools.partial(loss_of_prediction, self._captured, self._loss, target=here["target", name])
+            found["loss_gradient", name] = torch.func.grad(of)(here["captured", name])
         return found
 
     def _refuse_several(self) -> None:

@@ -17,6 +17,7 @@ from altprop.passes.cut.operator_kinds import is_tensor
 from altprop.passes.derive.by_unit import unit_dim
 from altprop.passes.derive.interpret import run_nodes
 from altprop.passes.derive.local_products import Known, evaluate
+from altprop.passes.derive.loss_of_prediction import loss_of_prediction
 from altprop.passes.derive.mirror import Mirror, mirrors_of
 from altprop.passes.derive.names_read import NameWatch
 from altprop.passes.derive.run_again import run_again
@@ -268,7 +269,7 @@ class TracedLocal:
         if self.ending is not None:
             prediction = self.ending(prediction)
             target = target.reshape(prediction.shape)
-        return self._loss.total(prediction, target)
+        return loss_of_prediction(self._captured, self._loss, prediction, target)
 
     def body_cotangents(self, e: torch.Tensor) -> dict[Role, torch.Tensor]:
         """Cotangents of the body: `e` at the pre-activation, and what exact pathways brought to the ports."""

@@ -30,9 +30,10 @@ def check_targets(graph: ErrorGraph, loss: Loss, target: Any) -> None:
     for name in reads_target(graph):
         output = graph.captured.value(name)
         if loss.teaching(output, target) is None:
+            shape = graph.captured.shape_text(output)
             raise CompileError(
                 f"a rule sends the target in the error's place, but the target of the loss {loss.name} has neither "
-                f"the output's shape {tuple(output.shape)} nor that of its classes: use another rule, such as dfa."
+                f"the output's shape {shape} nor that of its classes: use another rule, such as dfa."
             )
 
 

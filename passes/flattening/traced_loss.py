@@ -147,8 +147,8 @@ def _trace(
             result = loss.function(given, target)
             if isinstance(result, torch.Tensor) and result.dim() == 0:
                 return result
-            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise CompileError(f"the loss {loss.name} returned {shape}, not a scalar.")
+            shape = captured.shape_text(result) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise CompileError(f"the loss {loss.name} returned {shape}, not a scalar: take its mean or its sum.")
 
         value, pull, *_ = torch.func.vjp(scalar, outputs)
         return [value, *pull(torch.ones_like(value))[0]]
@@ -161,18 +161,18 @@ def _trace(
     except CompileError:
         raise
     except Exception as error:  # a loss is user code
-        raise CompileError(_explain(error, loss, [_shape(captured, fake) for fake in fakes])) from error
+        raise CompileError(_explain(captured, error, loss, fakes)) from error
 
 
-def _explain(error: Exception, loss: Loss, shapes: list[str]) -> str:
-    """The sentence on a loss that cannot be traced on output and target of these shapes."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _explain(captured: CapturedGraph, error: Exception, loss: Loss, fakes: list[torch.Tensor]) -> str:
+    """The sentence on a loss that cannot be traced on these outputs and targets."""
+    first, shapes = captured.first_line(error), [captured.shape_text(fake) for fake in fakes]
     if isinstance(error, _BY_VALUES):
         return (
             f"the loss {loss.name} chooses by the values that it is given, which a program for all batches cannot "
             f"({first}): write it in tensor operators, or call it behind net(x) in a loop of your own."
         )
-    return f"the loss {loss.name} does not fit output and target of shapes {', '.join(shapes)}: {first}"
+    return f"the loss {loss.name} does not fit output and target of shapes {', '.join(shapes)}: {first}."
 
 
 def _refuse_parameters(module: fx.GraphModule, loss: Loss) -> None:
@@ -205,18 +205,11 @@ def _refuse_misfit(captured: CapturedGraph, loss: Loss, names: list[str], target
     output = captured.value(names[0])
     problem = loss.misfit(output, target)
     if problem:
-        form = f" of shape {_shape(captured, target)} and {target.dtype}" if isinstance(target, torch.Tensor) else ""
+        form = f" of shape {captured.shape_text(target)} and {target.dtype}" if isinstance(target, torch.Tensor) else ""
         raise CompileError(
-            f"the loss {loss.name} does not fit an output of shape {_shape(captured, output)} and a target{form}: "
+            f"the loss {loss.name} does not fit an output of shape {captured.shape_text(output)} and a target{form}: "
             f"the target {problem}."
         )
-
-
-def _shape(captured: CapturedGraph, value: torch.Tensor) -> str:
-    """A shape in which the batch is called N."""
-    batch = str(captured.batch) if isinstance(captured.batch, torch.SymInt) else ""
-    sizes = [str(size) if isinstance(size, int) else str(size).replace(batch, "N") for size in value.shape]
-    return f"({', '.join(sizes)})"
 
 
 def _structure(captured: CapturedGraph, values: dict[str, torch.Tensor], outputs: list[torch.Tensor]) -> Any:

@@ -106,7 +106,7 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "wrong width": (lambda: compiled(example_inputs=(X[:, :5],)), "cannot be captured.*check their shapes"),
     "unused": (
         lambda: compiled(model=Unused()),
-        r"spare\.bias, spare\.weight: the forward reads no such parameter .*requires_grad_\(False\), or use it",
+        r"spare\.bias, spare\.weight: nothing that the model returns is made of it and an input, .*or use it",
     ),
     "nothing to learn": (
         lambda: compiled(model=make_model().requires_grad_(False)),
@@ -226,8 +226,15 @@ def test_step_without_an_optimizer() -> None:
 
 
 def test_a_loss_that_is_no_scalar() -> None:
-    with pytest.raises(altprop.CompileError, match=r"returned \(\w+,\), not a scalar"):
+    with pytest.raises(altprop.CompileError, match=r"returned \(N,\), not a scalar: take its mean"):
         compiled(loss=lambda output, target: (output - target).square().mean(1)).backward(X, torch.zeros(4, 3))
+
+
+def test_a_target_that_cannot_stand_in_the_place_of_an_error() -> None:
+    """The batch is called N, in torch's words it would be a symbol."""
+    net = compiled("drtp", loss=lambda output, target: (output.sum(1) - target.sum(1)).square().mean())
+    with pytest.raises(altprop.CompileError, match=r"neither the output's shape \(N, 3\) nor that of its classes"):
+        net.backward(X, torch.zeros(4, 5))
 
 
 def test_unknown_feedback() -> None:
@@ -236,7 +243,7 @@ def test_unknown_feedback() -> None:
 
 
 def test_unknown_parameter_in_the_table() -> None:
-    with pytest.raises(KeyError, match="weight of nothing"):
+    with pytest.raises(KeyError, match=r'there is no parameter "weight of nothing"; there are: 0\.weight, 0\.bias, .*'):
         compiled().explain()["weight of nothing"]
 
 

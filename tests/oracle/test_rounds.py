@@ -115,6 +115,31 @@ def test_with_fixed_predictions_it_is_backpropagation(loss: str) -> None:
     assert_equal(*found)
 
 
+def test_a_loss_of_the_callers_own_is_given_a_whole_sequence() -> None:
+    """And where it cannot take the target in the form of the output, a sentence says so."""
+    x, inputs = torch.randn(3, 5, 4), torch.randn(3, 5, 4)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def later(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target)[:, 2:].square().mean()
+
+    grads = []
+    for rule in ("pc(rounds=2, rate=1.0, fixed=True)", "bp"):
+        net = kept.compile(model, rule, example_inputs=(x,), loss=later)
+        net.backward(inputs, torch.ones(3, 5, 3))
+        grads.append([parameter.grad for parameter in net.model.parameters()])
+        net.zero_grad()
+    torch.testing.assert_close(*grads)
+
+    def by_class(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+    with pytest.raises(
+        altprop.RuleError, match=r"form of the output, \(N, 5, 3\)\. The loss by_class.*\(5\*N\) to match"
+    ):
+        kept.compile(model, "pc", example_inputs=(x,), loss=by_class)
+
+
 def _moved(model: nn.Module, rule: str, loss: str) -> altprop.LocalNet:
     net = compile_mlp(copy.deepcopy(model), rule, loss)
     RUNS["program"](net, loss)
@@ -185,6 +210,35 @@ def test_a_program_with_a_loop_reads_back() -> None:
     assert sum(map(is_repeat, program.graph.graph.nodes)) == 1
     text = format_program(program)
     assert format_program(parse_program(text)) == text
+
+
+class Steps(nn.Module):
+    """Two layers at each step of a sequence; `turned` has steps before samples, as nn.MultiheadAttention inside."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.one, self.two, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 5, 4) to (N, 3)."""
+        if not self.turned:
+            z = (torch.tanh(self.one(x)) + 1).reshape(-1, 4)
+            return self.out(torch.tanh(self.two(z)).view(-1, 5, 4).mean(1))
+        z = torch.tanh(self.one(x.transpose(0, 1)))
+        z = (z.transpose(0, 1) + 1).transpose(0, 1).reshape(-1, 4)
+        return self.out(torch.tanh(self.two(z)).view(5, -1, 4).mean(0))
+
+
+def test_activities_that_settle_may_lie_otherwise_in_memory() -> None:
+    """A `view` of the forward need not be one of what settles."""
+    grads = []
+    for turned in (False, True):
+        torch.manual_seed(0)
+        net = kept.compile(Steps(turned), "pc(rounds=3)", example_inputs=(torch.randn(3, 5, 4),))
+        net.backward(torch.randn(3, 5, 4), torch.tensor([0, 1, 2]))
+        grads.append([parameter.grad for parameter in net.parameters()])
+    torch.testing.assert_close(*grads)
 
 
 def test_no_rounds_leave_the_hidden_layers_alone() -> None:
