@@ -53,6 +53,7 @@ FOUND = {
     41: "a long compilation said nothing",
     42: "results that nobody reads ended in an internal error",
     43: "tests failed on a loaded machine, since their limits went by the clock",
+    44: "a layer in a plain list, or outside the model, was not trained, and nothing said so",
 }
 
 

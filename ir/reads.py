@@ -44,25 +44,24 @@ class Read:
         value = len(table[key]) if kind == LENGTH else table[key]
         return Read("", (("item", key),), kind, value, table, label, known_as)
 
-    def place(self, model: nn.Module) -> Place:
-        """Returns where it stands in a model.
+    def places(self, model: nn.Module) -> list[Place]:
+        """Returns where it stands in a model, behind the places of all that lies on the way there.
 
         Raises:
             AttributeError, KeyError, IndexError, TypeError: it stands there no more.
         """
-        if self.table is not None:
-            return self.table, self.steps[-1][1]
-        holder: Any = model.get_submodule(self.owner)
-        for step, name in self.steps[:-1]:
+        holder: Any = self.table if self.table is not None else model.get_submodule(self.owner)
+        found: list[Place] = []
+        for step, name in self.steps:
             table = _table(holder, step, name)
             holder = table[name]
-        step, name = self.steps[-1]
-        return _table(holder, step, name), name
+            found.append((table, name))
+        return found
 
     def now(self, model: nn.Module) -> Any:
         """Returns what stands there in a model now; an object that equals nothing else where nothing does."""
         try:
-            table, key = self.place(model)
+            table, key = self.places(model)[-1]
             return table[key]
         except (AttributeError, KeyError, IndexError, TypeError):
             return _GONE

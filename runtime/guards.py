@@ -115,6 +115,8 @@ class Guards:
         return [read for read, wanted in pairs if not read.fits(read.now(self._model), wanted)]
 
     def _look_up(self) -> Still:
-        places = [(read.place(self._model), read) for read in self._reads]
-        same = [((table, key), table[key]) for (table, key), read in places if read.kind != LENGTH]
-        return Still(same, [table[key] for (table, key), read in places if read.kind == LENGTH])
+        """Looks up all places, also those on the way: a list may be replaced by another as a whole."""
+        ways = [(read.places(self._model), read) for read in self._reads]
+        same = {(id(table), key): ((table, key), table[key]) for way, _ in ways for table, key in way}
+        last = [way[-1] for way, read in ways if read.kind == LENGTH]
+        return Still(same.values(), [table[key] for table, key in last])

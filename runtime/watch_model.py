@@ -13,18 +13,19 @@ from torch import nn
 
 from altprop.ir.alone import alone
 from altprop.ir.errors import CompileError
+from altprop.ir.layouts import FORMATS, is_channels_last
 from altprop.ir.torch_private import HOOK_TABLES, hooks_of_tensor, own_buffers, own_modules, own_parameters
 from altprop.runtime.guards import Still
 from altprop.runtime.hooks import torchs_hooks, users_hooks
 
-_grad, _dtype = operator.attrgetter("requires_grad"), operator.attrgetter("dtype")
+_grad, _dtype, _shape = map(operator.attrgetter, ("requires_grad", "dtype", "shape"))
 
 
 class Mode(NamedTuple):
     """What must agree for a program to run.
 
     Attributes:
-        form: classes of the modules, and the shapes of their tensors.
+        form: classes of the modules, the shapes of their tensors, and which of these are one.
         grads: whether each parameter requires grad.
         dtypes: of the parameters.
         device: of the first parameter.
@@ -59,16 +60,26 @@ class Watch:
 
     def unchanged(self) -> bool:
         """Whether nothing that the mode is made of is another than at the last look."""
-        return self.still() and self.settings_unchanged()
+        return self.still() and self.settings_unchanged() and self.shapes_unchanged()
+
+    def shapes_unchanged(self) -> bool:
+        """Whether parameters have the shapes and dtypes of the last look, which `.data` may change in place."""
+        parameters = self._tensors
+        return list(map(_shape, parameters)) == self._shapes and list(map(_dtype, parameters)) == list(self._dtypes)
 
     def settings_unchanged(self) -> bool:
-        """Whether what does not stand in a table is unchanged: no new hooks, and the settings of parameters."""
-        parameters, first = self._tensors, self._first
+        """Whether what does not stand in a table is unchanged: no new hooks, and the settings of parameters.
+
+        Of the memory of parameters it looks at two alone, which `model.to(...)` changes with all others: the first, and
+        the first filter of images.
+        """
+        parameters, first, image = self._tensors, self._first, self._image
         return (
             not any(self._empty)
             and list(map(_grad, parameters)) == self._wanted_grads
             and not any(map(hooks_of_tensor, parameters))
             and (first is None or (first.dtype is self._dtypes[0] and first.device == self._device))
+            and (image is None or image.stride() == self._image_stride)
         )
 
     def mode(self, device_type: str) -> Mode:
@@ -129,10 +140,13 @@ class Watch:
         self.still = Still(_places(modules, filled), [*map(vars, modules), *filled, *_parents(modules)])
         self._grads, self._dtypes = tuple(map(_grad, self._tensors)), tuple(map(_dtype, self._tensors))
         self._wanted_grads = list(self._grads)
+        self._shapes = list(map(_shape, self._tensors))
         self._first = self._tensors[0] if self._tensors else None
+        self._image = next((one for one in self._tensors if one.dim() in FORMATS), None)
+        self._image_stride = None if self._image is None else self._image.stride()
         self._device = None if self._first is None else self._first.device
         self._training = tuple(module.training for module in modules)
-        self._form = tuple(_form(path, module) for path, module in named)
+        self._form = (*(_form(path, module) for path, module in named), _ties(modules))
         self.hooks = {(id(hook), phrase): hook for hook, phrase in users_hooks(self._model)} if filled else {}
 
     def _refuse_strangers(self, named: Iterable[tuple[str, nn.Module]]) -> None:
@@ -164,9 +178,18 @@ def _parents(modules: Iterable[nn.Module]) -> list[Any]:
     return [own_modules(module) for module in modules if own_modules(module)]
 
 
+def _ties(modules: Iterable[nn.Module]) -> tuple[int, ...]:
+    """For each tensor of the modules, the place of the first that is the same one; a program adds up their updates."""
+    tables = (table for module in modules for table in (own_parameters(module), own_buffers(module)))
+    places: dict[int, int] = {}
+    tensors = (tensor for table in tables for tensor in table.values() if tensor is not None)
+    return tuple(places.setdefault(id(tensor), place) for place, tensor in enumerate(tensors))
+
+
 def _form(path: str, module: nn.Module) -> Any:
     """What of a module decides which program runs: two with the same form differ in numbers alone."""
     forward = vars(module).get("forward") or type(module).forward
-    parameters = tuple((name, tuple(p.shape)) for name, p in own_parameters(module).items() if p is not None)
+    own = [(name, p) for name, p in own_parameters(module).items() if p is not None]
+    parameters = tuple((name, tuple(p.shape), is_channels_last(p)) for name, p in own)
     buffers = tuple((name, tuple(b.shape), b.dtype) for name, b in own_buffers(module).items() if b is not None)
     return path, type(module), forward, parameters, buffers, torchs_hooks(module)

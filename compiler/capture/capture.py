@@ -32,6 +32,7 @@ from altprop.compiler.capture.refuse import (
     refuse_modules,
 )
 from altprop.compiler.capture.seeds import refuse_seeds
+from altprop.compiler.capture.strangers import Strangers
 from altprop.compiler.capture.wrappers import arguments_named
 from altprop.compiler.capture.written_functions import WrittenFunctions
 from altprop.compiler.collector import collect_young
@@ -62,10 +63,10 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     kwargs = dict(kwargs or {})
     open_dataclasses((args, kwargs))
     _check_examples(model, args, kwargs)
-    reads, facts = Reads(model), BatchFacts()
+    reads, facts, strangers = Reads(model), BatchFacts(), Strangers()
     with noting(facts):
-        program = _export(model, args, kwargs, reads)
-    captured = dataclasses.replace(read_export(program, model), reads=reads.found(), facts=facts)
+        program = _export(model, args, kwargs, reads, strangers)
+    captured = dataclasses.replace(read_export(program, model, strangers), reads=reads.found(), facts=facts)
     operators = sum(node.op == "call_function" for node in captured.graph.nodes)
     log.info("capture: %d operators, %d parameters, a batch of %s", operators, len(captured.parameters), captured.batch)
     return captured
@@ -77,11 +78,10 @@ def _check_examples(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     if not tensors:
         raise CaptureError("example_inputs hold no tensor: pass a tuple of the model's inputs, such as (x,).")
-    if tensors[0].dim() > 0 and tensors[0].shape[0] == 1:
-        raise CaptureError(
-            "example_inputs have a batch of 1, which torch.export would fix for good: "
-            "give a batch of two or more, such as torch.randn(2, ...)."
-        )
+    if tensors[0].dim() > 0 and tensors[0].shape[0] < 2:
+        size = tensors[0].shape[0]
+        which = "a batch of 1, which torch.export would fix for good" if size else "no samples, which tell no form"
+        raise CaptureError(f"example_inputs have {which}: give a batch of two or more, such as torch.randn(2, ...).")
     complex_names = [name for name, p in model.named_parameters() if p.is_complex()]
     if complex_names or any(t.is_complex() for t in tensors):
         where = complex_names[0] if complex_names else "an input"
@@ -108,7 +108,9 @@ def _dynamic_shapes(leaves: Sequence[Any], batch: int) -> list[Any]:
     return [of(leaf) for leaf in leaves]
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reads: Reads) -> Decomposed:
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reads: Reads, strangers: Strangers
+) -> Decomposed:
     leaves, spec = pytree.tree_flatten((args, kwargs))
     batch = next(leaf.shape[0] if leaf.dim() else 0 for leaf in leaves if isinstance(leaf, torch.Tensor))
     shapes = pytree.tree_unflatten(_dynamic_shapes(leaves, batch), spec)
@@ -116,7 +118,13 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rea
     args, kwargs = pytree.tree_unflatten(detached, spec)
     try:
         with _left_as_it_is(model), _as_written(model):
-            with _understood(model, args, kwargs), reads.listening(), of_forward(model).refused(), spent("export"):
+            with (
+                _understood(model, args, kwargs),
+                strangers,
+                reads.listening(),
+                of_forward(model).refused(),
+                spent("export"),
+            ):
                 dynamic = _by_name(model, *as_lists(shapes))
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()

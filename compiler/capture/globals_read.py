@@ -35,10 +35,22 @@ def globals_read(model: nn.Module) -> Iterator[Read]:
 
 
 def functions_behind(model: nn.Module) -> Iterator[types.FunctionType]:
-    """Yields the functions of the modules' forwards, and those that they name, but for torch's own."""
-    seen: set[types.CodeType] = set()
+    """Yields the functions of the modules' forwards and those that modules hold, and those that they name.
+
+    Of torch's own there is none among them.
+    """
+    seen: set[int] = set()
     for kind in dict.fromkeys(type(module) for module in model.modules()):
         yield from _functions(getattr(kind, "forward", None), kind, seen, 0)
+    for module in model.modules():
+        for value in list(vars(module).values()):
+            yield from _functions(_opened(value), type(module), seen, 1)
+
+
+def _opened(function: Any) -> Any:
+    """A function without what holds its first arguments."""
+    function = function.func if isinstance(function, functools.partial) else function
+    return getattr(function, "__func__", function)
 
 
 def functions_of(part: Any) -> Iterator[types.FunctionType]:
@@ -62,15 +74,17 @@ def methods_of_own(rule: Any) -> list[types.FunctionType]:
     return [one for one in found if isinstance(one, types.FunctionType)]
 
 
-def _functions(function: Any, kind: type, seen: set[types.CodeType], depth: int) -> Iterator[types.FunctionType]:
-    """A function, and those that it names: globals of its file, and methods of its class."""
+def _functions(function: Any, kind: type, seen: set[int], depth: int) -> Iterator[types.FunctionType]:
+    """A function, and those that it names: globals of its file, its variables, and methods of its class."""
     function = getattr(function, "__wrapped__", function)
-    if not isinstance(function, types.FunctionType) or function.__code__ in seen or depth > _DEPTH:
+    if not isinstance(function, types.FunctionType) or id(function) in seen or depth > _DEPTH:
         return
     if _is_of_a_library(function, ("torch", "builtins")):
         return
-    seen.add(function.__code__)
+    seen.add(id(function))
     yield function
+    for cell in function.__closure__ or ():
+        yield from _functions(_look(Cell(cell), ""), kind, seen, depth + 1)
     names = names_in(function.__code__)
     for name in sorted(names.globals):
         yield from _functions(function.__globals__.get(name), kind, seen, depth + 1)

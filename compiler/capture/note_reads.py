@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from altprop.compiler.capture.attributes import say_assigned
+from altprop.compiler.capture.containers import DEPTH, copied, differs
 from altprop.compiler.capture.globals_read import globals_read
 from altprop.compiler.capture.plain import LIMIT, has_attributes, is_plain, items
 from altprop.ir.alone import compiles_here
@@ -20,8 +21,8 @@ from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
 from altprop.ir.torch_private import OWN_WEIGHTS, FakeTensor, pytree
 
 _OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", OWN_WEIGHTS}
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code made
-_DEPTH = 4
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that is made as those of Python code are
+_FIXED_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: it takes no patch
 
 Step = tuple[str, Any]
 Key = tuple[int, str]
@@ -90,12 +91,12 @@ class Reads:
             return
         key = (id(own), name)
         if key not in self._seen:
-            self._seen[key] = (own, value, _copied(value))
+            self._seen[key] = (own, value, copied(value))
             self._follow(value, (way[0], (*way[1], ("attribute", name))), 0)
 
     def _follow(self, value: Any, way: tuple[str, tuple[Step, ...]], depth: int) -> None:
         """Listens to plain objects that a module holds, also inside of lists and mappings."""
-        if depth < _DEPTH and isinstance(value, (list, tuple, dict)):
+        if depth < DEPTH and isinstance(value, (list, tuple, dict)):
             for key, one in items(value):
                 self._follow(one, (way[0], (*way[1], ("item", key))), depth + 1)
         elif _is_object(value) and id(vars(value)) not in self._ways:
@@ -110,7 +111,7 @@ class Reads:
         for key, (own, _, before) in self._seen.items():
             path, steps = self._ways[key[0]]
             value = own.get(key[1], _GONE)
-            if key not in self._written and value is not _GONE and not _differs(before, value):
+            if key not in self._written and value is not _GONE and not differs(before, value):
                 found += _reads(path, (*steps, ("attribute", key[1])), value, 0)
         for path, name in self._class_reads:
             value = getattr(self._model.get_submodule(path), name, _GONE)
@@ -151,23 +152,7 @@ _GONE = object()
 
 def _is_object(value: Any) -> bool:
     """Whether a value is an object whose attributes are read one by one, and whose class takes a patch."""
-    return bool(type(value).__flags__ & _HEAP_TYPE) and has_attributes(value)
-
-
-def _copied(value: Any) -> Any:
-    """A list or mapping as it is at first, to tell whether forward alters it."""
-    return type(value), list(map(id, _flat(value))) if isinstance(value, (list, dict, set)) else None
-
-
-def _flat(value: Any) -> list[Any]:
-    return [*value, *value.values()] if isinstance(value, dict) else list(value)
-
-
-def _differs(before: Any, now: Any) -> bool:
-    kind, elements = before
-    if elements is None or kind is not type(now):
-        return False  # an attribute that was put back; a list that became another one is seen by its elements
-    return bool(list(map(id, _flat(now))) != elements)
+    return type(value).__flags__ & (_HEAP_TYPE | _FIXED_TYPE) == _HEAP_TYPE and has_attributes(value)
 
 
 def _reads(owner: str, steps: tuple[Step, ...], value: Any, depth: int) -> Iterator[Read]:
@@ -175,7 +160,7 @@ def _reads(owner: str, steps: tuple[Step, ...], value: Any, depth: int) -> Itera
         return
     if is_plain(value):
         yield Read(owner, steps, VALUE, value)
-    elif isinstance(value, (list, tuple, dict)) and depth < _DEPTH and len(value) <= LIMIT:
+    elif isinstance(value, (list, tuple, dict)) and depth < DEPTH and len(value) <= LIMIT:
         if not isinstance(value, tuple):
             yield Read(owner, steps, LENGTH, len(value))
         for key, one in items(value):
@@ -184,6 +169,6 @@ def _reads(owner: str, steps: tuple[Step, ...], value: Any, depth: int) -> Itera
         yield Read(owner, steps, IDENTITY, value)
         if isinstance(value, (list, dict, set)):
             yield Read(owner, steps, LENGTH, len(value))
-        elif has_attributes(value) and not _is_object(value) and depth < _DEPTH:  # all count where none can be seen
+        elif has_attributes(value) and not _is_object(value) and depth < DEPTH:  # all count where none can be seen
             for name, one in list(vars(value).items())[:LIMIT]:
                 yield from _reads(owner, (*steps, ("attribute", name)), one, depth + 1)

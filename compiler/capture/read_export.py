@@ -12,6 +12,7 @@ from altprop.compiler.capture.decompose import Decomposed
 from altprop.compiler.capture.drop_noops import drop_effects, tidy
 from altprop.compiler.capture.refuse import refuse_integers, refuse_mixed_types, refuse_numbers
 from altprop.compiler.capture.shared_fakes import move_home
+from altprop.compiler.capture.strangers import Strangers
 from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
 from altprop.ir.errors import CaptureError
 from altprop.ir.forms import Forms
@@ -26,21 +27,25 @@ class _Reader:
     inputs: list[str] = dataclasses.field(default_factory=list)
 
 
-def read_export(program: Decomposed, model: nn.Module) -> CapturedGraph:
+def read_export(program: Decomposed, model: nn.Module, strangers: Strangers) -> CapturedGraph:
     """Returns an exported program as a captured graph, in the home of its batch where it can move there.
 
     Args:
         program: decomposed; its graph is mended.
         model: what was exported.
+        strangers: what its forward read that is no parameter of its own.
 
     Raises:
-        CaptureError: the graph holds what no program can: numbers out of tensors, mixed types, integers as outputs.
+        CaptureError: the graph holds what no program can: numbers out of tensors, mixed types, integers as outputs,
+            tensors that would learn and are no parameters.
     """
     reader = _read_inputs(program, model)
     outputs, constants, updates = _read_outputs(program)
     graph = program.graph
     outputs, updates = _tidied(graph, outputs, updates)
     _refuse(graph, outputs)
+    held = reader.constants | {node: model.get_buffer(name) for node, name in reader.buffers.items()}
+    strangers.refuse(graph, outputs, held)
     house = _house(graph, reader.inputs)
     if program.out_spec is None or program.in_spec is None:
         raise CaptureError("the exported program has no call specification.")

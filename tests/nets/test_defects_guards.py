@@ -92,6 +92,8 @@ CHANGES: dict[str, Callable[[Reader], None]] = {
     "a field deep inside": set_path("settings.inner.shift", 1.0),
     "an element of a mapping": set_item("table", "w", 2.0),
     "an element of a list": set_item("list", 1, 2.0),
+    "a whole mapping": set_path("table", {"w": 2.0}),
+    "a whole object": set_path("settings", Settings(gain=3.0, inner=types.SimpleNamespace(shift=0.0))),
     "a tuple": set_path("pair", (2.0, 1.0)),
     "a plain tensor": set_path("plain", torch.tensor(2.0)),
     "a buffer": set_path("gate", torch.tensor(2.0)),

@@ -79,6 +79,20 @@ def seeded(net: altprop.LocalNet) -> None:
     altprop.compile(Seeds(), "bp", example_inputs=(X,))
 
 
+class Lent(Small):
+    """Reads a layer of nobody."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * LAYER(x).sum()
+
+
+LAYER = nn.Linear(X.shape[1], 2)
+
+
+def untrained(net: altprop.LocalNet) -> None:
+    altprop.compile(Lent(), "bp", example_inputs=(X,))
+
+
 def gradient_of_an_input(net: altprop.LocalNet) -> None:
     net(X.clone().requires_grad_())
 
@@ -124,6 +138,7 @@ CASES = {
     "second derivatives": second_derivative,
     "an inner derivative": inner_derivative,
     "random numbers from outside torch": foreign,
+    "what nobody trains": untrained,
     "random numbers that the forward seeds": seeded,
     "gradients of inputs": gradient_of_an_input,
     "hooks": hook,

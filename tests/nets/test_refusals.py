@@ -147,6 +147,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...], str]
     "complex_parameter": (lambda: nn.Linear(4, 3, dtype=torch.complex64), ROWS, r"weight is complex: use real tensors"),
     "complex_inside": (Spectrum, ROWS, r"computes complex numbers .* keep the real and the imaginary part"),
     "one_sample": (lambda: nn.Linear(4, 3), (ROWS[0][:1],), r"have a batch of 1, .* give a batch of two or more"),
+    "no_sample": (lambda: nn.Linear(4, 3), (ROWS[0][:0],), r"have no samples, .* give a batch of two or more"),
     "momentum": (averaging, ROWS, r'module "1" \(BatchNorm1d\) averages over all batches .* give a momentum'),
 }
 
