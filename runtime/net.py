@@ -170,7 +170,7 @@ class LocalNet(NetState):
         kept = self.compilations.find(call, target, steps=True)
         variant = kept.variant
         variant.need_target(target)
-        if Ready.can_be(variant, inputs, target):
+        if Ready.can_be(kept, inputs, target):
             self._ready = Ready(kept, self.compilations.watch, self.state, inputs, target)
         name = f"step{variant.turn(self.feedback.seed, self.state.count + 1)}"
         executor = variant.executor(name)

@@ -11,7 +11,6 @@ import torch
 
 from altprop.ir.optimizers import Optimizer
 from altprop.runtime.optimizer_state import OptimizerState
-from altprop.runtime.variant import Variant
 from altprop.runtime.variants import Kept
 from altprop.runtime.watch_model import Watch
 
@@ -43,9 +42,10 @@ class Ready:
         ]
 
     @staticmethod
-    def can_be(variant: Variant, inputs: Any, target: Any) -> bool:
+    def can_be(kept: Kept, inputs: Any, target: Any) -> bool:
         """Whether the steps of a variant on such batches can be made ready."""
-        return _is_plain(inputs, target) and variant.is_simple and not torch.is_autocast_enabled(inputs.device.type)
+        plain = _is_plain(inputs, target) and not torch.is_autocast_enabled(inputs.device.type)
+        return plain and kept.variant.is_simple and kept.guards.hold()
 
     def holds(self, device_type: str) -> bool:
         """Whether the model, and all that its forward read, is what it was."""

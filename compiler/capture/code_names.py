@@ -2,9 +2,8 @@
 
 import dis
 import functools
-import inspect
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 Step = tuple[str, Any]
@@ -82,18 +81,27 @@ def _steps_behind(rest: Sequence[dis.Instruction]) -> tuple[Step, ...]:
     return tuple(found)
 
 
+def methods_named(kind: type, name: str) -> Iterator[Any]:
+    """Yields what a class has by a name, and what its bases have by it, which `super()` finds."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            method = vars(base)[name]
+            yield getattr(method, "fget", None) or getattr(method, "__func__", method)
+
+
 def attributes_read(kind: type, entry: str) -> frozenset[str]:
     """Returns the attributes of its object that a method of a class reads, and those that it calls, and none sets."""
     waiting, read, written = [entry], set[str](), set[str]()
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        method = inspect.getattr_static(kind, name, None)
-        if name in seen or not isinstance(method, types.FunctionType):
+        if name in seen:
             continue
         seen.add(name)
-        names = names_in(method.__code__)
-        read |= names.attributes
-        written |= names.set
-        waiting += names.attributes
+        for method in methods_named(kind, name):
+            if isinstance(method, types.FunctionType):
+                names = names_in(method.__code__)
+                read |= names.attributes
+                written |= names.set
+                waiting += names.attributes
     return frozenset(read - written)

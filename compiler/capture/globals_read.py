@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from altprop.compiler.capture.code_names import Chain, attributes_read, chains_in, names_in
+from altprop.compiler.capture.code_names import Chain, attributes_read, chains_in, methods_named, names_in
 from altprop.compiler.capture.plain import FUNCTIONS, has_attributes, is_plain, items
 from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
 
@@ -89,7 +89,8 @@ def _functions(function: Any, kind: type, seen: set[int], depth: int) -> Iterato
     for name in sorted(names.globals):
         yield from _functions(function.__globals__.get(name), kind, seen, depth + 1)
     for name in sorted(names.attributes):
-        yield from _functions(getattr(kind, name, None), kind, seen, depth + 1)
+        for method in methods_named(kind, name):
+            yield from _functions(method, kind, seen, depth + 1)
 
 
 def reads_of_function(function: types.FunctionType, label: str) -> Iterator[Read]:

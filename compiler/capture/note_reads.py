@@ -6,6 +6,7 @@ after every run. Globals are read off the code of the modules' own functions.
 """
 
 import contextlib
+import inspect
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -114,8 +115,8 @@ class Reads:
             if key not in self._written and value is not _GONE and not differs(before, value):
                 found += _reads(path, (*steps, ("attribute", key[1])), value, 0)
         for path, name in self._class_reads:
-            value = getattr(self._model.get_submodule(path), name, _GONE)
-            if any(name in vars(kind) for kind in type(self._model.get_submodule(path)).__mro__) and is_plain(value):
+            value = inspect.getattr_static(type(self._model.get_submodule(path)), name, _GONE)
+            if is_plain(value):  # and no property: what that reads is seen where it reads it
                 found.append(Read(path, (("class", name),), VALUE, value))
         return (*found, *self._kept_globals())
 

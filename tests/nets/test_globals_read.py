@@ -50,6 +50,7 @@ SWITCHES = {"a": True, "b": True}
 CURVE: Callable[[torch.Tensor], torch.Tensor] = torch.sin
 CONFIG = settings_of(1.0)
 CLOCK = Clock()
+SHARE = 1.0
 COUNT, KEPT = 0, dict[str, torch.Tensor]()
 
 
@@ -63,10 +64,21 @@ class Small(nn.Module):
         return found
 
 
+class Smaller(Small):
+    """Reads what it reads through its base."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.share
+
+    @property
+    def share(self) -> float:
+        return SHARE
+
+
 @pytest.fixture(scope="module")
 def compiled() -> altprop.LocalNet:
     torch.manual_seed(0)
-    return altprop.compile(Small(), rule="bp", example_inputs=(X,), optimizer=altprop.optim.SGD(lr=0.0))
+    return altprop.compile(Smaller(), rule="bp", example_inputs=(X,), optimizer=altprop.optim.SGD(lr=0.0))
 
 
 @pytest.fixture
@@ -92,6 +104,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "what a method of an object reads": lambda patch: patch.setattr(CLOCK, "seconds", 2.0),
     "a field of an object that is handed on": lambda patch: patch.setattr(CONFIG.inner, "factor", 2.0),
     "a mapping that is read as a whole": lambda patch: patch.setitem(SWITCHES, "b", False),
+    "a number that a property reads": lambda patch: patch.setitem(globals(), "SHARE", 2.0),
     "a function in another's place": lambda patch: patch.setitem(globals(), "CURVE", torch.cos),
 }
 
@@ -107,6 +120,12 @@ def test_what_stands_behind_globals_is_looked_at(
     monkeypatch.undo()
     assert agrees(net)
     assert len(net.compilations.variants) == 2
+
+
+def test_a_property_that_forward_reads_compiles_nothing_anew(net: altprop.LocalNet) -> None:
+    for _ in range(2):
+        net(X), net.backward(X, Y), net.step(X, Y)
+    assert len(net.compilations.variants) == 1
 
 
 def test_what_no_function_reads_compiles_nothing(net: altprop.LocalNet, monkeypatch: pytest.MonkeyPatch) -> None:
