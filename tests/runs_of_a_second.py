@@ -18,6 +18,17 @@ class Noisy(torch.nn.Sequential):
             torch.nn.Dropout(0.2), torch.nn.Linear(width, width), torch.nn.Tanh(), torch.nn.Linear(width, 10))
 """
 
+TREES = """
+import torch
+import altprop
+
+class Trees(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.Tanh(),
+            altprop.learners.Forest(16, 8, keep=3, depth=3, window=80, features=0.5), torch.nn.Linear(8, 10))
+"""
+
 
 def config_of(**flags: Any) -> RunConfig:
     """A run of a second: four steps an epoch."""

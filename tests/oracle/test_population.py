@@ -1,5 +1,7 @@
 """The evolution strategy, beside a textbook in NumPy that gets the same noise."""
 
+import copy
+
 import kept
 import numpy as np
 import pytest
@@ -81,6 +83,20 @@ def test_each_unit_is_judged_by_its_own_distance(credit, shaping):
         layer = model[int(name)]
         made = np.hstack([numpy(layer.weight.grad), numpy(layer.bias.grad)[:, None]])
         assert made == pytest.approx(expected, abs=1e-10)
+
+
+def test_a_unit_hears_of_no_other():
+    """With the same noise a unit moves, to the bit, as if the others had other targets."""
+    model, (x, y) = nn.Sequential(nn.Linear(9, 5)).double(), batch()
+    targets = torch.cat([y, y[:, :2]], 1)
+    net, found = compiled(model, "es(members=8)"), []
+    for change in (0.0, 3.0):
+        one = copy.deepcopy(net)
+        one.backward(x, torch.cat([targets[:, :1], targets[:, 1:] + change], 1))
+        found.append(one.model[0])
+    assert torch.equal(found[0].weight.grad[0], found[1].weight.grad[0])
+    assert torch.equal(found[0].bias.grad[0], found[1].bias.grad[0])
+    assert not torch.equal(found[0].weight.grad[1:], found[1].weight.grad[1:])
 
 
 def test_many_members_find_the_gradient():

@@ -13,7 +13,7 @@ import processor_time
 import pytest
 import torch
 from kills import die_after, in_child
-from runs_of_a_second import NOISY_NET, config_of
+from runs_of_a_second import NOISY_NET, TREES, config_of
 
 from altprop.runtime.whole_files import write_signed
 from altprop.training import (
@@ -156,6 +156,20 @@ def test_resumed_run_is_bit_identical(
         train(config_of(model=noisy, rule=rule, augment=True), tmp_path, reporter=StopAt(step))
     train(resumed(tmp_path), tmp_path, resume=True)
     assert_same_state(whole(rule), tmp_path)
+
+
+def test_a_run_with_a_learner_resumes_where_it_was_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="trees are fitted by scikit-learn, which is not installed")
+    (tmp_path / "trees.py").write_text(TREES)
+    flags = {"model": f"{tmp_path / 'trees.py'}:Trees", "rule": "dfa"}
+    train(config_of(**flags), tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(config_of(**flags), tmp_path / "broken", reporter=StopAt(7))
+    train(resumed(tmp_path / "broken"), tmp_path / "broken", resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "broken")
+    state = load_checkpoint(tmp_path / "broken" / "checkpoint.pt").net
+    (count,) = [value for name, value in state.items() if name.endswith("learned.count")]
+    assert int(count) == 16
 
 
 @pytest.mark.parametrize(
