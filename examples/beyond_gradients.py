@@ -26,7 +26,7 @@ from torch import nn
 import altprop
 from altprop.data import BatchSampler, DataError, DataSet
 from altprop.data import load as load_data
-from altprop.learners import Forest, Inverse, Neighbours
+from altprop.learners import Boosted, Forest, Inverse, Neighbours
 from altprop.nn import Heaviside
 
 CLASSES = 10
@@ -51,13 +51,14 @@ def threshold(inputs: int, seed: int) -> nn.Module:
 
 
 def trees_between(inputs: int, seed: int) -> nn.Module:
-    forest = Forest(64, 32, keep=20, depth=10, step=STEP, seed=1000 * seed, window=WINDOW)
+    """A random forest: each tree is fitted on all samples, and asks of few features at a time."""
+    forest = Forest(64, 32, keep=20, depth=10, step=STEP, seed=1000 * seed, window=SEEN, features=FEATURES)
     return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest, nn.Linear(32, CLASSES))
 
 
 def trees_followed(inputs: int, seed: int) -> nn.Module:
-    """The same with smaller steps of more samples, which an inverse can follow."""
-    forest = Forest(64, 32, keep=20, depth=10, step=1.0, seed=1000 * seed, window=600)
+    """The same with smaller steps, which an inverse can follow."""
+    forest = Forest(64, 32, keep=20, depth=10, step=1.0, seed=1000 * seed, window=SEEN, features=FEATURES)
     return nn.Sequential(nn.Linear(inputs, 64), nn.Tanh(), forest, nn.Linear(32, CLASSES))
 
 
@@ -76,28 +77,26 @@ def trees_below(inputs: int, seed: int) -> nn.Module:
     return nn.Sequential(forest, nn.Linear(64, CLASSES))
 
 
-class Begun(Forest):
-    """A forest that is a random layer until it has a tree, so that what stands above has something to read."""
+class Begun(Boosted):
+    """Boosted trees that begin as a random layer, so that what stands above has something to read."""
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """Random features, then the mean of the trees."""
-        if self.trees:
-            return super().predict(x)
+        """Random features, and what the trees add to them."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(self.inputs, self.outputs, generator=generator) / self.inputs**0.5
-        return torch.tanh(2 * x.reshape(len(x), -1).float() @ drawn)
+        begun = torch.tanh(2 * x.reshape(len(x), -1).float() @ drawn).double()
+        return begun + super().predict(x) if self.trees else begun
 
 
 def trees_alone(inputs: int, seed: int) -> nn.Module:
-    """Two layers of trees; errors cross the upper one by trees that learn its inverse, as in mGBDT."""
-    below = Begun(inputs, 32, keep=20, depth=10, seed=1000 * seed, window=WINDOW)
-    above = Forest(32, CLASSES, keep=20, depth=10, step=STEP, seed=1000 * seed + 300, window=WINDOW)
-    return nn.Sequential(
-        below, Inverse(above, Forest(CLASSES, 32, keep=20, depth=10, seed=1000 * seed + 600), seed=seed)
-    )
+    """Two layers of boosted trees; errors cross the upper one by trees that learn its inverse, as in mGBDT."""
+    below = Begun(inputs, 32, keep=1000, depth=5, seed=1000 * seed, features=FEATURES)
+    above = Boosted(32, CLASSES, keep=1000, depth=5, step=STEP, seed=1000 * seed + 300, features=FEATURES)
+    back = Forest(CLASSES, 32, keep=20, depth=10, seed=1000 * seed + 600, features=FEATURES)
+    return nn.Sequential(below, Inverse(above, back, sigma=0.3, seed=seed))
 
 
-STEP, WINDOW = 4.0, 500
+STEP, WINDOW, SEEN, FEATURES = 4.0, 500, 1257, 0.15
 SOLVER = altprop.optim.SGD
 
 
@@ -135,7 +134,7 @@ TRIALS = {
     "trees as output, DFA below": Trial(trees_above, "dfa"),
     "trees as output, frozen below": Trial(trees_above, {"0": "frozen", "*": "dfa"}),
     "trees, then a linear layer": Trial(trees_below, "dfa", faster),
-    "two layers of trees, errors by inverse trees": Trial(trees_alone, "bp"),
+    "two layers of trees, errors by inverse trees": Trial(trees_alone, "bp", batch=628),
 }
 
 

@@ -33,7 +33,7 @@ from altprop.rules.wiring import Wiring
 
 
 def _state(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
-    return row_state("log_sigma")
+    return {} if region.learner else row_state("log_sigma")
 
 
 @dataclasses.dataclass(frozen=True)

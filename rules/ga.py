@@ -31,7 +31,7 @@ from altprop.rules.wiring import Wiring
 
 
 def _state(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
-    return row_state("population", members=rule.members, scale=rule.sigma)
+    return {} if region.learner else row_state("population", members=rule.members, scale=rule.sigma)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,8 @@ from altprop.rules.wiring import Wiring
 
 
 def _state(rule: Any, region: Region, sources: Sequence[Region]) -> Mapping[str, Auxiliary]:
+    if region.learner:  # it has no parameters
+        return {}
     begins = row_state("positions", members=rule.members, scale=rule.sigma)
     return {**begins, **row_state("velocities", "bests", members=rule.members)}
 

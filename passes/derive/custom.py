@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from altprop.ir.errors import CompileError
+from altprop.ir.errors import CompileError, RuleError
 from altprop.ir.torch_private import backward_of, below_autograd, fill_defaults, pytree, schema_of, setup_of
 from altprop.passes.cut.without_derivative import formula_of, lacks_formula
 
@@ -20,6 +20,29 @@ def differentiable(operator: Any) -> Callable[..., Any]:
         return _opaque(operator)
     known = formula_of(operator)
     return _by_formula(operator, known) if known is not None else _by_kernel(operator)
+
+
+def uncrossed(operator: Any, why: str) -> Callable[..., Any]:
+    """Returns a function that computes what an operator does; an error that comes back through it is refused.
+
+    Args:
+        operator: of one tensor result.
+        why: what the refusal says, as a `RuleError`.
+    """
+
+    def run(*args: Any) -> Any:
+        def forward(*given: Any) -> Any:
+            return _below(operator, given, {})
+
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            """Keeps nothing."""
+
+        def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
+            raise RuleError(why)
+
+        return _function(operator, forward, setup, backward).apply(*args)
+
+    return run
 
 
 def _below(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

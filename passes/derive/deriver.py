@@ -74,8 +74,9 @@ class Deriver:
         local, incoming = self.view.look(values, phase)
         d, e, felt = self.view.feel(local, incoming)
         results += felt
-        replaced = self._replaced(local, incoming, d, e)
-        moved = self._rule.update(local, e)
+        teaches_itself = bool(self._region.learner)
+        replaced = {} if teaches_itself else self._replaced(local, incoming, d, e)
+        moved = {} if teaches_itself else self._rule.update(local, e)
         check_gradients(self._rule, local.local, self._captured, moved)
         count = None if self._rule.wiring.averaged else self._count()
         moved = {p: g if count is None else g * count for p, g in moved.items()}

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from altprop.ir import learner_operators  # noqa: F401  it registers the operators
 from altprop.ir.errors import RuleError
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.operators import is_random
 from altprop.ir.updates import Value
 from altprop.ir.walks import ancestors, descendants
+from altprop.passes.derive.custom import differentiable, uncrossed
 from altprop.passes.derive.interpret import FREE_STRIDES, run_nodes
 
 aten = torch.ops.aten
@@ -41,7 +43,7 @@ class Stretch:
         """Returns the value at the end, had that at the start been `activity`."""
         known: dict[fx.Node, Any] = {node: values[("captured", node.name)] for node in self.reads}
         known |= {node: activity for node in _all(self.nodes) if node.name == self.start}
-        made = run_nodes(self.nodes, known, {**FREE_STRIDES, **_WITHOUT_MASK})
+        made = run_nodes(self.nodes, known, _INSTEAD)
         result: torch.Tensor = next(value for node, value in made.items() if node.name == self.end)
         return result
 
@@ -60,7 +62,10 @@ def stretch(graph: ErrorGraph, start: str, end: str) -> Stretch:
     captured = graph.captured
     behind = descendants(captured.node(start).users)
     if captured.node(end) not in behind:
-        raise RuleError(f"{end} does not depend on {start}: there is no forward between them to run again.")
+        raise RuleError(
+            f"{end} does not depend on {start}: there is no forward between them to run again. Draw a connection from "
+            "a region that reads it, or use a rule without inverses, such as dfa."
+        )
     at_hand = _at_hand(graph)
 
     def runs(node: fx.Node) -> bool:
@@ -111,10 +116,23 @@ def _attend(
     return attended
 
 
+def _predict(*args: Any) -> torch.Tensor:
+    """What a learner says; an error that a rule takes back through it asks for its targets."""
+    operator = torch.ops.altprop.predict.default
+    if args[-1]:
+        return differentiable(operator)(*args)
+    return uncrossed(
+        operator,
+        "the rule takes an error back through a learner without target(): wrap it, as Surrogate(learner) or "
+        "Inverse(learner, back), or use a rule that sends errors straight, such as dfa.",
+    )(*args)
+
+
 _WITHOUT_MASK: dict[Any, Callable[..., Any]] = {
     aten.native_dropout.default: _pass_through,
     aten.scaled_dot_product_attention.default: _attend,
 }
+_INSTEAD = {**FREE_STRIDES, **_WITHOUT_MASK, torch.ops.altprop.predict.default: _predict}
 
 
 def _all(nodes: Iterable[fx.Node]) -> list[fx.Node]:

@@ -157,7 +157,7 @@ class UpdateInputs:
         try:
             found = stretch(self.graph, self.region.activity, end)
         except RuleError as error:  # of no matter to a rule that asks for nothing but errors and targets
-            self.stretches[c.name] = error
+            self.stretches[c.name] = RuleError(f"connection {c.name}: {error}")
             return
         self.stretches[c.name] = found
         for node in found.reads:

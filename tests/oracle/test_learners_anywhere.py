@@ -1,6 +1,7 @@
 """Learners: where they stand, and what of the net they leave as it was."""
 
 import copy
+import itertools
 
 import kept
 import numpy as np
@@ -54,9 +55,18 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("rule", ["dfa", "reclra"])
-def test_learners_stand_anywhere(place, rule):
+STRAIGHT = list(itertools.product(("dfa", "reclra", "drtp"), PLACES))
+BY_INVERSES = [
+    *itertools.product(("dtp(top='inverse')", "tp"), ("first", "two in a row")),
+    ("dtp(top='inverse')", "last"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "place"),
+    [*itertools.product(("dfa", "reclra", "drtp"), PLACES), *BY_INVERSES, ("dtp(top='inverse')", "last")],
+)
+def test_learners_stand_anywhere(rule, place):
     torch.manual_seed(0)
     model = PLACES[place]().double()
     net = compiled(model, rule, optimizer=altprop.optim.SGD(lr=0.1))
@@ -68,8 +78,20 @@ def test_learners_stand_anywhere(place, rule):
     for name, p in model.named_parameters():
         assert not torch.equal(p, before[name]), name
     rows = [row for row in net.explain().rows if row.how == "learner"]
-    assert [row.rule for row in rows if row.rule not in ("bp", rule)] == []
+    assert all(row.rule in ("bp", rule) for row in rows)
     assert len(rows) == len(learners)
+
+
+@pytest.mark.parametrize(
+    ("rule", "place", "sentence"),
+    [
+        ("tp", "last", r"connections\[0\].*a learner \(Recorder\) without target\(\)"),
+        ("tp", "towers and residual", r"connection .*: predict_1 does not depend on predict.*such as dfa"),
+    ],
+)
+def test_what_no_inverse_leads_to_is_refused(rule, place, sentence):
+    with pytest.raises(altprop.CompileError, match=sentence):
+        compiled(PLACES[place]().double(), rule)
 
 
 def test_regions_above_move_as_if_the_learners_output_were_the_input():

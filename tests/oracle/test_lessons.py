@@ -28,6 +28,43 @@ def test_a_scaled_loss_teaches_the_same(rule):
         torch.testing.assert_close(gradient, size * told[0][1], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("name", ["es", "snes", "cem", "pso", "ga"])
+def test_populations_set_a_target(name):
+    """A learner has no parameters that members could differ in; it gets the error that they are judged by."""
+    learner = Recorder(6, 4)
+    model = stack(learner)
+    net, (x, y) = compiled(model, f"{name}(members=20, target='dfa')", optimizer=altprop.optim.SGD(lr=1.0)), batch()
+    made = model(x).detach()
+    net.step(x, y)
+    ((given, t),) = learner.told
+    error = (torch.softmax(made, 1) - functional.one_hot(y, 3)) @ net.feedback["3->2"].detach()
+    torch.testing.assert_close(t, learner.predict(given) - error, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["ls", "steps_x(k=1, rate=1.0)"])
+def test_rules_of_layers_leave_the_learner_to_itself(rule):
+    """What a rule asks of a layer's parameters is not asked of a learner; targets cross it in derivatives' place."""
+    learner = Linear(6, 4)
+    model, plain = stack(learner), stack(nn.Linear(6, 4, bias=False))
+    plain[2].weight.data.copy_(learner.weight)
+    net, (x, y) = compiled(model, rule), batch()
+    net.backward(x, y)
+    net.learn()
+    assert len(learner.told) == 1
+    if rule != "ls":
+        functional.cross_entropy(plain(x), y).backward()
+        torch.testing.assert_close(model[0].weight.grad, plain[0].weight.grad, rtol=0, atol=1e-10)
+        with pytest.raises(altprop.RuleError, match=r"takes an error back through a learner without target\(\)"):
+            compiled(stack(Recorder(6, 4)), rule)
+
+
+class Linear(Recorder):
+    """A linear map whose targets for its input are those of backpropagation."""
+
+    def target(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x - (self.predict(x) - t) @ self.weight.to(x.dtype)
+
+
 class Crossed(Recorder):
     """One whose targets for its input are not proportional to the error."""
 
