@@ -1,8 +1,8 @@
 """The default rule beside backpropagation in the usual loop: Adam at 1e-3, one group of parameters, the same epochs.
 
 A row is a rule, or `rule@plan`, or `default` for what `altprop.compile(model)` does; with `@groups` behind it the
-optimizer takes `net.param_groups()` as the rule's recipe has them. Each run is a line of the file of results, under its
-task, row and seed.
+optimizer takes `net.param_groups()` as the rule's recipe has them, and with `@decay=0` behind that another decay. Each
+run is a line of the file of results, under its task, row and seed.
 
 python benchmarks/default_rule.py --data-dir DIR                             # all tasks and rows, three seeds
 python benchmarks/default_rule.py --data-dir DIR --task "digits, convnet" --row "reclra@direct" --seeds 5
@@ -10,6 +10,7 @@ python benchmarks/default_rule.py --data-dir DIR --resume                    # o
 """
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -27,14 +28,25 @@ import altprop
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
 FROM_WEIGHTS = "reclra(beta=0.01, units='beta', start='weights')@edges"
-ROWS = ("bp", "default@groups", "default", FROM_WEIGHTS, "reclra@direct", "reclra@direct@groups")
+DECAY = "decay="
+ROWS = (
+    "bp",
+    "default@groups",
+    "default@groups@decay=0",
+    "default",
+    FROM_WEIGHTS,
+    "reclra@direct",
+    "reclra@direct@groups",
+)
 LR = 1e-3
+LOOKED_AT = 256
+"""Samples that the angle of the feedback is told of."""
 
 
 def compiled(task: str, row: str, seed: int, inputs: Any) -> altprop.LocalNet:
     """The task's model from a seed, compiled by the row's rule and plan."""
     rule, *rest = row.split("@")
-    plan = next((part for part in rest if part != "groups"), None)
+    plan = next((part for part in rest if part != "groups" and not part.startswith(DECAY)), None)
     torch.manual_seed(seed)
     named = None if rule == "default" else rule
     return altprop.compile(TASKS[task].model(), named, plan=plan, example_inputs=(inputs,), seed=seed)
@@ -47,13 +59,23 @@ def batches(train: Pair, size: int, generator: torch.Generator) -> Iterator[Pair
         yield inputs[chosen], tuple(t[chosen] for t in targets) if isinstance(targets, tuple) else targets[chosen]
 
 
+def groups_of(net: altprop.LocalNet, row: str) -> Any:
+    """What the row's optimizer takes."""
+    if "@groups" not in row:
+        return net.parameters()
+    groups = net.param_groups()
+    for part in row.split("@"):
+        if part.startswith(DECAY):
+            groups = [group | {"weight_decay": float(part.removeprefix(DECAY))} for group in groups]
+    return groups
+
+
 def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None = None) -> kept_runs.Run:
     """Trains once in a user's own loop; returns what the file keeps of it."""
     chosen = TASKS[task]
     examples = chosen.examples(folder)
     net = compiled(task, row, seed, examples.train[0][: chosen.batch])
-    groups = net.param_groups() if row.endswith("@groups") else net.parameters()
-    optimizer = torch.optim.Adam(groups, lr=LR)
+    optimizer = torch.optim.Adam(groups_of(net, row), lr=LR)
     generator = torch.Generator().manual_seed(seed)
     begin, length = time.process_time(), epochs or chosen.epochs
     for _ in track(range(length), f"{task}: {row}, seed {seed}", transient=True):
@@ -63,7 +85,20 @@ def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None 
             optimizer.step()
     seconds = round(time.process_time() - begin, 1)
     reached = round(score(chosen, net, examples.test), 4)
-    return {"task": task, "row": row, "seed": seed, "epochs": length, "score": reached, "seconds": seconds}
+    angle = feedback_angle(net, examples.train)
+    own = {"task": task, "row": row, "seed": seed, "epochs": length, "score": reached, "seconds": seconds}
+    return own if angle is None else own | {"feedback_angle": angle}
+
+
+def feedback_angle(net: altprop.LocalNet, train: Pair) -> float | None:
+    """Mean angle between feedback and weights over connections that have feedback, in degrees; None of none."""
+    net.train()
+    inputs, targets = train
+    labels = targets[0] if isinstance(targets, tuple) else targets
+    rows = net.measure(inputs[:LOOKED_AT], labels[:LOOKED_AT]).connections
+    held = {name.partition(":")[0] for name in net.feedback}
+    angles = [row.angle for name, row in rows.items() if name in held and not math.isnan(row.angle)]
+    return round(statistics.mean(angles), 1) if angles else None
 
 
 def table(runs: list[kept_runs.Run]) -> str:
@@ -76,6 +111,20 @@ def table(runs: list[kept_runs.Run]) -> str:
         if own:
             cells = [_cell([one["score"] for one in own if one["row"] == row], chosen.nats) for row in rows]
             lines.append(f"| {task} | {min(one['epochs'] for one in own)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def angles(runs: list[kept_runs.Run]) -> str:
+    """Returns the mean angle between feedback and weights behind training as Markdown, where runs have it."""
+    known = [one for one in runs if "feedback_angle" in one]
+    rows = [
+        row for row in dict.fromkeys([*ROWS, *(one["row"] for one in known)]) if any(one["row"] == row for one in known)
+    ]
+    lines = [f"| task | {' | '.join(f'`{row}`' for row in rows)} |", "|---" * (len(rows) + 1) + "|"]
+    for task in TASKS:
+        found = [[one["feedback_angle"] for one in known if (one["task"], one["row"]) == (task, row)] for row in rows]
+        if any(found):
+            lines.append(f"| {task} | {' | '.join(f'{statistics.mean(one):.0f}' if one else '' for one in found)} |")
     return "\n".join(lines)
 
 

@@ -86,8 +86,11 @@ def _equation(rule: "RecursiveLRA") -> str:
 
 
 def _recipe(rule: "RecursiveLRA") -> Recipe:
-    """Errors in units of beta are for wirings whose E starts small: there the output layer has to go ahead."""
-    return Recipe(output_rate=10.0) if rule.units == "beta" else Recipe()
+    """Errors in units of beta are for wirings whose E starts small, and gets the weights' own updates.
+
+    There the output layer has to go ahead, and what E never learns is how the weights started: a decay takes that away.
+    """
+    return Recipe(output_rate=10.0, weight_decay=0.5) if rule.units == "beta" else Recipe()
 
 
 def _shared(mixed: float | Mapping[str, float], term: str) -> str:

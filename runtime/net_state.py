@@ -36,7 +36,9 @@ class NetState(NetViews):
     ) -> list[dict[str, Any]]:
         """Returns parameter groups for `torch.optim`: the model's parameters, and the learned feedback.
 
-        Without `lr` what is not given is as in the rule's recipe, `net.recipe`.
+        Without `lr` what is not given is as in the rule's recipe, `net.recipe`. Where that has a decay for AdamW, the
+        groups keep it apart from the gradient under `torch.optim.Adam` too. An optimizer that knows no such decay adds
+        it to the gradient, which is far too much: give `lr`, and the groups have no decay.
 
         Args:
             lr: learning rate of the model's parameters.
@@ -49,7 +51,8 @@ class NetState(NetViews):
         self._warn_if_late()
         given: dict[str, Any] = {"lr": lr, "feedback_lr": feedback_lr, "output_rate": output_rate}
         given |= {"feedback_weight_decay": feedback_weight_decay}
-        usual = self.recipe if lr is None else Recipe(feedback_weight_decay=0.0)
+        # What is asked for here decays as the user's own optimizer does, not as the recipe's.
+        usual = self.recipe if lr is None else Recipe("adam", feedback_weight_decay=0.0)
         recipe = dataclasses.replace(usual, **{key: value for key, value in given.items() if value is not None})
         members = Members.of(self.graph) if self.compilations.first is not None else Members()
         return groups_of(self.model, dict(self.feedback.items()), members, recipe, matrices)

@@ -22,7 +22,8 @@ def groups_of(
         model: the model; all its parameters are listed.
         feedback: feedback parameters by connection; those that learn are listed.
         members: which parameters are of output regions, a group of their own if their rate is one, and which matrices.
-        recipe: rates and decays; a decay that it does not say is left to the optimizer.
+        recipe: rates and decays; a decay that it does not say is left to the optimizer. One for AdamW is that of AdamW
+            under `torch.optim.Adam` too, which would add it to the gradient otherwise.
         matrices: True for hidden matrices of two dimensions alone, as `torch.optim.Muon` takes them; False for all
             else; None for all.
     """
@@ -36,14 +37,16 @@ def groups_of(
     learned = [p for name, p in feedback.items() if p.requires_grad and wanted(name, p)]
     feedback_lr = recipe.lr if recipe.feedback_lr is None else recipe.feedback_lr
     feedback_decay = recipe.weight_decay if recipe.feedback_weight_decay is None else recipe.feedback_weight_decay
+    decoupled = recipe.optimizer == "adamw"
     groups = [
-        _group([p for name, p in named.items() if name not in apart], recipe.lr, recipe.weight_decay),
-        _group([p for name, p in named.items() if name in apart], recipe.lr * rate, recipe.weight_decay),
-        _group(learned, feedback_lr, feedback_decay),
+        _group([p for name, p in named.items() if name not in apart], recipe.lr, recipe.weight_decay, decoupled),
+        _group([p for name, p in named.items() if name in apart], recipe.lr * rate, recipe.weight_decay, decoupled),
+        _group(learned, feedback_lr, feedback_decay, decoupled),
     ]
     return [group for group in groups if group["params"]]
 
 
-def _group(parameters: list[nn.Parameter], lr: float, decay: float | None) -> dict[str, Any]:
-    made: Mapping[str, Any] = {} if decay is None else {"weight_decay": decay}
+def _group(parameters: list[nn.Parameter], lr: float, decay: float | None, decoupled: bool) -> dict[str, Any]:
+    made: dict[str, Any] = {} if decay is None else {"weight_decay": decay}
+    made |= {"decoupled_weight_decay": True} if decay and decoupled else {}
     return {"params": parameters, "lr": lr, **made}

@@ -37,8 +37,7 @@ def accuracy(digits: list[torch.Tensor], rule: str | None, plan: str | None = No
     x, labels, held_out, answers = digits
     torch.manual_seed(0)
     net = altprop.compile(TwoHeaded(), rule, plan=plan, example_inputs=(x[:4],))
-    groups = net.param_groups(lr=1e-3, output_rate=net.recipe.output_rate)
-    optimizer = torch.optim.Adam(groups, foreach=False)
+    optimizer = torch.optim.Adam(net.param_groups(), lr=1e-3, foreach=False)
     ink = x.flatten(1).mean(1, keepdim=True)
     order = torch.Generator().manual_seed(0)
     for _ in range(6):
@@ -60,7 +59,7 @@ def test_the_default_is_along_edges_from_a_random_start(digits):
     assert {region.rule for region in net.plan.regions} == {"bp", DEFAULT}
     assert all(connection.feedback.kind == "forward" for connection in net.plan.connections)
     assert not any("start" in connection.feedback.options for connection in net.plan.connections)
-    assert net.recipe == Recipe(output_rate=10.0)
+    assert net.recipe == Recipe(output_rate=10.0, weight_decay=0.5)
     assert [group["lr"] for group in net.param_groups()] == [1e-3, 1e-2, 1e-3]
     direct = altprop.compile(TwoHeaded(), plan="direct", example_inputs=(x,))
     assert {connection.source for connection in direct.plan.connections} <= {"digit.2", "ink"}
@@ -78,3 +77,23 @@ def test_runs_have_the_same_default():
     assert make_config(flags={"plan": "direct"}).plan == "direct"
     assert make_config(flags={"rule": "reclra"}).plan is None
     assert make_config(flags={"rule": "reclra"}).output_rate is None
+
+
+def test_adam_decays_by_the_groups_as_adamw_does(digits):
+    """A recipe's decay is that of its optimizer: added to Adam's gradients it would be far too much."""
+    x, labels, *_ = digits
+    nets = []
+    for kind in (torch.optim.Adam, torch.optim.AdamW):
+        torch.manual_seed(0)
+        net = altprop.compile(
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)), example_inputs=(x[:4],)
+        )
+        optimizer = kind(net.param_groups(), foreach=False)
+        for chosen in (slice(0, 64), slice(64, 128)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[chosen]), labels[chosen]).backward()
+            optimizer.step()
+        nets.append(net)
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    assert all("weight_decay" not in group for group in nets[0].param_groups(lr=1e-3)[:1])
