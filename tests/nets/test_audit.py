@@ -114,7 +114,7 @@ def row(**given: Any) -> RegionRow:
     ("given", "scores", "failed"),
     [
         ({}, {}, set()),
-        ({"growth": 50.0}, {}, {"growth of activities"}),
+        ({"growth": 60.0}, {}, {"growth of activities"}),
         ({"growth": 0.01}, {}, {"growth of activities"}),
         ({"angle": math.nan}, {}, {"gradient floor"}),
         ({"angle": 88.0}, {}, {"alignment"}),
