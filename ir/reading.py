@@ -1,6 +1,5 @@
 """What a region reads, seen through the preamble, and how sizes and operators are written for people."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +62,7 @@ def shape_text(sizes: Any) -> str:
 
 def _size(captured: CapturedGraph, size: Any) -> str:
     """A size with the batch written "N"."""
-    return re.sub(rf"\b{re.escape(str(captured.batch))}\b", "N", str(size)) if not isinstance(size, int) else str(size)
+    return captured.with_batch_named(str(size))
 
 
 def operator_name(node: fx.Node) -> str:

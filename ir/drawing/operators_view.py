@@ -1,7 +1,8 @@
 """The captured graph as a page can show it, before any pass: an operator a box, in rows by what has to come before it.
 
 Operators that no input reaches, such as the transpose of a weight, have no box: the weight stands with what reads it.
-What takes one of several results has none either: it is part of the operator that made them.
+What takes one of several results has none either: it is part of the operator that made them. Nor has what computes
+sizes: arrows from the size of the batch to all that asks for it would hide the rest.
 """
 
 import operator
@@ -9,6 +10,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import fx
 
 from altprop.ir.captured_graph import CapturedGraph
@@ -18,13 +20,15 @@ from altprop.ir.reading import operator_name, shape_text
 from altprop.ir.walks import ancestors, descendants
 
 _ROW, _GAP, _PIXELS = 56, 24, 96
+_SIZES = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def operators(graph: ErrorGraph) -> dict[str, list[dict[str, Any]]]:
     """Returns the boxes and arrows of what was captured: the inputs, and the operators on the way from them."""
     captured = graph.captured
     reached = descendants(captured.node(name) for name in captured.inputs)
-    shown = [node for node in captured.graph.nodes if node in reached and node.op != "output" and _maker(node) is node]
+    boxes = [node for node in captured.graph.nodes if node in reached and node.op != "output" and _maker(node) is node]
+    shown = [node for node in boxes if not isinstance(node.meta.get("val"), _SIZES)]
     homes = {name: region.name for region in graph.regions for name in region.nodes}
     widths = {node: (max(inches(_label(node), 9), inches(_shape(captured, node), 9)) + 0.3) * _PIXELS for node in shown}
     places = _places(shown, widths)
@@ -49,7 +53,7 @@ def _shape(captured: CapturedGraph, node: fx.Node) -> str:
     value = node.meta.get("val")
     value = value[0] if isinstance(value, tuple | list) and value else value
     sizes = getattr(value, "shape", None)
-    return "" if sizes is None else shape_text("N" if str(size) == str(captured.batch) else size for size in sizes)
+    return "" if sizes is None else shape_text(map(captured.with_batch_named, map(str, sizes)))
 
 
 def _label(node: fx.Node) -> str:

@@ -34,6 +34,7 @@ VISIT = """<script>(() => {
   seen.head = at("head").textContent; seen.details = at("details").textContent;
   at("colour").value = "angle"; at("colour").dispatchEvent(new Event("change"));
   seen.fills = cy.nodes(".region").map((node) => node.data("fill"));
+  seen.key = at("key").textContent;
   at("fold").click();
   seen.folded = [count("region"), count("block"), count("error")];
   at("fold").click();
@@ -43,6 +44,9 @@ VISIT = """<script>(() => {
   seen.value = [at("details").textContent, cy.nodes(".lit").length];
   at("pass").value = 1; at("pass").dispatchEvent(new Event("input"));
   seen.second = [count("operator"), count("region"), count("error"), at("did").textContent];
+  at("pass").value = at("pass").max; at("pass").dispatchEvent(new Event("input")); at("fit").click();
+  const box = cy.elements().renderedBoundingBox();
+  seen.inside = [box.x1 >= 0, box.y1 >= 0, box.x2 <= cy.width(), box.y2 <= cy.height()];
   seen.order = at("order").textContent; seen.problems = window.problems;
   const made = document.createElement("pre"); made.id = "seen"; made.textContent = JSON.stringify(seen);
   document.body.append(made);
@@ -115,6 +119,15 @@ def test_a_click_lights_up_the_way_of_an_error(seen: dict[str, Any]) -> None:
     assert "phi'(h) * d" in seen["details"]
 
 
+def test_a_key_says_what_colours_mean(seen: dict[str, Any]) -> None:
+    for words in ("errors, dense feedback, fixed", "gradient of the loss", "the same weights", "90 degrees and more"):
+        assert words in seen["key"]
+
+
+def test_all_is_shown_on_request(seen: dict[str, Any]) -> None:
+    assert all(seen["inside"])
+
+
 def test_blocks_fold_and_passes_slide(seen: dict[str, Any]) -> None:
     assert seen["folded"] == [2, 2, 4]
     operators, regions, errors, words = seen["second"]
@@ -143,6 +156,22 @@ def test_operators_stand_below_what_they_read(net: altprop.LocalNet) -> None:
         node for node in shown["nodes"] if node["details"]["region"] == "first" and node["details"]["weights"]
     )
     assert product["details"]["weights"] == "first.weight"
+
+
+def test_sizes_have_no_box_and_the_batch_is_called_n() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.transpose(0, 1).reshape(-1, 3)).view(5, -1, 2).mean(0)
+
+    graph = altprop.examine(Rows(), (torch.randn(4, 5, 3),)).graph
+    assert graph is not None
+    shapes = [node["details"]["shape"] for node in operators(graph)["nodes"]]
+    assert all(shapes), "what computes sizes has none"
+    assert "(5*N, 3)" in shapes
 
 
 def test_regions_are_coloured_by_angle(seen: dict[str, Any]) -> None:

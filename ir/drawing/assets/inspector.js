@@ -108,7 +108,7 @@
       const span = Math.abs(place(shown, source) - place(shown, target)) / ROW;
       // The middle of a curve stands half as far off as its control point: errors to the right, ties to the left.
       const widest = Math.max(...shown.map((node) => node.width));
-      const bend = edge.kind === "tied" ? -widest - 80 : 26 + 34 * span ** 0.72;
+      const bend = edge.kind === "tied" ? -widest - 160 : 26 + 34 * span ** 0.72;
       const up = place(shown, target) < place(shown, source) ? 1 : -1;
       made.push({
         data: { ...edge, source, target, colour: colour || "#4a5568", bend: bend * up, fixed: !plain && !edge.learned },
@@ -148,16 +148,49 @@
     { selector: ".skip-error[?fixed]", style: { "line-style": "dashed" } },
     { selector: ".tied", style: { "line-style": "dotted", "line-color": "#a16207", "target-arrow-shape": "none", width: 2,
       "curve-style": "unbundled-bezier", "control-point-distances": "data(bend)", "control-point-weights": 0.5,
-      label: "tied", "font-size": 9, color: "#a16207" } },
+      "source-endpoint": "270deg", "target-endpoint": "270deg", label: "tied", "font-size": 10, color: "#a16207",
+      "text-background-color": "#ffffff", "text-background-opacity": 1, "text-background-padding": 2 } },
     { selector: ".dim", style: { opacity: 0.12 } },
     { selector: ".lit", style: { "border-width": 3, "z-index": 9 } },
     { selector: "edge.lit", style: { width: 3, "z-index": 9 } },
   ];
   const cy = cytoscape({ container: at("graph"), elements: [], style: look, minZoom: 0.05, maxZoom: 4 });
 
+  // What the colours of lines and boxes mean, of those that are there now.
+  function key() {
+    const lines = [];
+    const line = (colour, style, text) => lines.push([`border-top: 2px ${style} ${colour}`, text]);
+    const any = (kind) => cy.edges(kind).nonempty();
+    if (any(".forward")) line("#4a5568", "solid", "values of the forward");
+    if (any(".loss-gradient")) line("#b5432a", "solid", "gradient of the loss");
+    const wires = cy.edges(".skip-error").map((edge) => edge.data());
+    for (const kind of new Set(wires.map((wire) => wire.feedback))) {
+      for (const fixed of [false, true]) {
+        const one = wires.find((wire) => wire.feedback === kind && Boolean(wire.fixed) === fixed);
+        if (one) line(one.colour, fixed ? "dashed" : "solid", stage() < 4 ? "errors" : `errors, ${kind} feedback, ${fixed ? "fixed" : "learned"}`);
+      }
+      if (stage() < 4) break;
+    }
+    if (any(".tied")) line("#a16207", "dotted", "the same weights");
+    const swatch = (share) => `background: ${hue(share)}; height: 0.8em; align-self: center`;
+    if (state.colour === "angle") {
+      lines.push([swatch(0), "0 degrees: the update is the gradient"], [swatch(0.5), "45 degrees"],
+        [swatch(1), "90 degrees and more: it does not lower the loss"]);
+    }
+    if (state.colour === "size") lines.push([swatch(0), "small errors"], [swatch(1), `large errors, ${largest.toPrecision(3)}`]);
+    at("key").replaceChildren(...lines.map(([style, text]) => {
+      const row = document.createElement("li");
+      const mark = document.createElement("span");
+      mark.style.cssText = style;
+      row.append(mark, text);
+      return row;
+    }));
+  }
+
   function draw(fit) {
     cy.elements().remove();
     cy.add(elements());
+    key();
     const pass = data.passes[state.pass];
     at("did").textContent = pass ? `${pass.name}${pass.did ? `: ${pass.did}` : ""}` : "";
     if (fit) show();
@@ -255,7 +288,7 @@
   });
   at("colour").addEventListener("change", (event) => { state.colour = event.target.value; draw(false); });
   at("colour-label").hidden = !data.measured;
-  at("fit").addEventListener("click", show);
+  at("fit").addEventListener("click", () => cy.fit(undefined, 24));
   at("fold").hidden = !blocks.size;
   at("fold").addEventListener("click", () => {
     const all = state.folded.size === blocks.size;
