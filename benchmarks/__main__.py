@@ -82,7 +82,7 @@ def _run_all(args: argparse.Namespace) -> int:
         print(result.markdown())
         lost += lost_ground(before, result)
         if not args.keep_nothing:
-            save(merge(before, result), RESULTS)
+            save(merge(load(RESULTS / f"{name}.json"), result), RESULTS)  # another run may have kept rows meanwhile
             write_page()
     print("\n".join(lost))
     return 1 if any("lost ground" in line for line in lost) else 0
