@@ -3,10 +3,10 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py            # prints; writes results and docs
     torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py --quick    # few rounds, writes nothing
 
-Both have the same cut, the same micro-batches and the same optimizer (SGD with momentum), run in the same processes,
-whose C library keeps freed memory, and are timed in turns, round after round. In the same rounds each task of ours is
-timed by itself, in both processes at once, since two busy cores share memory and clock; and the link is timed. What the
-simulator predicts from these times stands beside what a single step took, from one barrier to the next.
+Both have the same micro-batches and the same optimizer (SGD with momentum), and each its own cut. They run in the same
+processes, whose C library keeps freed memory, and are timed in turns, round after round. In the same rounds each task
+of ours is timed by itself, in both processes at once, since two busy cores share memory and clock; and the link is
+timed. What the simulator predicts from these times stands beside what a single step took, from one barrier to the next.
 """
 
 import argparse
@@ -86,7 +86,7 @@ class Work:
     Attributes:
         make: makes the model, and its parts in a row.
         shape: of a batch.
-        cut: how many parts the first rank has.
+        cut: how many parts the first rank of 1F1B has: what was fastest for it.
         layout: of images and filters.
     """
 
@@ -152,7 +152,7 @@ def torch_step(work: Work, x: Tensor, y: Tensor, microbatches: int) -> Step:
 
 
 class Ours:
-    """Our programs on the same cut.
+    """Our programs, on the cut that the scheduler finds, with an update for all micro-batches where that pays.
 
     Attributes:
         step: one training step.
@@ -160,18 +160,10 @@ class Ours:
     """
 
     def __init__(self, work: Work, rule: str, x: Tensor, y: Tensor, microbatches: int) -> None:
-        model, parts = work.build()
+        model, _ = work.build()
         optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
         net = altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=optimizer)
-        first = tuple(part for part, _ in parts[: work.cut])
-        placement = {
-            region.name: 0 if region.name in first or region.name.startswith(tuple(f"{p}." for p in first)) else 1
-            for region in net.graph.regions
-        }
-        self.placement = placement
-        self.schedule = net.schedule(
-            devices=2, microbatches=microbatches, join=max(microbatches // 2, 1), batch=x.shape[0], placement=placement
-        )
+        self.schedule = net.schedule(devices=2, microbatches=microbatches, join=microbatches, batch=x.shape[0])
         self._timer = self.schedule.timer()
         self._batch = x, y
         self._timer.warm_up(x, y)
