@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
 
 Size = int | torch.SymInt
@@ -52,3 +53,20 @@ def same_size(one: Size, other: Size) -> bool:
 def same_sizes(one: Sequence[Size], other: Sequence[Size]) -> bool:
     """Whether two shapes, or two strides, are the same without a doubt."""
     return len(one) == len(other) and all(map(same_size, one, other))
+
+
+def agree(one: Sequence[Size], other: Sequence[Size]) -> bool:
+    """Whether two shapes are equal in the example of a batch.
+
+    What is not so in all batches is noted as `altprop.ir.decisions` says. Unlike `==`, this may be asked while a tracer
+    is at work that knows nothing of the sizes.
+    """
+    return len(one) == len(other) and all(map(_agrees, one, other))
+
+
+def _agrees(one: Size, other: Size) -> bool:
+    symbols = [size for size in (one, other) if isinstance(size, torch.SymInt)]
+    if same_size(one, other) or not symbols:
+        return same_size(one, other)
+    asked = sympy.Eq(*(size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other)))
+    return bool(symbols[0].node.shape_env.evaluate_expr(asked) if asked.free_symbols else asked)

@@ -8,6 +8,7 @@ import torch
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.errors import RuleError
 from altprop.ir.local import LocalGraph
+from altprop.ir.sizes import agree
 from altprop.ir.user_lines import place_of
 from altprop.rules.base import Rule
 
@@ -40,7 +41,7 @@ def check_error(rule: Rule, local: LocalGraph, captured: CapturedGraph, e: objec
     """
     region = local.region
     h, z = (captured.value(name) for name in (region.preactivation, region.activity))
-    if not isinstance(e, torch.Tensor) or tuple(e.shape) not in (tuple(h.shape), tuple(z.shape)):
+    if not isinstance(e, torch.Tensor) or not (agree(e.shape, h.shape) or agree(e.shape, z.shape)):
         raise RuleError(f"{_of(rule, local)} error returned {_form(e)}; the pre-activation is {_form(h)}.")
 
 
@@ -54,7 +55,7 @@ def check_gradients(rule: Rule, local: LocalGraph, captured: CapturedGraph, move
     for name, found in moved.items():
         if name not in own:
             raise RuleError(f'{_of(rule, local)} update moves "{name}"; the region has {", ".join(own)}.')
-        if not isinstance(found, torch.Tensor) or tuple(found.shape) != tuple(own[name].shape):
+        if not isinstance(found, torch.Tensor) or not agree(found.shape, own[name].shape):
             raise RuleError(f'{_of(rule, local)} update of "{name}", {_form(own[name])}, is {_form(found)}.')
 
 
@@ -69,7 +70,7 @@ def check_assigned(
     for name, found in values.items():
         if name not in present:
             raise RuleError(f'{_of(rule, local)} assign replaces "{name}"; the region has {", ".join(present)}.')
-        if not isinstance(found, torch.Tensor) or tuple(found.shape) != tuple(present[name].shape):
+        if not isinstance(found, torch.Tensor) or not agree(found.shape, present[name].shape):
             raise RuleError(f'{_of(rule, local)} assign of "{name}", {_form(present[name])}, is {_form(found)}.')
 
 
