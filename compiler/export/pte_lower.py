@@ -123,7 +123,7 @@ def lower(
     refuse_wide(program)
     refuse_half(program)
     takes = {slot: name for slot, name in input_names(program).items() if slot not in constants}
-    module = PositionalProgram(program, constants, batched=delegate == "xnnpack")
+    module = PositionalProgram(program, constants, batched=delegate == "xnnpack" and not _holds_weights(constants))
     with quiet(), held_output() as printed, torch.no_grad():
         exported = torch.export.export(module, tuple(given[slot] for slot in takes), strict=False)
         made = _to_executorch(exported, delegate, printed)
@@ -140,6 +140,11 @@ def lower(
     )
     refuse_missing(lowered)
     return lowered
+
+
+def _holds_weights(constants: Mapping[Slot, torch.Tensor]) -> bool:
+    """Whether weights are in the file: XNNPACK takes their products as they are, and gets batches of one wrong."""
+    return any(slot.kind == "parameter" for slot in constants)
 
 
 def _to_executorch(exported: Any, delegate: str, printed: Any) -> Any:

@@ -91,6 +91,55 @@ def test_a_delegate_runs_what_it_takes(tmp_path: Path) -> None:
     assert "aten::mm.out" not in operators["kernels"]
 
 
+def drawn_step(net: Any, x: torch.Tensor, path: Path) -> None:
+    """Two steps of a file are those of the net."""
+    loop = PteLoop(net.export(path))
+    for seed in range(2):
+        y = torch.randint(3, (len(x),), generator=torch.Generator().manual_seed(seed))
+        assert loop.step(x, y) == pytest.approx(float(net.step(x, y)), abs=1e-5)
+    for key, value in net.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(loop.state_dict()[key].to(value.dtype), value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+@needs_executorch
+def test_convolutions_of_all_kinds_train_as_products(tmp_path: Path) -> None:
+    """Groups, strides, dilation, transposed ones, and the gradients of their inputs, which `fa` asks for."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=2),
+        nn.Tanh(),
+        nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.Tanh(),
+        nn.Conv2d(4, 2, (2, 3), dilation=(2, 1)),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(2 * 4 * 4, 3),
+    ]
+    x = torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = onnx_nets.seeded(lambda: nn.Sequential(*layers))
+    net = altprop.compile(model, "fa", example_inputs=x, optimizer=altprop.optim.SGD(lr=0.1, momentum=0.9))
+    drawn_step(net, x, tmp_path / "step.pte")
+    kernels = json.loads((tmp_path / "step.json").read_text("utf-8"))["operators"]["kernels"]
+    assert not [name for name in kernels if "convolution" in name]
+
+
+@needs_executorch
+def test_a_convolution_in_three_dimensions_trains(tmp_path: Path) -> None:
+    model = onnx_nets.seeded(lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(2 * 8, 3)))
+    x = torch.randn(4, 1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    net = altprop.compile(model, "dfa", example_inputs=x, optimizer=altprop.optim.SGD(lr=0.1))
+    drawn_step(net, x, tmp_path / "step.pte")
+
+
+@needs_executorch
+def test_a_delegate_runs_a_forward_whose_weights_are_in_the_file(tmp_path: Path) -> None:
+    pytest.importorskip("torchao", reason="XNNPACK's partitioner needs torchao")
+    path = onnx_nets.compiled("mlp", rule="dfa").export(tmp_path / "forward.pte", what="forward", delegate="xnnpack")
+    contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert contract["states"] == []
+    assert "kernels" not in contract["operators"], "XNNPACK runs all of it"
+
+
 @needs_executorch
 def test_the_forward_and_the_updates(tmp_path: Path) -> None:
     net = onnx_nets.compiled("mlp", rule="dfa")
