@@ -14,6 +14,7 @@ from torch import fx
 
 from altprop.ir.program import LOSS
 from altprop.passes.tune.base import Tuned, TuningPass
+from altprop.passes.tune.keep_masks import keep_masks
 from altprop.passes.tune.live_peak import LivePeak
 from altprop.passes.tune.rerun import Plan, Rerun
 
@@ -42,6 +43,7 @@ def hold_least(graph: fx.Graph, loss: fx.Node) -> int:
         graph: of a program that holds forward and updates.
         loss: what the forward leads to.
     """
+    keep_masks(graph)
     rerun = Rerun(graph, loss)
     return rerun.apply(_Choice(rerun).plan()) if rerun.wanted else 0
 

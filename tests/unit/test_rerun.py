@@ -7,6 +7,7 @@ from torch import fx
 from tuning import block, program_of, tuned
 
 from altprop.passes.tune.hold_least import hold_least
+from altprop.passes.tune.keep_masks import keep_masks
 from altprop.passes.tune.live_peak import LivePeak
 from altprop.passes.tune.rerun import Rerun
 
@@ -71,6 +72,34 @@ def test_what_draws_random_numbers_runs_once() -> None:
     count, text = tuned(lines, again())
     assert count == 1
     assert "b_1 = aten.cos(a)" in text
+
+
+def test_of_a_dropout_the_mask_is_kept() -> None:
+    lines = """
+        take x = input x: float32 (N, 3)
+        both = aten.native_dropout(x, 0.2, True): tuple[float32 (N, 3); bool (N, 3)]
+        a = operator.getitem(both, 0): float32 (N, 3)
+        mask = operator.getitem(both, 1): bool (N, 3)
+        loss = aten.sum(a): float32 ()
+        d = aten.mul.Tensor(a, loss): float32 (N, 3)
+        e = aten.mul.Tensor(d, mask): float32 (N, 3)
+        give loss loss = loss
+        give output e = e
+    """
+    expected = """
+        both = aten.native_dropout(x, 0.2, True): tuple[float32 (N, 3); bool (N, 3)]
+        getitem = operator.getitem(both, 1): bool (N, 3)
+        mul_tensor = aten.mul.Tensor(x, getitem): float32 (N, 3)
+        mul_tensor_1 = aten.mul.Tensor(mul_tensor, 1.25): float32 (N, 3)
+        loss = aten.sum(mul_tensor_1): float32 ()
+        d = aten.mul.Tensor(mul_tensor_1, loss): float32 (N, 3)
+        e = aten.mul.Tensor(d, getitem): float32 (N, 3)
+        give loss loss = loss
+        give output e = e
+    """
+    assert tuned(lines, keep_masks) == (1, block(expected))
+    for changed in ("0.0, True", "0.2, False", "1.0, True"):
+        assert tuned(lines.replace("0.2, True", changed), keep_masks)[0] == 0
 
 
 def test_of_several_results_the_operator_runs_again() -> None:
