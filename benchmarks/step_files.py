@@ -255,12 +255,17 @@ def table(rows: Mapping[str, Any]) -> str:
             if word == "refused":
                 refusals.append(f"{name}, {rule}, {engine}: {row[engine]['refused']}")
                 word = f"refused ({len(refusals)})"
-            words.append(word)
+            words.append(word + older(row.get(engine, {})))
         sizes = " / ".join(kilobytes(row[engine].get("bytes")) for engine in ("onnxruntime", "ExecuTorch"))
         times = " / ".join(f"{row[one]['ms']:.2g}" if "ms" in row.get(one, {}) else "–" for one in ("torch", *ENGINES))
         memory = f"{kilobytes(row['torch']['states'])} | {kilobytes(row['ExecuTorch'].get('arena'))}"
         lines.append(f"| {name} | {rule}, {optimizer} | {' | '.join(words)} | {sizes} | {times} | {memory} |")
     return "\n".join([*lines, "", *(f"{number}. {text}" for number, text in enumerate(refusals, start=1))]).rstrip()
+
+
+def older(found: Mapping[str, Any]) -> str:
+    """A star behind what was measured of files that are written otherwise by now."""
+    return "*" if found.get("older") else ""
 
 
 def order(key: str) -> tuple[int, ...]:
@@ -285,7 +290,7 @@ def arena_table(rows: Mapping[str, Any]) -> str:
     pairs = list(dict.fromkeys((key.split(", ")[0], key.split(", ")[2]) for key in sorted(rows, key=order)))
     for name, batch in pairs:
         found = [rows.get(f"{name}, {rule}, {batch}", {}) for rule in ARENA_RULES]
-        words = [kilobytes(one["arena"]) if "arena" in one else "refused" if one else "–" for one in found]
+        words = [kilobytes(one["arena"]) + older(one) if "arena" in one else "refused" if one else "–" for one in found]
         lines.append(f"| {name} | {batch} | {' | '.join(words)} |")
     return "\n".join(lines)
 
