@@ -34,12 +34,13 @@ CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One row: what is built, how it learns, and on how many samples a step at least."""
+    """One row: what is built, how it learns, on how many samples a step at least, and for how many times the epochs."""
 
     build: Callable[[int, int], nn.Module]
     rule: Any
     optimizer: Callable[[], Any] = lambda: altprop.optim.AdamW(lr=3e-3)
     batch: int = 0
+    longer: int = 1
 
 
 def plain(inputs: int, seed: int) -> nn.Module:
@@ -107,7 +108,7 @@ def faster() -> Any:
 
 def followed() -> Any:
     """The same where inverses have to follow too."""
-    return altprop.optim.AdamW(lr=3e-3, feedback_lr=1e-2)
+    return altprop.optim.AdamW(lr=1e-3, feedback_lr=1e-2)
 
 
 TRIALS = {
@@ -125,7 +126,7 @@ TRIALS = {
     "threshold units by a natural one": Trial(threshold, "snes", lambda: SOLVER(lr=1.0)),
     "threshold units, hidden frozen": Trial(threshold, {"4": "bp", "*": "frozen"}),
     "trees in the middle, DFA below": Trial(trees_between, "dfa", faster),
-    "trees in the middle, target propagation below": Trial(trees_between, "tp(step=4.0)", followed),
+    "trees in the middle, target propagation below": Trial(trees_followed, "tp(sigma=0.5, step=10.0)", followed),
     "trees in the middle, difference target propagation below": Trial(
         trees_followed, "dtp(sigma=0.5, step=2.0)", lambda: altprop.optim.AdamW(lr=5e-3)
     ),
@@ -134,7 +135,7 @@ TRIALS = {
     "trees as output, DFA below": Trial(trees_above, "dfa"),
     "trees as output, frozen below": Trial(trees_above, {"0": "frozen", "*": "dfa"}),
     "trees, then a linear layer": Trial(trees_below, "dfa", faster),
-    "two layers of trees, errors by inverse trees": Trial(trees_alone, "bp", batch=628),
+    "two layers of trees, errors by inverse trees": Trial(trees_alone, "bp", batch=1257, longer=2),
 }
 
 
@@ -149,7 +150,7 @@ def run(trial: Trial, data: DataSet, seed: int, epochs: int, batch: int) -> floa
         rule = {glob if glob == "*" else f"1.{glob}": one for glob, one in rule.items()}
     net = altprop.compile(model, rule, example_inputs=(example,), optimizer=trial.optimizer(), seed=seed)
     sampler = BatchSampler(data, max(batch, trial.batch), seed=seed)
-    for _ in range(epochs):
+    for _ in range(epochs * trial.longer):
         for images, labels in sampler.epoch():
             net.step(images, labels)
     net.eval()

@@ -64,6 +64,22 @@ def is_learner(module: nn.Module) -> bool:
     return handle is not None and handle.dim() == 0 and _LIVE.get(int(handle)) is module
 
 
+@contextlib.contextmanager
+def standing_in(learner: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Has a learner know what another one does, its handle excepted, and what it knew again at the end."""
+    held, buffers = vars(learner).copy(), own_buffers(learner).copy()
+    inside = {name: held[name] for name in vars(nn.Module()) if name in held}  # tensors, modules, hooks
+    learner.__dict__.update({**vars(other), **inside})
+    own_buffers(learner).update({name: one for name, one in own_buffers(other).items() if name != HANDLE})
+    try:
+        yield
+    finally:
+        learner.__dict__.clear()
+        learner.__dict__.update(held)
+        own_buffers(learner).clear()
+        own_buffers(learner).update(buffers)
+
+
 def put_back(learner: nn.Module, before: nn.Module) -> None:
     """Makes a learner what a copy of it was, tensors and modules in it excepted; the copy is used up."""
     shared = vars(nn.Module()).keys() - {"training"}  # tensors, modules, hooks

@@ -14,8 +14,10 @@ every layer is fitted by itself while coordinates stay (its W step). Coordinates
 so that a layer's fit is linear least squares, as in `ls`: under SGD at rate 1 a step is the exact minimum of `E` by the
 weights, but for `lambda`, and the loss's mean is not taken of it. An output is fitted to `h_L - step e_L`.
 
-The paper takes all samples at once and has `mu` grow; here each batch has coordinates of its own, and `lambda` holds
-weights near what other batches made of them.
+In the paper (equations 1 to 4 of its supplement, February 2014) the loss is half a square distance, layers are
+`sigma(W_k x)`, and a coordinate `z_k` lies behind the squashing, with the penalty `|z_k - sigma(W_k z_{k-1})|^2`, so
+that a layer's fit is no linear problem. It takes all samples at once and has `mu` grow; here each batch has coordinates
+of its own, and `lambda` holds weights near what other batches made of them.
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ half the mean over samples of the squared distance between the activity of regio
 
 Cumulative reductions replace one region after the other, in the order in which they are updated, so that they add up
 to that of the whole step. Targets, dropout masks and noise are those of the step. A weight that several regions share
-moves in all of them at once.
+moves in all of them at once. A learner has what it has learned in the place of parameters, and its target is
+`t = z - step e`.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 
 from altprop.ir.errors import CompileError
-from altprop.ir.learner_operators import learners_of, put_back
+from altprop.ir.learner_operators import learners_of, put_back, standing_in
 from altprop.ir.measurement import Measurement, RegionMeasure
 from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Slot
@@ -72,9 +73,20 @@ def check(net: SteppingNet, mode: str, optimizer: torch.optim.Optimizer | None) 
         )
 
 
-def trial_step(
-    net: SteppingNet, inputs: Any, target: Any, optimizer: torch.optim.Optimizer | None = None
-) -> dict[str, torch.Tensor]:
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    """What a step made of a model.
+
+    Attributes:
+        parameters: by name.
+        learners: copies, by their paths.
+    """
+
+    parameters: Mapping[str, torch.Tensor]
+    learners: Mapping[str, nn.Module]
+
+
+def trial_step(net: SteppingNet, inputs: Any, target: Any, optimizer: torch.optim.Optimizer | None = None) -> Stepped:
     """Makes a step, and undoes it.
 
     Args:
@@ -84,7 +96,7 @@ def trial_step(
         optimizer: of torch, for a net without one inside; it is left as it is.
 
     Returns:
-        What the parameters became, by name.
+        What the step moved.
     """
     named = dict(net.model.named_parameters())
     with _undone(net):
@@ -95,7 +107,9 @@ def trial_step(
             mine: torch.optim.Optimizer = copy.deepcopy(optimizer, own)
             net.backward(inputs, target)
             mine.step()
-        return {name: p.detach().clone() for name, p in named.items()}
+            net.lessons.learn()
+        parameters = {name: p.detach().clone() for name, p in named.items()}
+        return Stepped(parameters, {name: copy.deepcopy(one) for name, one in learners_of(net.model).items()})
 
 
 @contextlib.contextmanager
@@ -129,13 +143,13 @@ class Reductions:
     Attributes:
         model: the model, at `theta`.
         moved: the parameters of each region, by name, in the order in which regions are updated.
-        after: `theta'`, by name.
+        after: `theta'`.
         probe: runs the forward and the loss of the model as it is, always with the same masks and noise.
     """
 
     model: nn.Module
     moved: Mapping[str, Sequence[str]]
-    after: Mapping[str, torch.Tensor]
+    after: Stepped
     probe: Probe
 
     def added(self, measurement: Measurement, errors: Mapping[str, torch.Tensor], mode: str) -> Measurement:
@@ -154,7 +168,7 @@ class Reductions:
         ger = isolated if mode == "isolated" else cumulative
 
         def row(name: str, measured: RegionMeasure) -> RegionMeasure:
-            ler = _local(before, alone[name], name, errors[name])
+            ler = _local(before, alone[name], name, errors[name] * self._step(name))
             return dataclasses.replace(measured, ler=ler, ger=ger[name])
 
         rows = {name: row(name, measured) for name, measured in measurement.regions.items()}
@@ -169,19 +183,29 @@ class Reductions:
             found[name], last = (last - now) / loss if loss else math.nan, now
         return _share(loss, last), found
 
+    def _step(self, region: str) -> float:
+        """How far the target lies along the error; that of a layer is `z - e`."""
+        learner = self.after.learners.get(region.partition("@")[0])
+        return float(getattr(learner, "step", 1.0))
+
     def _at(self, regions: Sequence[str]) -> Values:
         """What the probe returns with some regions at `theta'`."""
         own = {name: self.model.get_parameter(name) for region in regions for name in self.moved[region]}
         kept = {name: p.detach().clone() for name, p in own.items()}
-        try:
-            with torch.no_grad():
-                for name, p in own.items():
-                    p.copy_(self.after[name])
-            return self.probe()
-        finally:
-            with torch.no_grad():
-                for name, p in own.items():
-                    p.copy_(kept[name])
+        with contextlib.ExitStack() as learned:
+            for region in dict.fromkeys(name.partition("@")[0] for name in regions):
+                for name, after in self.after.learners.items():
+                    if name == region or name.startswith(f"{region}."):
+                        learned.enter_context(standing_in(self.model.get_submodule(name), after))
+            try:
+                with torch.no_grad():
+                    for name, p in own.items():
+                        p.copy_(self.after.parameters[name])
+                return self.probe()
+            finally:
+                with torch.no_grad():
+                    for name, p in own.items():
+                        p.copy_(kept[name])
 
 
 def _loss(values: Values) -> float:

@@ -40,8 +40,8 @@ class Lessons:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Forgets at the end what was told within."""
-        before = list(self._told)
+        """Begins with nothing told, and forgets at the end what was told within."""
+        before, self._told = self._told, []
         try:
             yield
         finally:

@@ -1,5 +1,7 @@
 """What learners are told: at the loss's own scale, once a step wherever they stand, and by steps alone."""
 
+import copy
+
 import pytest
 import torch
 from taught import Recorder, batch, compiled, stack
@@ -7,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import altprop
-from altprop.learners import Forest, Learner, LookupTable, Scikit
+from altprop.learners import Forest, Learner, LookupTable, Scikit, Vote
 
 
 @pytest.mark.parametrize("rule", ["dfa", "bp"])
@@ -120,3 +122,38 @@ def test_learners_learn_from_half_precision(make):
     net.step(x.bfloat16(), y)
     assert model[2](model[:2](x.bfloat16())).dtype == torch.bfloat16
     assert (model(x.bfloat16()) - before).abs().max() > 0
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_reductions_count_what_learners_learn(inside):
+    """As a step that is really made: of the whole, and of the learner alone."""
+    learner = Vote(Recorder(6, 4, rate=0.5), Recorder(6, 4, rate=0.2), step=0.7)
+    model, (x, y) = stack(learner), batch()
+    net = compiled(model, optimizer=altprop.optim.SGD(lr=0.3) if inside else None)
+    own = {} if inside else {"optimizer": torch.optim.SGD(net.parameters(), lr=0.3)}
+    measured = {mode: net.measure(x, y, reductions=True, mode=mode, **own) for mode in ("isolated", "cumulative")}
+    loss, h = functional.cross_entropy(model(x), y).detach(), torch.tanh(model[0](x)).detach()
+    said = learner.predict(h)
+    learned = copy.deepcopy(net)
+    learned.backward(x, y)
+    learned.learn()
+    told = learned.model[2].learners[0].told[0][1]
+    after = functional.cross_entropy(learned.model(x), y).detach()  # the learner alone has moved
+    distances = [(one.predict(h) - told).square().sum() for one in (learner, learned.model[2])]
+    row = measured["isolated"].regions["2"]
+    assert row.ger == pytest.approx(float(1 - after / loss), abs=1e-12)
+    assert row.ler == pytest.approx(float(1 - distances[1] / distances[0]), abs=1e-12)
+    assert row.ger != 0
+    if inside:
+        net.step(x, y)
+    else:
+        learned.zero_grad()
+        learned = copy.deepcopy(net)
+        learned.backward(x, y)
+        torch.optim.SGD(learned.parameters(), lr=0.3).step()
+        learned.learn()
+        net = learned
+    whole = float(1 - functional.cross_entropy(net.model(x), y).detach() / loss)
+    assert measured["cumulative"].reduction == pytest.approx(whole, abs=1e-12)
+    assert sum(one.ger for one in measured["cumulative"].regions.values()) == pytest.approx(whole, abs=1e-12)
+    assert torch.equal(learner.predict(h), said) != inside
