@@ -7,7 +7,7 @@ Nobody else in the package names one; a test of style sees to that.
 
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.export.exported_program import _override_composite_implicit_decomp as override_composites
 from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp as split_decompositions
+from torch.fx import traceback
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module as use_lazy_graph_module
 from torch.fx._symbolic_trace import _Patcher as Patcher
@@ -217,6 +218,24 @@ def name_in_trace(graph: fx.Graph, name: str) -> str:
 
 
 @contextmanager
+def note_on_nodes(note: Mapping[str, Any]) -> Iterator[None]:
+    """Writes a note under "custom" into the meta of all nodes that are traced within.
+
+    From torch 2.10 on `torch.fx.traceback.annotate` does so. torch 2.9 copies such a note too, without that function.
+    """
+    meta = traceback.get_current_meta()
+    before = meta.get("custom")
+    meta["custom"] = {**(before or {}), **note}
+    try:
+        yield
+    finally:
+        if before is None:
+            meta.pop("custom", None)
+        else:
+            meta["custom"] = before
+
+
+@contextmanager
 def without_order_noted(is_ours: Callable[[], bool]) -> Iterator[None]:
     """Within, tracers do not note in which order a value's memory lies, where `is_ours` says so."""
     tracers: Any = proxy_tensor
@@ -302,6 +321,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "mkldnn_enabled",
     "name_in_trace",
     "names_of_weights",
+    "note_on_nodes",
     "overload_name",
     "override_composites",
     "own_buffers",

@@ -26,6 +26,7 @@ from altprop.ir.local import PARAMETERS
 from altprop.ir.modes import training
 from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan
+from altprop.ir.reading import shape_text
 from altprop.ir.region import Region
 from altprop.passes.cut.activation import is_flat
 from altprop.passes.cut.blocks import find_blocks
@@ -98,7 +99,8 @@ class Report:
         if self.graph is not None:
             lines.append(f"  {len(self.graph.regions)} regions:")
             lines += [
-                f"    {region.name}  {region.shape}  {', '.join(region.parameters)}" for region in self.graph.regions
+                f"    {region.name}  {shape_text(region.shape)}  {', '.join(region.parameters)}"
+                for region in self.graph.regions
             ]
         if self.aligned:
             lines.append("  wirings, with the alignment that was measured and the step time that is predicted:")

@@ -1,6 +1,7 @@
 """Writes a program for `torch.export.load`: names in, names out, as in the ONNX file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,19 @@ def _export(subject: Subject, module: NamedProgram, pure: Program) -> torch.expo
     given = _feeds(subject, pure, 3 if isinstance(batch, torch.SymInt) else int(batch))
     names = input_names(pure)
     nodes = pure.placeholders
-    shapes = {names[slot]: _dynamic(nodes[slot].meta["val"]) for slot in given}
+    shapes = {name: _dynamic(nodes[slot].meta["val"]) for slot, name in _by_name(names) if slot in given}
     with quiet(), torch.no_grad():
-        made: Any = torch.export.export(
-            module, ({names[s]: v for s, v in given.items()},), dynamic_shapes=(shapes,), strict=False
-        )
+        made: Any = torch.export.export(module, (_in_order(names, given),), dynamic_shapes=(shapes,), strict=False)
     return made
+
+
+def _in_order(names: Mapping[Slot, str], given: Mapping[Slot, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: given[slot] for slot, name in _by_name(names) if slot in given and slot.kind != "constant"}
+
+
+def _by_name(names: Mapping[Slot, str]) -> list[tuple[Slot, str]]:
+    """Inputs by the alphabet: torch 2.9 takes them in no other order than that of the export."""
+    return sorted(names.items(), key=lambda one: one[1])
 
 
 def _dynamic(value: torch.Tensor) -> dict[int, Any]:
@@ -86,7 +94,7 @@ def _check(subject: Subject, original: Program, pure: Program, exported: torch.e
     expected = reference(subject, original, given)
     names, results = input_names(pure), output_names(pure)
     with torch.no_grad():
-        actual = exported.module()({names[s]: v for s, v in given.items() if s in names and s.kind != "constant"})
+        actual = exported.module()(_in_order(names, given))
     for slot, name in results.items():
         found = difference(expected[slot], actual[name].numpy())
         if not found <= TOLERANCE:

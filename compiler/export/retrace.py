@@ -21,7 +21,7 @@ from altprop.ir.optimizers import Optimizer
 from altprop.ir.program import Program, Slot
 from altprop.ir.program_text import format_program
 from altprop.ir.repeat_operator import SHORT, body_of, is_repeat, repeat, times_of
-from altprop.ir.torch_private import schema_of
+from altprop.ir.torch_private import note_on_nodes, schema_of
 from altprop.ir.tracing import trace
 from altprop.passes.tune.merge import merge_twins
 from altprop.passes.tune.simplify import simplify
@@ -78,7 +78,7 @@ class PureRunner(fx.Interpreter):
         draw = draws(self.random).get(node.target)
         if not writes(node) and draw is None:
             return super().run_node(node)
-        with traceback.annotate(self.note):
+        with note_on_nodes(self.note):
             result = self._pure(node, draw)
         for target in roots(node) if writes(node) else []:
             self.env[target] = result
@@ -89,20 +89,20 @@ class PureRunner(fx.Interpreter):
         (carried, read, times, _), _ = self.fetch_args_kwargs_from_env(node)
         for _ in range(times):
             around = PureRunner(body_of(node), self.random, self.note)
-            with traceback.annotate(self.note):
+            with note_on_nodes(self.note):
                 carried = around.run(*carried, *read, enable_io_processing=False)
         return list(carried)
 
     def _loop(self, node: fx.Node) -> list[Any]:
         """A loop stays one, of a pure body."""
         (carried, read, times, body), _ = self.fetch_args_kwargs_from_env(node)
-        with traceback.annotate(self.note):
+        with note_on_nodes(self.note):
             return list(repeat(carried, read, times, self.bodies[body]))
 
     def _reshape(self, node: fx.Node) -> Any:
         """What is decomposed may lie in memory in another order, which a view would refuse."""
         args, _ = self.fetch_args_kwargs_from_env(node)
-        with traceback.annotate(self.note):
+        with note_on_nodes(self.note):
             return args[0].reshape(args[1])
 
     def _pure(self, node: fx.Node, draw: Callable[..., Any] | None) -> Any:

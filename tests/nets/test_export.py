@@ -282,6 +282,6 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
     with np.load(tmp_path / contract["initial"]) as stored:
         values = {state["name"]: torch.from_numpy(stored[state["name"]]) for state in contract["states"]}
     values |= {s["name"]: torch.tensor(s["default"]) for s in contract["scalars"]}
-    made = torch.export.load(path).module()({**values, "input": x, "target": y})
+    made = torch.export.load(path).module()(dict(sorted({**values, "input": x, "target": y}.items())))
     assert float(made["loss"]) == pytest.approx(float(net.step(x, y)), abs=1e-6)
     torch.testing.assert_close(made["0.weight.next"], net.model[0].weight.detach(), atol=1e-6, rtol=1e-6)

@@ -20,6 +20,20 @@ def traced() -> fx.GraphModule:
     return private.make_fx(lambda x: torch.relu(x) + 1)(torch.zeros(3))
 
 
+def noted() -> bool:
+    """The node that is traced within bears the note, and the next one none."""
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        with private.note_on_nodes({"region": "fc"}):
+            x = torch.relu(x)
+        return x + 1
+
+    with fx.traceback.preserve_node_meta():
+        graph = private.make_fx(work)(torch.zeros(3)).graph
+    notes = {node.target: node.meta.get("custom") for node in graph.nodes}
+    return notes[aten.relu.default] == {"region": "fc"} and notes[aten.add.Tensor] is None
+
+
 def fakes() -> tuple[Any, torch.Tensor]:
     mode = private.FakeTensorMode()
     with mode:
@@ -285,6 +299,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "mkldnn_enabled": onednn_off,
     "name_in_trace": lambda: private.name_in_trace(fx.Graph(), "add") == "add",
     "names_of_weights": lambda: private.names_of_weights(LAYER)[:2] == ["weight_ih_l0", "weight_hh_l0"],
+    "note_on_nodes": noted,
     "overload_name": lambda: private.overload_name(aten.add.Tensor) == "Tensor",
     "override_composites": overridden,
     "own_buffers": lambda: private.own_buffers(MODULE)["running_mean"] is MODULE.running_mean,
