@@ -131,7 +131,9 @@ def compile(
             such as `scaler.get_scale`. None: it is told from the gradient where the loss is a cross-entropy or an
             absolute difference, else taken to be 1, with one warning under rules whose errors depend on it.
         memory: "usual"; or "least": `net.step` and `net.backward` keep of the forward only what they must, and run it
-            again where updates read it. They give the same bits, and take up to one forward longer.
+            again where updates read it. They give the same bits (but for the order in which updates of a shared
+            parameter are added up), and take up to one forward longer. `loss.backward()` after `net(x)`, and
+            schedules, keep what they kept.
 
     Raises:
         CompileError: names what cannot be compiled, where, and what to do.

@@ -53,15 +53,15 @@ class Rerun:
 
     def plan(self, again: Collection[fx.Node]) -> Plan:
         """Returns where some of `inside` run again, those that a late operator reads or one of them needs."""
-        made: set[fx.Node] = set()
+        left, wanted = set(again), set(self.wanted)
         found: dict[fx.Node, Sequence[fx.Node]] = {}
         for node in self.late:
-            starts = [source for source in node.all_input_nodes if source in again and source not in made]
+            starts = [source for source in node.all_input_nodes if source in left]
             if starts:
-                new = ancestors(starts, (set(again) - made).__contains__)
-                new |= {user for one in new for user in _parts(one) if user in self.wanted and user in again} - made
+                new = ancestors(starts, left.__contains__)
+                new |= {user for one in new for user in _parts(one) if user in wanted and user in left}
                 found[node] = sorted(new, key=self.order.__getitem__)
-                made |= new
+                left -= new
         return found
 
     def apply(self, plan: Plan) -> int:
