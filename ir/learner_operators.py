@@ -89,7 +89,10 @@ def put_back(learner: nn.Module, before: nn.Module) -> None:
 def _find(handle: torch.Tensor) -> Any:
     found = _LIVE.get(int(handle))
     if found is None:
-        raise LearnerError("a learner of this program is gone: it was taken out of the model, or the model was freed.")
+        raise LearnerError(
+            "a learner of this program is gone: it was taken out of the model, or the model was freed: "
+            "compile the model anew."
+        )
     return found
 
 

@@ -44,7 +44,10 @@ def _check(index: int, connection: Connection, is_edge: bool, graph: ErrorGraph)
         _refuse_uncrossed(where, graph, graph.region(connection.source))
     for end in (connection.source, connection.target):
         if end not in graph.neurons:
-            raise PlanError(f'{where}: region "{end}" has no error neurons in the plan.')
+            raise PlanError(
+                f'{where}: region "{end}" has no error neurons in the plan: give it error_neurons=True, or end the '
+                "connection at another region."
+            )
 
 
 def _refuse_uncrossed(where: str, graph: ErrorGraph, source: Region) -> None:

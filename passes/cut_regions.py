@@ -46,7 +46,10 @@ class CutRegions(Pass):
         captured = graph.captured
         roles = find_roles(captured)
         if not roles.main:
-            raise CompileError("no trainable parameter takes part in the forward: there is nothing to learn.")
+            raise CompileError(
+                "no trainable parameter takes part in the forward, so there is nothing to learn: say "
+                "requires_grad_(True) of what shall learn."
+            )
         refuse_unlearnable(captured, roles)
         blocks = find_blocks(captured, roles)
         whole = block_of(captured, self._whole(captured, blocks))

@@ -92,4 +92,7 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
     refuse_silent_ways(graph, graph.region(name), rule)
     for c in graph.connections:
         if c.target == name and c.source not in done:
-            raise RuleError(f'connection {c.name}: region "{c.source}" is frozen and has no error to send.')
+            raise RuleError(
+                f'connection {c.name}: region "{c.source}" is frozen and has no error to send: give it a rule, or '
+                "draw the connection from another region."
+            )

@@ -33,7 +33,10 @@ class InsertErrorNeurons(Pass):
         """Adds `plan`, `rules` and `neurons` to the graph."""
         outputs = [region.name for region in graph.regions if region.is_output]
         if not outputs:
-            raise CompileError("no region computes what the model returns: no error can be computed.")
+            raise CompileError(
+                "no region computes what the model returns, so no error can be computed: return what a layer with "
+                "trainable parameters makes."
+            )
         rules = resolve(self.plan, self.given)
         silent = [name for name, rule in rules.items() if rule is not None and rule.wiring.silent]
         self.plan.check([region.name for region in graph.regions], [*outputs, *silent])

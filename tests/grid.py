@@ -112,7 +112,11 @@ def check_plain(case: Case) -> None:
     """What is of no rule: the model is examined, and a checkpoint of the plain model loads."""
     other = case.model(seed=1)
     report = altprop.examine(kept.captured(case))
-    found = [finding for finding in report.findings if finding.level == "error" and "never reads" not in finding.what]
+    found = [
+        finding
+        for finding in report.findings
+        if finding.level == "error" and "nothing that the model returns is made of it: freeze" not in finding.what
+    ]
     assert not found, report
     net = kept.net(case, "bp")
     net.model.load_state_dict(other.state_dict())

@@ -224,7 +224,11 @@ def _parameter_findings(model: nn.Module, captured: CapturedGraph) -> Iterator[R
     read = {captured.parameters[n.name] for n in captured.graph.nodes if n.name in captured.parameters and n.users}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and (name not in used or name not in read):
-            yield Remark("error", name, "the forward never reads this parameter: freeze it, or use it")
+            yield Remark(
+                "error",
+                name,
+                "nothing that the model returns is made of it: freeze it, requires_grad_(False), or use it",
+            )
     if isinstance(captured.batch, int):
         yield Remark("warning", "", f"the model fixes its batch at {captured.batch}: other sizes are captured anew")
     elif captured.facts:

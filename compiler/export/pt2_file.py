@@ -98,4 +98,7 @@ def _check(subject: Subject, original: Program, pure: Program, exported: torch.e
     for slot, name in results.items():
         found = difference(expected[slot], actual[name].numpy())
         if not found <= TOLERANCE:
-            raise ExportError(f'the exported program gives another "{name}" than torch, by {found:.1e}.')
+            raise ExportError(
+                f'the exported program gives another "{name}" than torch, by {found:.1e}. Nothing was '
+                'written: export ".onnx", or report it.'
+            )

@@ -136,7 +136,10 @@ def plain(node: fx.Node) -> Any:
         return _PLAIN[target]
     found = without_write(target) if schema_of(target).name.endswith("_") else target
     if found is None:
-        raise ExportError(f"{region_of(node)}: the operator {target} writes and has no form that does not.")
+        raise ExportError(
+            f"{region_of(node)}: the operator {target} writes and has no form that does not: "
+            "write it in other operators."
+        )
     return found
 
 

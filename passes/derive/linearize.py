@@ -136,7 +136,10 @@ class _Linearizer:
             ) from error
         written = next((node for node in made.graph.nodes if writes(node)), None)
         if written is not None:
-            raise CompileError(f'region "{self.region.name}": its derivative writes in place ({written.name}).')
+            raise CompileError(
+                f'region "{self.region.name}": its derivative writes in place ({written.name}): '
+                "freeze its parameters, or replace the operator."
+            )
         self._refuse_fixed_batch(facts)
         free_strides_of_attention(made.graph)
         return made

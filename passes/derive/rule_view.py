@@ -59,7 +59,9 @@ class RuleView:
         local.ending = self._ending()
         incoming = self._incoming(local, values, phase)
         if not incoming and not (self._rule.wiring.alone or self._rule.wiring.silent):
-            raise RuleError(f'region "{name}": no connection brings it a signal.')
+            raise RuleError(
+                f'region "{name}": no connection brings it a signal: draw one to it in the plan, or freeze it.'
+            )
         return local, incoming
 
     def feel(

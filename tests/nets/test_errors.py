@@ -1,5 +1,6 @@
 """Every message on bad input: what is wrong, where, and what to do instead."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -250,6 +251,24 @@ def test_unknown_parameter_in_the_table() -> None:
 def test_feedback_that_does_not_fit() -> None:
     with pytest.raises(altprop.PlanError, match=r"feedback by position: .* share no positions"):
         compiled("dfa(kind='position')")
+
+
+def test_a_plan_whose_regions_send_nothing_is_refused_with_the_way_out() -> None:
+    plan = compiled("dfa").plan
+    mute = [dataclasses.replace(region, error_neurons=region.name != "0") for region in plan.regions]
+    with pytest.raises(altprop.PlanError, match=r'"0" has no error neurons in the plan: give it error_neurons=True'):
+        compiled(None, plan=altprop.WiringPlan(tuple(mute), plan.connections))
+    frozen = [dataclasses.replace(r, rule="frozen") if r.name == "2" else r for r in plan.regions]
+    wires = [dataclasses.replace(c, source="2") if c.target == "0" else c for c in plan.connections]
+    with pytest.raises(
+        altprop.RuleError, match=r'region "2" is frozen and has no error to send: give it a rule, or draw'
+    ):
+        compiled(None, plan=altprop.WiringPlan(tuple(frozen), tuple(wires)))
+
+
+def test_examine_names_what_no_output_is_made_of() -> None:
+    report = str(altprop.examine(Unused(), (X,)))
+    assert "spare.weight: nothing that the model returns is made of it: freeze it, requires_grad_(False)" in report
 
 
 def test_forward_shaped_feedback_does_not_skip() -> None:
