@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
-from torch.export import Dim
+from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from altprop.compiler.capture.attributes import attributes_kept
 from altprop.compiler.capture.causal_masks import known_masks
@@ -23,6 +24,7 @@ from altprop.compiler.capture.decomposition_table import decompositions
 from altprop.compiler.capture.failures import explain_failure
 from altprop.compiler.capture.foreign_draws import of_forward
 from altprop.compiler.capture.grad_modes import mark_no_grad, refuse_autograd_functions
+from altprop.compiler.capture.hidden_writes import refuse_hidden_writes
 from altprop.compiler.capture.note_reads import Reads
 from altprop.compiler.capture.quiet import graphs_unprinted
 from altprop.compiler.capture.read_export import read_export
@@ -128,6 +130,7 @@ def _export(
                 dynamic = _by_name(model, *as_lists(shapes))
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
             collect_young()
+            refuse_hidden_writes(program.graph_module, _trained(program, model))
             mark_no_grad(program.graph_module)
             with spent("decompose"):
                 return decompose(program, decompositions())
@@ -135,6 +138,18 @@ def _export(
         raise
     except Exception as error:  # torch.export raises many kinds; each becomes one sentence
         raise CaptureError(explain_failure(model, error)) from error
+
+
+def _trained(program: ExportedProgram, model: nn.Module) -> list[fx.Node]:
+    """The placeholders of parameters that are trained."""
+    owners = dict(model.named_parameters(remove_duplicate=False))
+    targets = {
+        spec.arg.name: str(spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.PARAMETER
+    }
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in targets]
+    return [node for node in placeholders if owners[targets[node.name]].requires_grad]
 
 
 @contextlib.contextmanager

@@ -18,8 +18,9 @@ from altprop.ir.walks import descendants
 from altprop.passes.cut.operator_kinds import is_comparison, is_floating
 
 _FLAT = ("sign", "sgn", "round", "floor", "ceil", "trunc", "fix", "heaviside", "floor_divide")
-# Random operators through which errors pass: by the mask that was drawn.
+# Random operators through which errors pass: by the mask that was drawn, or as the sample moves with its parameters.
 _MASKING = ("dropout", "rrelu", "scaled_dot_product", "attention", "lstm", "gru", "rnn")
+_MOVING = ("standard_gamma", "sample_dirichlet")
 # What makes a value of another's shape, not of its numbers.
 _FILLING = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "detach")
 _TORCH = ("aten", "prims", "prim", "higher_order", "altprop")
@@ -56,7 +57,7 @@ def lacks_formula(target: Any) -> bool:
     if is_custom(target):
         return not has_formula(target)
     name = facts(target).name
-    if name in _FILLING or any(word in name for word in _MASKING):
+    if name in _FILLING or any(word in name for word in (*_MASKING, *_MOVING)):
         return False
     return (name == "nextafter" and not _steps_to_neighbours()) or facts(target).draws
 

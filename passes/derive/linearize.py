@@ -126,6 +126,8 @@ class _Linearizer:
             raise
         except Exception as error:  # derivatives fail in as many ways as there are operators
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if type(error).__name__ == "UnsupportedOperatorException":
+                first = f"its derivative runs {first}, of whose results torch cannot tell the form."
             if re.search(r"data-dependent|Could not guard", first):
                 first = "a derivative chooses by the numbers in a tensor, which a graph of operators cannot."
             if "not tracked with proxy" in first:

@@ -5,7 +5,7 @@ device is one task, and needs none of them; a schedule cuts by them.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from altprop.ir.local import LocalGraph
 from altprop.ir.operators import writes
 from altprop.ir.program import Program, Slot, add_input
 from altprop.ir.updates import LocalUpdate, Value
-from altprop.ir.walks import ancestors
+from altprop.ir.walks import ancestors, positions
 from altprop.ir.without_code import graph_module
+from altprop.passes.flattening.draw_order import Draw, draw_in_order, draws_among
 
 aten = torch.ops.aten
 
@@ -47,6 +48,8 @@ class FlatBuilder:
         self.inputs: list[tuple[Slot, fx.Node]] = []
         self.tags: dict[fx.Node, Tag] = {}
         self._outputs: list[tuple[Slot, fx.Node]] = []
+        self._places = positions(self.captured.graph.nodes)
+        self._draws: list[Draw] = []
         self._add_placeholders()
 
     def _add_placeholders(self) -> None:
@@ -104,10 +107,14 @@ class FlatBuilder:
     def preamble(self) -> None:
         """Copies the operators that no parameter feeds."""
         with self.task("F", PREAMBLE_TASK):
-            for name in self.source.preamble:
-                node = self.captured.node(name)
+            nodes = [self.captured.node(name) for name in self.source.preamble]
+            for node in nodes:
                 made = self.graph.node_copy(node, lambda n: self.values[("captured", n.name)])
-                self.values[("captured", name)] = made
+                self.values[("captured", node.name)] = made
+        self._note_draws(nodes, [self.values[("captured", node.name)] for node in nodes])
+
+    def _note_draws(self, nodes: Sequence[fx.Node], copies: Sequence[fx.Node]) -> None:
+        self._draws += draws_among(nodes, copies, self._places)
 
     def forward(self, local: LocalGraph) -> None:
         """Copies the forward half of a region."""
@@ -116,6 +123,7 @@ class FlatBuilder:
 
     def _forward(self, local: LocalGraph) -> None:
         here: dict[fx.Node, fx.Node] = {}
+        copies: list[fx.Node] = []
         for node in local.graph.nodes:
             if node.op == "placeholder":
                 role = local.inputs[node.name]
@@ -123,7 +131,9 @@ class FlatBuilder:
                     here[node] = self.values[("captured", role[1])]
             elif node.name in local.forward:
                 here[node] = self._copy(node, here, local.region.name, "forward")
+                copies.append(here[node])
                 self.values[("forward", local.region.name, node.name)] = here[node]
+        self._note_draws([self.captured.node(name) for name in local.region.nodes], copies)
         for role, made in local.results.items():
             if role[0] == "value" and made is not None:
                 self.values[("captured", role[1])] = here[made]
@@ -219,6 +229,7 @@ class FlatBuilder:
     def finish(self, name: str) -> Program:
         """Closes the program; inputs that nothing reads are left out."""
         self.graph.output(tuple(node for _, node in self._outputs))
+        draw_in_order(self.graph, self._draws)
         used = prune(self.graph)
         inputs = []
         for slot, node in self.inputs:

@@ -134,9 +134,21 @@ def foreign(net: altprop.LocalNet) -> None:
     altprop.capture(Drawing(), X)
 
 
+def hidden_write(net: altprop.LocalNet) -> None:
+    class Clamping(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x)
+            with torch.no_grad():
+                y.clamp_(-1, 1)
+            return y
+
+    altprop.capture(Clamping(), X)
+
+
 CASES = {
     "second derivatives": second_derivative,
     "an inner derivative": inner_derivative,
+    "writes that autograd does not see": hidden_write,
     "random numbers from outside torch": foreign,
     "what nobody trains": untrained,
     "random numbers that the forward seeds": seeded,
