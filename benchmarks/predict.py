@@ -1,7 +1,7 @@
 """Predicts a step on 4, 8 and 64 devices by the simulator: rec-LRA beside backpropagation's pipelines.
 
     python benchmarks/predict.py --machine machine.json    # writes results, a picture and docs/parallel.md
-    python benchmarks/predict.py --models resnet18 --dry-run
+    python benchmarks/predict.py --models resnet18 --dry-run    # rows of other models stay, if the machine is the same
 
 Nothing here is measured but the machine's numbers (`altprop bench --calibrate machine.json`). Backpropagation is the
 rule `bp`, cut into the same regions, in the known orders 1F1B and zero-bubble.
@@ -9,6 +9,7 @@ rule `bp`, cut into the same regions, in the known orders 1F1B and zero-bubble.
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 import altprop
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "predict.json"
 DEVICES = (4, 8, 64)
 SAMPLES = 4
 
@@ -165,10 +167,12 @@ def main() -> None:
     machine = altprop.Machine.load(args.machine) if args.machine else altprop.Machine()
     with Progress(transient=True) as progress:
         models = {name: predict(name, machine, progress) for name in args.models}
-    results = {"machine": vars(machine), "samples": SAMPLES, "models": models}
+    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    same = kept.get("machine") == vars(machine)
+    results = {"machine": vars(machine), "samples": SAMPLES, "models": {**(kept["models"] if same else {}), **models}}
     print(table(results))
     if not args.dry_run:
-        timing.save(ROOT / "benchmarks" / "results" / "predict.json", results)
+        timing.save(RESULTS, results)
         plot(results, ROOT / "docs" / "parallel.svg")
         timing.replace_section(ROOT / "docs" / "parallel.md", "predict", table(results))
 
