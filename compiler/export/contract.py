@@ -31,6 +31,9 @@ MEANINGS = {
 }
 
 
+FOLLOWS = "; the net itself takes lr here too, so change both"
+
+
 def input_names(program: Program) -> dict[Slot, str]:
     """Names the inputs.
 
@@ -144,8 +147,10 @@ def _scalar(subject: Subject, slot: Slot) -> dict[str, Any]:
     if slot == SEED:
         return {"name": "seed", "dtype": "int64", "default": 0, "meaning": MEANINGS["seed"]}
     assert optimizer is not None
-    rate = optimizer.lr if slot.name == "lr" or optimizer.feedback_lr is None else optimizer.feedback_lr
-    return {"name": slot.name, "dtype": "float32", "default": rate, "meaning": MEANINGS[slot.name]}
+    follows = slot.name == "feedback_lr" and optimizer.feedback_lr is None
+    rate = optimizer.lr if follows or slot.name == "lr" else optimizer.feedback_lr
+    meaning = MEANINGS[slot.name] + (FOLLOWS if follows else "")
+    return {"name": slot.name, "dtype": "float32", "default": rate, "meaning": meaning}
 
 
 def metadata(subject: Subject, contract: Mapping[str, Any]) -> dict[str, str]:

@@ -131,6 +131,7 @@ def test_the_contract(folder: Path) -> None:
     assert states["1.running_mean"]["next"] == "1.running_mean.next"
     assert {state["state_dict"] for state in states.values()} == set(net.state_dict())
     assert [scalar["name"] for scalar in contract["scalars"]] == ["lr", "feedback_lr"]
+    assert contract["scalars"][1]["meaning"].endswith("takes lr here too, so change both")
     assert {output["name"] for output in contract["outputs"]} == {"prediction", "loss"}
     assert contract["checked"]["batches"] == [3, 5]
     assert contract["checked"]["difference"] < 1e-5
