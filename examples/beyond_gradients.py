@@ -91,9 +91,9 @@ class Begun(Boosted):
 
 def trees_alone(inputs: int, seed: int) -> nn.Module:
     """Two layers of boosted trees; errors cross the upper one by trees that learn its inverse, as in mGBDT."""
-    below = Begun(inputs, 32, keep=1000, depth=5, seed=1000 * seed, features=FEATURES)
-    above = Boosted(32, CLASSES, keep=1000, depth=5, step=STEP, seed=1000 * seed + 300, features=FEATURES)
-    back = Forest(CLASSES, 32, keep=20, depth=10, seed=1000 * seed + 600, features=FEATURES)
+    below = Begun(inputs, 64, keep=1000, depth=5, seed=1000 * seed, features=FEATURES)
+    above = Boosted(64, CLASSES, keep=1000, depth=5, step=STEP, seed=1000 * seed + 300, features=FEATURES)
+    back = Forest(CLASSES, 64, keep=20, depth=10, seed=1000 * seed + 600, features=FEATURES)
     return nn.Sequential(below, Inverse(above, back, sigma=0.3, seed=seed))
 
 
