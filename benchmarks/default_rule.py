@@ -1,8 +1,9 @@
 """The default rule beside backpropagation in the usual loop: Adam at 1e-3, one group of parameters, the same epochs.
 
 A row is a rule, or `rule@plan`, or `default` for what `altprop.compile(model)` does; with `@groups` behind it the
-optimizer takes `net.param_groups()` as the rule's recipe has them, and with `@decay=0` behind that another decay. Each
-run is a line of the file of results, under its task, row and seed.
+optimizer takes `net.param_groups()` as the rule's recipe has them, and with `@decay=0` or `@output_decay=0.05` behind
+that another decay, of all or of the output layer. Each run is a line of the file of results, under its task, row and
+seed.
 
 python benchmarks/default_rule.py --data-dir DIR                             # all tasks and rows, three seeds
 python benchmarks/default_rule.py --data-dir DIR --task "digits, convnet" --row "reclra@direct" --seeds 5
@@ -28,10 +29,11 @@ import altprop
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
 FROM_WEIGHTS = "reclra(beta=0.01, units='beta', start='weights')@edges"
-DECAY = "decay="
+DECAY, OUTPUT_DECAY = "decay=", "output_decay="
 ROWS = (
     "bp",
     "default@groups",
+    "default@groups@output_decay=0.05",
     "default@groups@decay=0",
     "default",
     FROM_WEIGHTS,
@@ -46,7 +48,7 @@ LOOKED_AT = 256
 def compiled(task: str, row: str, seed: int, inputs: Any) -> altprop.LocalNet:
     """The task's model from a seed, compiled by the row's rule and plan."""
     rule, *rest = row.split("@")
-    plan = next((part for part in rest if part != "groups" and not part.startswith(DECAY)), None)
+    plan = next((part for part in rest if part != "groups" and "decay=" not in part), None)
     torch.manual_seed(seed)
     named = None if rule == "default" else rule
     return altprop.compile(TASKS[task].model(), named, plan=plan, example_inputs=(inputs,), seed=seed)
@@ -67,6 +69,9 @@ def groups_of(net: altprop.LocalNet, row: str) -> Any:
     for part in row.split("@"):
         if part.startswith(DECAY):
             groups = [group | {"weight_decay": float(part.removeprefix(DECAY))} for group in groups]
+        if part.startswith(OUTPUT_DECAY):  # of the group that has a rate of its own
+            own = {"weight_decay": float(part.removeprefix(OUTPUT_DECAY))}
+            groups = [group | own if group["lr"] != LR else group for group in groups]
     return groups
 
 

@@ -88,7 +88,8 @@ def _equation(rule: "RecursiveLRA") -> str:
 def _recipe(rule: "RecursiveLRA") -> Recipe:
     """Errors in units of beta are for wirings whose E starts small, and gets the weights' own updates.
 
-    There the output layer has to go ahead, and what E never learns is how the weights started: a decay takes that away.
+    There the output layer has to go ahead, and what E never learns is how the weights started: a decay takes that away,
+    and holds the output layer small. See docs/evidence.md for what each is worth.
     """
     return Recipe(output_rate=10.0, weight_decay=0.5) if rule.units == "beta" else Recipe()
 
