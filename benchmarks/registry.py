@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from benchmarks import gpu, memory, optimizers, peaks, populations, rounds, step, steps, streams, targets
+from benchmarks import gpu, guards, memory, optimizers, peaks, populations, rounds, step, steps, streams, targets
 from benchmarks.form import Table
 from benchmarks.networks import WORKS
 
@@ -37,6 +37,7 @@ BENCHMARKS = {
     "optimizers": _of(optimizers, optimizers.NAMES, "Adam and AdamW"),
     "peaks": _of(peaks, peaks.NAMES, "Peak memory, and what it costs"),
     "memory": _of(memory, memory.NAMES, "Memory"),
+    "guards": _of(guards, guards.NAMES, "What guards cost"),
     "targets": _of(targets, targets.NAMES, "Rules with targets and with local losses"),
     "gpu": _of(gpu, gpu.NAMES, "A step on a GPU"),
     "streams": _of(streams, streams.NAMES, "Streams of a GPU"),
