@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import altprop
+from altprop.runtime.prepared_step import Ready
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, taken
 
@@ -58,7 +59,8 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
         inputs, target = torch.randn(batch, width), torch.randint(10, (batch,))
         net = altprop.compile(make(), "dfa", example_inputs=(inputs,), optimizer=altprop.optim.SGD(lr=0.0))
         net.step(inputs, target), net.step(inputs, target)
-        ready, kept = vars(net)["_ready"], net.compilations.first
+        kept = net.compilations.first
+        ready = Ready(kept, net.compilations.watch, net.state, inputs, target)
         asked: dict[str, Step] = {"all": functools.partial(ready.holds, "cpu"), "what forward read": kept.guards.still}
         step = functools.partial(net.step, inputs, target)
         rows[name] = {what: _share(ask, step, rounds) for what, ask in asked.items()}

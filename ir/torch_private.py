@@ -65,6 +65,7 @@ hooks_of_tensor = operator.attrgetter("_backward_hooks")
 times_written = operator.attrgetter("_version")
 
 OWN_WEIGHTS = "_flat_weights"
+COMPILED_CALL = "_compiled_call_impl"
 HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 LOUD_LOGGERS = (
     "torch._subclasses.fake_tensor",
@@ -88,6 +89,7 @@ REASONS = {
     "LazyGraphModule": "a graph module whose code is written when it is first run; writing it each time is slow",
     "LOUD_LOGGERS": "the loggers on which torch prints a whole trace before it raises",
     "OPDEFS": "operators that a user registered, with the backward that they gave",
+    "COMPILED_CALL": "under this name a module keeps what torch.compile made of its call, which changes no number",
     "OWN_WEIGHTS": "under this name a recurrent layer keeps a list of its weights beside its parameters",
     "OpOverload": "the type of an operator in a graph",
     "OpOverloadPacket": "the type of an operator's name with all its overloads",
@@ -290,6 +292,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "LOUD_LOGGERS",
     "LazyGraphModule",
     "OPDEFS",
+    "COMPILED_CALL",
     "OWN_WEIGHTS",
     "OpOverload",
     "OpOverloadPacket",

@@ -19,9 +19,9 @@ from altprop.compiler.capture.globals_read import globals_read
 from altprop.compiler.capture.plain import LIMIT, has_attributes, is_plain, items
 from altprop.ir.alone import compiles_here
 from altprop.ir.reads import IDENTITY, LENGTH, VALUE, Read
-from altprop.ir.torch_private import OWN_WEIGHTS, FakeTensor, pytree
+from altprop.ir.torch_private import COMPILED_CALL, OWN_WEIGHTS, FakeTensor, pytree
 
-_OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", "_compiled_call_impl", OWN_WEIGHTS}
+_OWN = frozenset(vars(nn.Module())) | {"forward", "__dict__", "__class__", COMPILED_CALL, OWN_WEIGHTS}
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that is made as those of Python code are
 _FIXED_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: it takes no patch
 

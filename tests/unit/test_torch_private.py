@@ -262,6 +262,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "HOOK_TABLES": hooks_in_order,
     "InCheckpoints": in_checkpoints,
     "LOUD_LOGGERS": loggers,
+    "COMPILED_CALL": lambda: getattr(LAYER, private.COMPILED_CALL) is None,
     "OWN_WEIGHTS": lambda: getattr(LAYER, private.OWN_WEIGHTS)[0] is LAYER.weight_ih_l0,
     "backward_of": lambda: float(private.backward_of(double)(None, torch.tensor(3.0))) == 6,
     "GuardOnDataDependentSymNode": unbacked,
