@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 import altprop
-from altprop.runtime.prepared_step import Ready
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, taken
 
@@ -59,9 +58,11 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
         inputs, target = torch.randn(batch, width), torch.randint(10, (batch,))
         net = altprop.compile(make(), "dfa", example_inputs=(inputs,), optimizer=altprop.optim.SGD(lr=0.0))
         net.step(inputs, target), net.step(inputs, target)
-        kept = net.compilations.first
-        ready = Ready(kept, net.compilations.watch, net.state, inputs, target)
-        asked: dict[str, Step] = {"all": functools.partial(ready.holds, "cpu"), "what forward read": kept.guards.still}
+        watch, guards = net.compilations.watch, net.compilations.first.guards
+        asked: dict[str, Step] = {
+            "all": lambda guards=guards, watch=watch: guards.still() and watch.still() and watch.settings_unchanged(),
+            "what forward read": guards.still,
+        }
         step = functools.partial(net.step, inputs, target)
         rows[name] = {what: _share(ask, step, rounds) for what, ask in asked.items()}
     return (Table("Time of what is asked, in per cent of a step", rows),)
