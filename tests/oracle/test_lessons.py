@@ -11,6 +11,8 @@ from torch.nn import functional
 import altprop
 from altprop.learners import Forest, Learner, LookupTable, Scikit, Vote
 
+pytestmark = pytest.mark.third
+
 
 @pytest.mark.parametrize("rule", ["dfa", "bp"])
 def test_a_scaled_loss_teaches_the_same(rule):

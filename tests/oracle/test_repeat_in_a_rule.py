@@ -14,6 +14,8 @@ import altprop
 from altprop.ir.repeat_operator import SHORT, is_repeat
 from altprop.rules import About, Local, Rule, Wiring
 
+pytestmark = pytest.mark.third
+
 X = torch.linspace(-1.0, 1.0, 56).sin().reshape(8, 7)
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
 State = Mapping[str, torch.Tensor]
