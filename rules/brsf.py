@@ -1,6 +1,7 @@
 """Sign-symmetric feedback, with magnitudes M that are drawn for every batch (Sanfiz and Akrout 2021).
 
-    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j = |M_j| sign(W_j) in place of the weights W_j
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+        with B_j = |M_j| sign(W_j) in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
 
 Of the weights only the signs travel back. The net draws `M` from a stream of its own, which is saved with it.

@@ -4,7 +4,8 @@
     s_i <- s_i + rate (phi_i(dPhi/ds_i - beta dloss/ds_i) - s_i)   a round; all regions at once
         dPhi/ds_i = h_i(s_{i-1}) + sum over readers j of (dh_j/ds_i)^T s_j
         dloss/ds_i = (dh_L/ds_i)^T e_L   where the output reads the region
-    s^0: `rounds` with no nudge.  s^+ and s^-: from there `nudged` rounds each with nudges beta and -beta
+    s^0: `rounds` with no nudge.
+    s^+ and s^-: from there `nudged` rounds each, with nudges beta and -beta
     dW_i = (dPhi/dW_i at s^- - dPhi/dW_i at s^+) / (2 beta)   s_i^T s_{i-1} for a dense layer
 
 The output is a readout outside the equilibrium, as Laborieux et al. have it for cross-entropy: it learns from the

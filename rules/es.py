@@ -3,7 +3,8 @@
     a_m ~ N(0, 1) for each unit,  b_m ~ N(0, 1) for each input of the layer,
         m = 1 ... members / 2
     W_m = W +- sigma a_m b_m^T   antithetic pairs, changes of rank one
-    f_mo = 1/2 sum over samples of (z_no(W_m) - t_no)^2  the fitness of unit o; t = z - e, the other rule's target
+    f_mo = 1/2 sum over samples of (z_no(W_m) - t_no)^2
+        the fitness of unit o; t = z - e, the other rule's target
     dW_o = mean over m of (f_mo(+) - f_mo(-)) / (2 sigma) a_mo b_m
 
 (Zenkai, arXiv 2311.09663, has populations whose members have one fitness each; antithetic evolution strategies are

@@ -1,6 +1,7 @@
 """Feedback alignment (Lillicrap et al. 2016).
 
-    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with fixed random B_j in place of the weights W_j
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+        with fixed random B_j in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
 
 The product is taken at the true forward: saved activities and attention probabilities are the real ones; only the

@@ -1,8 +1,9 @@
 """Hybrid direct feedback alignment (Han, Park, Ryu and Yoo 2020; direct feedback alignment survey, Algorithm 1).
 
-    each step:  with probability p by backpropagation:  v_bp  <- alpha v_bp + g,    W <- W - lr v_bp
-                else by direct feedback alignment:      v_dfa <- alpha v_dfa + g,
-                                                        W <- W - lr (gamma v_dfa + (1 - gamma) v_bp)
+    each step:  with probability p by backpropagation:
+                    v_bp  <- alpha v_bp + g,    W <- W - lr v_bp
+                else by direct feedback alignment:
+                    v_dfa <- alpha v_dfa + g,   W <- W - lr (gamma v_dfa + (1 - gamma) v_bp)
 
 `alpha` is the momentum of the optimizer inside the program, `g` the gradient or its estimate. (The survey prints the
 momentum without its decay, `v <- v + alpha g`; it is taken as SGD has it. As printed: `SGD(lr * alpha, momentum=1)`.

@@ -2,7 +2,8 @@
 
     t_i = z_i - e_i              the other rule's target, which stays
     theta_0 = theta,  e^(0) = e_i
-    theta_{s+1} = theta_s - rate U(theta_s; e^(s)) / N  U: the other rule's update of the region at theta_s
+    theta_{s+1} = theta_s - rate U(theta_s; e^(s)) / N
+        U: the other rule's update of the region at theta_s
     e^(s) = z_i(theta_s) - t_i   at an output, in front of an activation that ends the model
     direction = theta_0 - theta_k
 

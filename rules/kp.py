@@ -1,6 +1,7 @@
 """Kolen-Pollack learning (Kolen and Pollack 1994; Akrout et al. 2019; direct Kolen-Pollack paper, Eq. 5 to 12).
 
-    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j in place of the weights W_j
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+        with B_j in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
     dB_j = e_j^T z_i + lambda B_j,    dW_j = e_j^T z_i + lambda W_j
 

@@ -1,6 +1,7 @@
 """Sign-symmetric feedback, with one width s a layer (Xiao et al. 2018; Moskovitz et al. 2018).
 
-    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j = s sign(W_j) in place of the weights W_j
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+        with B_j = s sign(W_j) in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
 
 Of the weights only the signs travel back; the width s is that of a usual draw for the layer.

@@ -1,6 +1,7 @@
 """Weight mirror (Akrout, Wilson, Humphreys, Lillicrap and Tweed 2019).
 
-    d_i = sum over consumers j of (dh_j / dz_i)^T e_j  with B_j in place of the weights W_j
+    d_i = sum over consumers j of (dh_j / dz_i)^T e_j
+        with B_j in place of the weights W_j
     e_i = phi_i'(h_i) * d_i
 
 Every step has a mirror phase: where region j reads region i, white noise `x ~ N(0, s^2)` takes the place of what an
