@@ -124,7 +124,7 @@ class CapturedGraph:
     def shape_text(self, value: torch.Tensor) -> str:
         """Returns the shape of a fake value for a message: the batch is called N."""
         sizes = [self.with_batch_named(str(size)) for size in value.shape]
-        return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+        return f"({', '.join(sizes)})"
 
     def with_batch_named(self, text: str) -> str:
         """Returns what torch says with N in place of its symbol for the batch, such as "s77"."""

@@ -227,7 +227,7 @@ def test_step_without_an_optimizer() -> None:
 
 
 def test_a_loss_that_is_no_scalar() -> None:
-    with pytest.raises(altprop.CompileError, match=r"returned \(N,\), not a scalar: take its mean"):
+    with pytest.raises(altprop.CompileError, match=r"returned \(N\), not a scalar: take its mean"):
         compiled(loss=lambda output, target: (output - target).square().mean(1)).backward(X, torch.zeros(4, 3))
 
 
