@@ -49,8 +49,8 @@ class Still:
         try:
             return (
                 list(map(getitem, *self.simple)) == self.values  # looks at identities first, in one go
-                and all(map(is_, map(getitem, *self.others), self.objects))
-                and list(map(len, self.sized)) == self.sizes
+                and (not self.objects or all(map(is_, map(getitem, *self.others), self.objects)))
+                and (not self.sizes or list(map(len, self.sized)) == self.sizes)
             )
         except (KeyError, IndexError):
             return False
