@@ -9,7 +9,6 @@ python benchmarks/audits.py --task "digits, convnet" --row dfa --row bp
 
 import argparse
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    folder = args.data_dir or (Path(os.environ["ALTPROP_DATA"]) if "ALTPROP_DATA" in os.environ else None)
     for task in args.task or EPOCHS:
         for row in args.row or ROWS:
             wanted = {"task": task, "row": row, "seed": 0, "epochs": args.epochs or EPOCHS[task]}
             if not (args.resume and kept_runs.holds(args.out, wanted)):
-                made = run(task, row, 0, folder, wanted["epochs"])
+                made = run(task, row, 0, args.data_dir, wanted["epochs"])
                 kept_runs.keep(args.out, made)
                 print(f"{task}: {row}: {made['verdict']} in {made['seconds']} s", flush=True)
         print(table(kept_runs.read(args.out), task))

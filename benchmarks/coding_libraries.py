@@ -103,7 +103,7 @@ def _pcx_model(widths: Sizes) -> Any:
     from pcx import nn
     from pcx import predictive_coding as coding
 
-    class Model(coding.EnergyModule):  # type: ignore[misc,unused-ignore]
+    class Model(coding.EnergyModule):  # type: ignore[misc,unused-ignore]  # pcx has no types
         def __init__(self) -> None:
             super().__init__()
             self.layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]

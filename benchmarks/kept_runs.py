@@ -1,6 +1,7 @@
 """Runs in a file of results: each by its key, and none is ever replaced by a shorter one."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,15 @@ def keep(path: Path, made: Run) -> bool:
 def holds(path: Path, wanted: Run) -> bool:
     """Whether the file has the run already, as long or longer."""
     return any(key_of(one) == key_of(wanted) and is_as_long(one, wanted) for one in read(path))
+
+
+def check_rows(asked: Iterable[str] | None, known: Iterable[str]) -> None:
+    """Refuses names of rows that are none.
+
+    Raises:
+        SystemExit: names them, and those that there are.
+    """
+    there = dict.fromkeys(known)
+    strange = [row for row in asked or () if row not in there]
+    if strange:
+        raise SystemExit(f"no row is called {', '.join(strange)}; there are: {', '.join(there)}.")

@@ -10,7 +10,6 @@ python benchmarks/published.py --data-dir DIR --table "residual nets" --subset 1
 
 import argparse
 import dataclasses
-import os
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,11 +125,11 @@ def main() -> None:
     """Runs, prints and writes."""
     args = arguments()
     torch.set_num_threads(1)
-    data_dir = args.data_dir or (Path(os.environ["ALTPROP_DATA"]) if "ALTPROP_DATA" in os.environ else None)
+    kept_runs.check_rows(args.row, (row.label for name in args.table or TABLES for row in TABLES[name].rows))
     wanted = [job for job in jobs(args) if not (args.resume and kept_runs.holds(args.out, job.key))]
     print(estimate(wanted, kept_runs.read(args.out)), flush=True)
     for job in [] if args.dry_run else wanted:
-        made = run(job, data_dir, args.runs)
+        made = run(job, args.data_dir, args.runs)
         note = "" if kept_runs.keep(args.out, made) else "; a longer run is in the file and stays"
         print(f"{job.table}: {job.row.label}, {job.data}, seed {job.seed}: {made['test_error']} %{note}", flush=True)
 

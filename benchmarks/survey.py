@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import itertools
 import math
-import os
 import statistics
 import time
 from pathlib import Path
@@ -207,7 +206,7 @@ def main() -> None:
     """Trains, prints and writes."""
     args = arguments()
     torch.set_num_threads(1)
-    folder = args.data_dir or (Path(os.environ["ALTPROP_DATA"]) if "ALTPROP_DATA" in os.environ else None)
+    kept_runs.check_rows(args.row, (row.label for name in args.study or STUDIES for row in STUDIES[name].rows))
     if args.memory:
         made = memory()
         kept_runs.keep(args.out, made)
@@ -221,7 +220,7 @@ def main() -> None:
         f"{len(jobs)} runs; {'unknown: none has run yet' if not known else f'{seconds / 60:.0f} minutes of one core'}"
     )
     for name, row, seed, moments in [] if args.dry_run else jobs:
-        found = run(name, row, seed, folder, moments)
+        found = run(name, row, seed, args.data_dir, moments)
         note = "" if kept_runs.keep(args.out, found) else "; a longer run is in the file and stays"
         last = found["looks"][-1]
         print(f"{name}: {row.label}, seed {seed}: {last['test']} %, angle {last['angle']}{note}", flush=True)

@@ -182,6 +182,8 @@ def main(
     except DataError as error:
         raise SystemExit(f"{error}") from error
     names = [name for name in TRIALS if only in name]
+    if not names:
+        raise SystemExit(f'no row has "{only}" in its name; there are: {", ".join(TRIALS)}.')
     runs = [(name, seed) for name in names for seed in range(seeds)]
     found: dict[str, list[float]] = {name: [] for name in names}
     for name, seed in track(runs, disable=not sys.stderr.isatty(), console=Console(stderr=True)):

@@ -76,7 +76,7 @@ def of_loss_and_rules(loss: Any, rules: Iterable[Any]) -> ForeignDraws:
 
 
 def _of_the_process() -> Iterator[tuple[str, Any]]:
-    yield PYTHONS, random.random.__self__  # type: ignore[attr-defined]
+    yield PYTHONS, random.random.__self__  # type: ignore[attr-defined]  # stubs call the bound method a function
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         yield NUMPYS, numpy.rand.__self__

@@ -58,7 +58,9 @@ def _written_inside(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """The arguments of a `no_grad` block that it writes into."""
     if node.args[0] is not False:
         return []
-    inner = module.get_submodule(str(node.args[1].target))  # type: ignore[union-attr]
+    block = node.args[1]
+    assert isinstance(block, fx.Node)
+    inner = module.get_submodule(str(block.target))
     assert isinstance(inner, fx.GraphModule)
     places = [one for one in inner.graph.nodes if one.op == "placeholder"]
     roots = {root_of(value) for one in inner.graph.nodes if one.op == "call_function" for value in written(one)}

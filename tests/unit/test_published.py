@@ -68,3 +68,10 @@ def test_accuracy_stands_beside_the_speed_of_the_longest_run():
     (found,) = wirings.with_accuracy(results, runs)
     assert found == {"row": "direct", "accuracy": 60.0, "speed": {"4": 1.5}, "epochs": 2, "samples": 10}
     assert wirings.table([found]).splitlines()[-1] == "| `direct` | 2, 10 | 60.0 | 1.50 |"
+
+
+def test_a_row_that_there_is_not_is_said():
+    kept_runs.check_rows(None, ["bp"])
+    kept_runs.check_rows(["bp"], ["bp", "dfa"])
+    with pytest.raises(SystemExit, match="no row is called bqp; there are: bp, dfa"):
+        kept_runs.check_rows(["bp", "bqp"], ["bp", "dfa"])
