@@ -11,15 +11,15 @@ python benchmarks/published.py --data-dir DIR --table "residual nets" --subset 1
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import kept_runs
 import torch
+from moments import Watch
 from published_tables import TABLES, Row, Table
 
-from altprop.command.progress import ProgressReporter
 from altprop.data import load
 from altprop.training import evaluate, make_config, train
 
@@ -58,11 +58,20 @@ class Job:
         return "".join(c if c.isalnum() else "_" for c in words)
 
 
-def run(job: Job, data_dir: Path | None, runs: Path) -> dict[str, Any]:
-    """Trains, or goes on; returns what the file keeps."""
+def run(job: Job, data_dir: Path | None, runs: Path, moments: Sequence[int] | None = None) -> dict[str, Any]:
+    """Trains, or goes on; returns what the file keeps.
+
+    Args:
+        job: which run.
+        data_dir: folder of the data sets.
+        runs: where unfinished runs are kept.
+        moments: epochs behind which the net is measured, in the place of the table's own.
+    """
     flags = job.flags(data_dir)
     data = load(job.data, data_dir, subset=job.subset)
-    with ProgressReporter(f"{job.row.label}, {job.data}, seed {job.seed}", lines=False) as reporter:
+    own = TABLES[job.table].moments if moments is None else moments
+    looks = runs / job.folder / "looks.json"
+    with Watch(f"{job.row.label}, {job.data}, seed {job.seed}", own, looks) as reporter:
         result = train(make_config(flags=flags), runs / job.folder, resume=True, reporter=reporter, data=data)
     seen = evaluate(result.net, data, data.train)
     curve = [round(100 * row["validation_accuracy"], 2) for row in result.history]
@@ -75,7 +84,7 @@ def run(job: Job, data_dir: Path | None, runs: Path) -> dict[str, Any]:
         "validation": curve,
         "seconds": round(result.seconds, 1),
         "settings": settings,
-    }
+    } | ({"looks": reporter.looks} if reporter.looks else {})
 
 
 def jobs(args: argparse.Namespace) -> Iterator[Job]:
@@ -114,6 +123,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, help="in the place of the table's own")
     parser.add_argument("--subset", type=int, help="train on so many samples only")
+    parser.add_argument("--moments", type=int, nargs="*", help="epochs to measure behind, not the table's own")
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds as long already")
     parser.add_argument("--runs", type=Path, default=Path("runs") / "published", help="where unfinished runs are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
@@ -129,7 +139,7 @@ def main() -> None:
     wanted = [job for job in jobs(args) if not (args.resume and kept_runs.holds(args.out, job.key))]
     print(estimate(wanted, kept_runs.read(args.out)), flush=True)
     for job in [] if args.dry_run else wanted:
-        made = run(job, args.data_dir, args.runs)
+        made = run(job, args.data_dir, args.runs, args.moments)
         note = "" if kept_runs.keep(args.out, made) else "; a longer run is in the file and stays"
         print(f"{job.table}: {job.row.label}, {job.data}, seed {job.seed}: {made['test_error']} %{note}", flush=True)
 

@@ -35,6 +35,7 @@ class Table:
         settings: of `altprop train`, for all rows.
         rows: the rows.
         subset: samples of the training split that are used; None means all.
+        moments: epochs behind which the net is measured; 0 is before training.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Table:
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     subset: int | None = None
+    moments: tuple[int, ...] = ()
 
 
 def _errors(mnist: float, fashion: float) -> dict[str, float]:
@@ -60,6 +62,7 @@ TABLE_1 = (
     Row("tp", {"rule": "tp"}, _errors(1.86, 19.66)),
     Row("lra_e", {"rule": "lra_e"}, _errors(1.97, 12.31)),
     Row("wm", {"rule": "wm"}, _errors(1.99, 12.49)),
+    Row("ep", {"rule": "ep"}, _errors(9.21, 20.97)),
     Row("reclra, tanh", {"rule": "reclra"}, _errors(1.82, 11.87)),
     Row("reclra, relu", {"rule": "reclra", "activation": "relu"}, _errors(2.26, 14.13)),
     Row("reclra, elu", {"rule": "reclra", "activation": "elu"}, _errors(1.93, 13.17)),
@@ -145,6 +148,17 @@ TABLES: dict[str, Table] = {
         45000,
         RESNET,
         RESIDUAL,
+        moments=(0, 1, 3, 6, 10),
+    ),
+    "residual nets, measured": Table(
+        "Short runs of rows above, 10,000 images and four epochs, whose nets were measured as they learned",
+        ("cifar10",),
+        4,
+        45000,
+        RESNET,
+        tuple(row for row in RESIDUAL if row.label in ("bp", "default", "direct")),
+        subset=10000,
+        moments=(0, 1, 2, 3, 4),
     ),
     "residual nets, settings": Table(
         "Where the settings above were sought: 15,000 images, three epochs, a decay of 0.01 unless a row says another",

@@ -19,8 +19,10 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 
 import audits  # noqa: E402
+import curves  # noqa: E402
 import default_rule  # noqa: E402
 import kept_runs  # noqa: E402
+import moments  # noqa: E402
 import published  # noqa: E402
 import starts  # noqa: E402
 import survey  # noqa: E402
@@ -82,6 +84,11 @@ SURVEY = """
 of Fashion-MNIST, the net 784 - 3 x 128 - 10 with tanh and the optimizer Adam at 1e-3, in batches of 64, unless a row or
 a heading says otherwise. In brackets how far the best and the worst seed are apart. Angles, in degrees, are between
 updates and the true gradient, the mean over hidden regions that learn.
+"""
+MOMENTS = """
+What `net.measure` finds on 512 training images (`benchmarks/moments.py`): the mean over hidden layers, in degrees, of
+the angle between update and gradient, then the same of the first layer alone; how fast the loss falls along the update,
+where backpropagation has 1; and the angle between feedback and what it stands for.
 """
 WIRINGS = """
 ## What parallelism costs
@@ -146,8 +153,18 @@ def tables() -> list[str]:
     for name, table in TABLES.items():
         own = [run for run in runs if run["table"] == name]
         if own:
-            made += [f"\n## {name}\n\n{table.source}.\n", _table(table, own)]
+            made += [f"\n## {name}\n\n{table.source}.\n", _table(table, own), *_more(name, table, own)]
     return made
+
+
+def _more(name: str, table: Table, runs: list[dict[str, Any]]) -> list[str]:
+    """What stands below a table: its curves, and what was found by measuring the nets as they learned."""
+    made = []
+    if name == wirings.TABLE:
+        curves.plot(runs, DOCS / "curves.svg")
+        made.append("\n![Validation accuracy of each row over epochs](curves.svg)")
+    seen = [run for row in table.rows for run in runs if run["row"] == row.label and run.get("looks")]
+    return [*made, MOMENTS, moments.table(seen)] if seen else made
 
 
 def _table(table: Table, runs: list[dict[str, Any]]) -> str:

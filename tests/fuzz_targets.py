@@ -15,7 +15,7 @@ import altprop
 from altprop import Machine, PlanError, ProgramError, RuleError, Schedule, ScheduleError, WiringPlan
 from altprop.data import DataError
 from altprop.data.characters import load_characters
-from altprop.data.cifar import load_cifar10
+from altprop.data.cifar import CIFAR_10, load_cifar
 from altprop.data.idx import read_idx
 from altprop.data.pickles import PickleError, read_pickle
 from altprop.data.planetoid import load_citations
@@ -190,7 +190,7 @@ def cifar_files(folder: Path) -> list[Path]:
 
 
 def read_cifar(path: Path) -> Any:
-    return load_cifar10(path.parents[1], validation=2)
+    return load_cifar(CIFAR_10, path.parents[1], validation=2)
 
 
 def labelled(data: Any) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import altprop
 from altprop.command.options import parse_pairs, parse_regions, parse_shape, parse_widths
 from altprop.command.screen import CommandError
-from altprop.data.load import SHAPES
+from altprop.data.load import CLASSES, SHAPES
 from altprop.training import make_config
 from altprop.training.build import build_model
 from altprop.training.user_model import is_user_model
@@ -42,7 +42,7 @@ def make_example(
     kind = _dtype(dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config, samples[0], classes=10)
+        model = build_model(config, samples[0], classes=CLASSES.get(data or "", 10))
     return Example(model, tuple(torch.zeros(batch, *shape, dtype=kind) for shape in samples))
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from altprop.data.cifar import load_cifar10
+from altprop.data.cifar import CIFAR_10, CIFAR_100, load_cifar
 from altprop.data.dataset import DataError, DataSet
 from altprop.data.digits import load_digits
 from altprop.data.idx import FASHION_MNIST, MNIST, load_idx
@@ -17,11 +17,19 @@ LOADERS: dict[str, Loader] = {
     "digits": lambda folder, held: load_digits(held),
     "mnist": lambda folder, held: load_idx(MNIST, folder, held),
     "fashion-mnist": lambda folder, held: load_idx(FASHION_MNIST, folder, held),
-    "cifar10": load_cifar10,
+    "cifar10": lambda folder, held: load_cifar(CIFAR_10, folder, held),
+    "cifar100": lambda folder, held: load_cifar(CIFAR_100, folder, held),
 }
 
-# Shape of one sample, for what must know it before any file is read.
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+# Shape of one sample, and how many labels there are, for what must know them before any file is read.
+SHAPES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion-mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+}
+CLASSES = dict.fromkeys(SHAPES, 10) | {"cifar100": 100}
 
 
 def available() -> list[str]:

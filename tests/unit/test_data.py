@@ -13,6 +13,7 @@ import torch
 from altprop import models
 from altprop.data import BatchSampler, DataError, DataSet, Split, available, default_folder, load
 from altprop.data.idx import read_idx
+from altprop.data.load import CLASSES, SHAPES
 from altprop.data.sampler import shift_and_mirror
 
 
@@ -94,6 +95,25 @@ def test_cifar_pickles_as_they_are_or_packed(tmp_path: Path, packed: bool) -> No
     assert data.inputs(data.train.images).abs().max() < 3
 
 
+def test_the_hundred_classes_of_cifar_are_the_fine_ones(tmp_path: Path) -> None:
+    home, draw = tmp_path / "cifar-100-python", np.random.default_rng(0)
+    home.mkdir()
+    for name in ("train", "test"):
+        pixels = draw.integers(0, 256, (4, 3072)).astype(np.uint8)
+        content = {"data": pixels, "coarse_labels": [0, 1, 2, 3], "fine_labels": [7, 8, 99, 0]}
+        (home / name).write_bytes(pickle.dumps(content, protocol=2))
+    data = load("cifar100", tmp_path, validation=1)
+    assert (len(data.train), len(data.validation), len(data.test)) == (3, 1, 4)
+    assert (data.classes, data.shape) == (100, (3, 32, 32))
+    assert data.test.labels.tolist() == [7, 8, 99, 0]
+
+
+def test_what_is_known_before_a_file_is_read_is_so() -> None:
+    assert list(SHAPES) == list(CLASSES) == available()
+    assert SHAPES["digits"] == load("digits").shape
+    assert CLASSES["digits"] == load("digits").classes
+
+
 @pytest.mark.full
 def test_real_cifar(data_dir: Path) -> None:
     data = load("cifar10", data_dir, subset=1000)
@@ -156,7 +176,7 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
 
 
 def test_unknown_set_and_impossible_sizes() -> None:
-    with pytest.raises(DataError, match="choose one of digits, mnist, fashion-mnist, cifar10"):
+    with pytest.raises(DataError, match="choose one of digits, mnist, fashion-mnist, cifar10, cifar100"):
         load("imagenet")
     with pytest.raises(DataError, match="cannot hold out 2000 and 360 of 1797"):
         load("digits", validation=2000)

@@ -4,16 +4,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import kept_runs
+import moments
 import published
 import wirings
+from moments import Watch
 from published_tables import TABLES
 
 from altprop.rules.registry import rules_of
-from altprop.training import make_config
+from altprop.training import make_config, train
 
 
 @pytest.mark.parametrize("name", list(TABLES))
@@ -75,3 +78,37 @@ def test_a_row_that_there_is_not_is_said():
     kept_runs.check_rows(["bp"], ["bp", "dfa"])
     with pytest.raises(SystemExit, match="no row is called bqp; there are: bp, dfa"):
         kept_runs.check_rows(["bp", "bqp"], ["bp", "dfa"])
+
+
+class StopError(Exception):
+    """Ends a run in the middle."""
+
+
+def watched(folder, when, epochs, stop=None):
+    """Trains a small net on some digits; returns its weights and what was found."""
+
+    class Stopping(Watch):
+        def stepped(self, loss):
+            super().stepped(loss)
+            if stop is not None and len(self._run.history) == stop:
+                raise StopError
+
+    flags = {"data": "digits", "subset": 64, "hidden": [8], "rule": "fa", "epochs": epochs, "tensorboard": False}
+    with Stopping("", when, folder / "looks.json") as watch:
+        result = train(make_config(flags=flags), folder, resume=True, reporter=watch)
+    return result.net.model.state_dict(), watch.looks
+
+
+def test_measuring_at_moments_alters_nothing_and_goes_on_with_a_run(tmp_path):
+    plain, nothing = watched(tmp_path / "plain", (), 2)
+    assert nothing == []
+    with pytest.raises(StopError):
+        watched(tmp_path / "seen", (0, 2), 2, stop=1)
+    weights, looks = watched(tmp_path / "seen", (0, 2), 2)
+    assert [one["epoch"] for one in looks] == [0, 2]
+    assert all(torch.equal(plain[name], value) for name, value in weights.items())
+    first, last = looks
+    assert first["update_angle"] > 45
+    assert first["slope"] != last["slope"]
+    line = moments.table([{"row": "fa", "looks": looks}]).splitlines()[-1]
+    assert line.startswith(f"| `fa` | {first['update_angle']:.0f}, {last['update_angle']:.0f} | ")
