@@ -5,6 +5,7 @@ python benchmarks/published.py --data-dir DIR --resume
 python benchmarks/starts.py --resume
 python benchmarks/survey.py --data-dir DIR --resume
 python benchmarks/audits.py --data-dir DIR --resume
+python benchmarks/kept_audits.py --data-dir DIR --resume
 python benchmarks/wirings.py
 python docs/write_evidence.py
 """
@@ -21,6 +22,7 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 import audits  # noqa: E402
 import curves  # noqa: E402
 import default_rule  # noqa: E402
+import kept_audits  # noqa: E402
 import kept_runs  # noqa: E402
 import moments  # noqa: E402
 import published  # noqa: E402
@@ -77,6 +79,9 @@ AUDITS = """
 twelve epochs of the digits with the small convolutional net, three of 10,000 images of Fashion-MNIST with the MLP, one
 seed. A net that fails the shallow head is less than a point better than one layer from the inputs to the outputs.
 """
+KEPT = """The rows of [residual nets](#residual-nets), behind all their epochs. The controls are two rows of that table,
+each at the one rate that stands there.
+"""
 SURVEY = """
 ## Studies of direct feedback alignment
 
@@ -130,6 +135,12 @@ def audited() -> list[str]:
     for task in audits.EPOCHS:
         if any(run["task"] == task for run in runs):
             made += [f"\n### Audits: {task}\n", audits.table(runs, task)]
+    published_runs = kept_runs.read(published.RESULTS)
+    own = [kept_audits.judged(run, published_runs) for run in runs if run["task"] == kept_audits.TASK]
+    known = sorted((run for run in own if run is not None), key=lambda run: -run["scores"]["rule"])
+    if known:
+        head = f"\n### Audits: {kept_audits.TASK}\n\n{KEPT}"
+        made += [head, audits.table(known, kept_audits.TASK)]
     return made
 
 
