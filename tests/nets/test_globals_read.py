@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import altprop
+from altprop.runtime.prepared_step import Ready
 
 X, Y = torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 1])
 
@@ -126,6 +127,15 @@ def test_a_property_that_forward_reads_compiles_nothing_anew(net: altprop.LocalN
     for _ in range(2):
         net(X), net.backward(X, Y), net.step(X, Y)
     assert len(net.compilations.variants) == 1
+
+
+def test_a_step_is_made_ready_only_where_what_was_read_still_stands(
+    net: altprop.LocalNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = next(iter(net.compilations.variants))
+    assert Ready.can_be(kept, X, Y)
+    monkeypatch.setitem(TABLE, "gain", 2.0)
+    assert not Ready.can_be(kept, X, Y)
 
 
 def test_what_no_function_reads_compiles_nothing(net: altprop.LocalNet, monkeypatch: pytest.MonkeyPatch) -> None:
