@@ -29,7 +29,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import register_torchvision_operators  # noqa: E402
 from onnx_nets import zoo_net  # noqa: E402
-from zoo import ZOO, single  # noqa: E402
+from zoo import ZOO  # noqa: E402
+from zoo_cases import single  # noqa: E402
 
 BATCH = 32
 RULES = ("dfa", "reclra")

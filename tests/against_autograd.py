@@ -9,7 +9,7 @@ import kept
 import torch
 from program_texts import assert_programs_parse_back
 from torch import nn
-from zoo import BATCH, Case
+from zoo_cases import BATCH, Case
 
 import altprop
 

@@ -29,8 +29,9 @@ from against_autograd import (
     moved_by_autograd,
 )
 from choose import rules_of_ours
-from zoo import LARGE, SMALL, Case
+from zoo import LARGE, SMALL
 from zoo_architectures import ARCHITECTURES
+from zoo_cases import Case
 from zoo_more import MORE
 from zoo_operators import OPERATORS
 

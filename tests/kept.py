@@ -13,7 +13,7 @@ import processor_time
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
-from zoo import BATCH, Case, single
+from zoo_cases import BATCH, Case, single
 
 import altprop
 from altprop.ir.reads import IDENTITY

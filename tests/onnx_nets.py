@@ -6,7 +6,7 @@ from typing import Any
 import kept
 import torch
 from torch import nn
-from zoo import Case
+from zoo_cases import Case
 
 import altprop
 

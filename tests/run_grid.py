@@ -28,7 +28,7 @@ from conftest import register_torchvision_operators
 from grid import CASES, FAILS, RULES, load, run_cell, save, tidy, wanting
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from zoo import BATCH
+from zoo_cases import BATCH
 
 from altprop.compiler.capture.capture import capture
 

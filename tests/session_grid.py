@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from choose import rules_of_ours
 from onnx_nets import zoo_net
-from zoo import ZOO, Case, single
+from zoo import ZOO
+from zoo_cases import Case, single
 
 import altprop
 from altprop.compiler.export.contract import HELD

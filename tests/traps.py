@@ -8,7 +8,8 @@ import kept
 import torch
 from torch import nn
 from torch.nn import functional as F
-from zoo import ZOO, floats, integers
+from zoo import ZOO
+from zoo_cases import floats, integers
 
 import altprop
 

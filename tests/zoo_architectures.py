@@ -9,21 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from zoo import (
-    CLASSES,
-    LENGTH,
-    VOCABULARY,
-    Case,
-    floats,
-    hugging,
-    images,
-    integers,
-    labels,
-    logits,
-    rows,
-    torchvision_model,
-    words,
-)
+from zoo_cases import CLASSES, LENGTH, VOCABULARY, Case, floats, images, integers, labels, rows, words
+from zoo_large import hugging, logits, torchvision_model
 
 TOKENS = labels(LENGTH, classes=VOCABULARY)
 

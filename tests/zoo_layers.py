@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from zoo import BATCH, CLASSES, Case, labels, rows
+from zoo_cases import BATCH, CLASSES, Case, labels, rows
 
 
 def stack(*layers: nn.Module, inputs: tuple[int, ...]) -> nn.Sequential:

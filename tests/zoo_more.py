@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
-from zoo import CLASSES, LENGTH, VOCABULARY, Case, hugging, images, labels, logits, masked_words, rows, values, words
+from zoo_cases import CLASSES, LENGTH, VOCABULARY, Case, images, labels, rows, values, words
+from zoo_large import hugging, logits, masked_words
 
 
 class Temporal(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from zoo import mlp
+from zoo_small import mlp
 
 import altprop
 

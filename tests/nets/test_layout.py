@@ -9,7 +9,8 @@ import tiny
 import torch
 from choose import one_each
 from torch import nn
-from zoo import ZOO, Case
+from zoo import ZOO
+from zoo_cases import Case
 
 import altprop
 from altprop.ir.aliases import has_gaps

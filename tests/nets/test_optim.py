@@ -8,7 +8,7 @@ import kept
 import pytest
 import torch
 from torch import nn
-from zoo import ConvNet, mlp
+from zoo_small import ConvNet, mlp
 
 import altprop
 

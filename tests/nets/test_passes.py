@@ -10,7 +10,9 @@ import kept
 import pytest
 import torch
 from torch import fx, nn
-from zoo import ZOO, Attention, Case, SharedTwice
+from zoo import ZOO
+from zoo_cases import Case
+from zoo_small import Attention, SharedTwice
 
 import altprop
 from altprop.compiler.capture.capture import capture

@@ -7,7 +7,7 @@ import kept
 import pytest
 import torch
 from torch import nn
-from zoo import mlp
+from zoo_small import mlp
 
 import altprop
 from altprop.runtime import prepared_step

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from zoo import Case, ConvNet, mlp
+from zoo_cases import Case
+from zoo_small import ConvNet, mlp
 
 import altprop
 

@@ -9,7 +9,8 @@ import torch
 from choose import one_each
 from onnx_nets import SGD, assert_close, batch_of, compiled, mlp, steps, zoo_net
 from torch import nn
-from zoo import ZOO, single
+from zoo import ZOO
+from zoo_cases import single
 
 import altprop
 from altprop.ir.errors import CompileError, ExportError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from against_autograd import check_against_autograd
 from torch import nn
-from zoo import Case, labels, rows
+from zoo_cases import Case, labels, rows
 
 import altprop
 from altprop.ir.graph import ErrorGraph

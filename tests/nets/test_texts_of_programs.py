@@ -7,7 +7,8 @@ import kept
 import pytest
 import torch
 from program_texts import again, assert_programs_parse_back
-from zoo import BATCH, ZOO
+from zoo import ZOO
+from zoo_cases import BATCH
 
 import altprop
 from altprop.ir.program import Program

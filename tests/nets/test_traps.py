@@ -26,7 +26,8 @@ from traps import (
     same,
     softmax_error,
 )
-from zoo import ZOO, floats, integers
+from zoo import ZOO
+from zoo_cases import floats, integers
 
 import altprop
 

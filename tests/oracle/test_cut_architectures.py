@@ -7,8 +7,9 @@ import pytest
 import torch
 from cutting import cut
 from torch import nn
-from zoo import BATCH, ZOO
+from zoo import ZOO
 from zoo_architectures import ARCHITECTURES
+from zoo_cases import BATCH
 
 import altprop
 from altprop.ir.graph import ErrorGraph

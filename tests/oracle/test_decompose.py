@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from zoo import ZOO, Case
+from zoo import ZOO
 from zoo_architectures import ARCHITECTURES
+from zoo_cases import Case
 from zoo_operators import OPERATORS
 
 from altprop.compiler.capture import capture as capturing

@@ -7,7 +7,8 @@ import pytest
 from choose import third
 from onnx_nets import zoo_net
 from onnx_tidy import assert_tidy
-from zoo import ZOO, single
+from zoo import ZOO
+from zoo_cases import single
 
 import altprop
 

@@ -6,8 +6,9 @@ import torch
 from against_autograd import check_against_autograd, check_every_parameter_moves
 from choose import third
 from torch import nn
-from zoo import floats
-from zoo_operators import BY_NAME, Clip, ScalarLoss
+from zoo_cases import floats
+from zoo_operators import BY_NAME
+from zoo_programs import Clip, ScalarLoss
 
 import altprop
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from against_autograd import check_against_autograd, check_every_parameter_moves
 from torch import nn
-from zoo import CLASSES, Case, labels
 from zoo_architectures import graph
+from zoo_cases import CLASSES, Case, labels
 
 
 class Net(nn.Module):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from onnx_nets import SHAPES, assert_close, batch_of, compiled
 from torch.utils import _pytree as pytree
-from zoo import ZOO, Case, single
+from zoo import ZOO
+from zoo_cases import Case, single
 
 import altprop
 from altprop.runtime.onnx_session import CUDA

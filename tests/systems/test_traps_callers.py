@@ -12,7 +12,9 @@ import torch
 from choose import one_each
 from torch import nn
 from traps_systems import OPTIMIZERS, RULES, batch, make_model, make_net
-from zoo import ZOO, ConvNet, gpt2, masked_words
+from zoo import ZOO
+from zoo_large import gpt2, masked_words
+from zoo_small import ConvNet
 
 import altprop
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from traps_systems import OPTIMIZERS, RULES, batch, make_model, make_net
-from zoo import ZOO, tuple_loss, two_targets
+from zoo import ZOO
+from zoo_small import tuple_loss, two_targets
 
 import altprop
 
