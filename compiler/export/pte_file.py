@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from altprop.compiler.export.contract import describe, initial_state
-from altprop.compiler.export.decompose.planar import planar_table
+from altprop.compiler.export.decompose.planar import planar_table, where_moved
 from altprop.compiler.export.drawn import random_inputs
 from altprop.compiler.export.pte_check import verify
 from altprop.compiler.export.pte_lower import DELEGATES, LoweredProgram, lower
@@ -55,7 +55,7 @@ def write_program(
     check_installed(delegate)
     size = batch_of(subject, batch)
     optimizer = subject.optimizer if original.is_step else None
-    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer, planar_table())
+    pure = purify(cleaned(subject, original), subject.fake_mode, optimizer, planar_table(), place=where_moved)
     constants = constants_of(subject, pure, fixed)
     given = random_inputs(subject, (original, pure), size)
     made = lower(pure, constants, given, delegate)

@@ -23,7 +23,7 @@ from altprop.ir.program_text import format_program
 from altprop.ir.repeat_operator import SHORT, body_of, is_repeat, repeat, times_of
 from altprop.ir.torch_private import note_on_nodes, schema_of
 from altprop.ir.tracing import trace
-from altprop.passes.tune.merge import merge_twins
+from altprop.passes.tune.merge import Place, everywhere, merge_twins
 from altprop.passes.tune.simplify import simplify
 
 aten = torch.ops.aten
@@ -191,6 +191,7 @@ def purify(
     decompositions: Table | None = None,
     *,
     loops: bool = False,
+    place: Place = everywhere,
 ) -> Program:
     """Retraces a program: pure, decomposed, simplified.
 
@@ -200,13 +201,14 @@ def purify(
         optimizer: whose scalars the program takes; they are computed from rates and the step inside.
         decompositions: what stands in the place of operators that an engine lacks; None: those for ONNX.
         loops: whether loops of more than `SHORT` rounds stay loops; all others are written out.
+        place: of an operator; those that do the same work are joined where they are in one place.
 
     Raises:
         ExportError: an operator has no pure form.
     """
     chosen = table() if decompositions is None else decompositions
     bodies = _pure_bodies(program, chosen) if loops else {}
-    return _drop_unread(_retraced(program, fake_mode, optimizer, chosen, bodies))
+    return _drop_unread(_retraced(program, fake_mode, optimizer, chosen, bodies, place))
 
 
 def _pure_bodies(program: Program, decompositions: Table) -> dict[str, str]:
@@ -223,7 +225,12 @@ def _pure_bodies(program: Program, decompositions: Table) -> dict[str, str]:
 
 
 def _retraced(
-    program: Program, fake_mode: Any, optimizer: Optimizer | None, decompositions: Table, bodies: Mapping[str, str]
+    program: Program,
+    fake_mode: Any,
+    optimizer: Optimizer | None,
+    decompositions: Table,
+    bodies: Mapping[str, str],
+    place: Place = everywhere,
 ) -> Program:
     slots, fakes = _inputs(program, fake_mode, optimizer)
     results: list[Slot] = []
@@ -240,7 +247,7 @@ def _retraced(
     graph = module.graph
     graph.eliminate_dead_code()
     simplify(graph)
-    merge_twins(graph)
+    merge_twins(graph, place)
     module.recompile()
     return Program(program.name, module, tuple(slots), tuple(results))
 

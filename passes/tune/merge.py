@@ -1,5 +1,6 @@
 """Merges operators that do the same work."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from altprop.passes.tune.base import Tuned, TuningPass
 from altprop.passes.tune.masks import mask_place
 
 aten = torch.ops.aten
+Place = Callable[[fx.Node], Any]
 
 
 class MergeTwins(TuningPass):
@@ -20,14 +22,23 @@ class MergeTwins(TuningPass):
         return merge_twins(tuned.program.graph.graph)
 
 
-def merge_twins(graph: fx.Graph) -> int:
-    """Merges operators with the same target and arguments; of backward operators, the masks are joined."""
+def everywhere(node: fx.Node) -> None:
+    """All operators are in one place."""
+
+
+def merge_twins(graph: fx.Graph, place: Place = everywhere) -> int:
+    """Merges operators with the same target and arguments; of backward operators, the masks are joined.
+
+    Args:
+        graph: changed in place.
+        place: of an operator; those of different places are not merged.
+    """
     seen: dict[Any, fx.Node] = {}
     merged = 0
     for node in list(graph.nodes):
         if node.op != "call_function" or writes(node) or is_random(node):
             continue
-        key = _key(node)
+        key = _key(node), place(node)
         twin = seen.setdefault(key, node)
         if twin is not node:
             _join_masks(twin, node)

@@ -14,6 +14,7 @@ from torch import nn
 import altprop
 from altprop import ExportError
 from altprop.compiler.export import pte_file, pte_lower
+from altprop.compiler.export.retrace import region_of
 
 NEEDED = "ExecuTorch is not installed: pip install 'altprop[executorch]'"
 
@@ -227,6 +228,31 @@ def test_a_difference_names_the_region_and_the_operator(tmp_path: Path, monkeypa
     with pytest.raises(ExportError, match=r'than torch, by (.|\n)*region "0", operator aten.tanh.default. Nothing'):
         net.export(tmp_path / "step.pte")
     assert not list(tmp_path.iterdir())
+
+
+class LoweredError(Exception):
+    """A program would be lowered now."""
+
+
+def test_what_is_only_moved_is_not_kept_for_another_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local losses: two convolutions read the same activity, and its nine moved copies would wait for the second."""
+    lowered: list[Any] = []
+
+    def keep(program: Any, *others: Any) -> Any:
+        lowered.append(program)
+        raise LoweredError
+
+    monkeypatch.setattr(pte_file, "_found", lambda package: True)
+    monkeypatch.setattr(pte_file, "lower", keep)
+    x, y = onnx_nets.batch_of((1, 4, 4), 4)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 3)]
+    with pytest.raises(LoweredError):
+        altprop.compile(nn.Sequential(*layers), "local_loss", example_inputs=(x,)).export(
+            tmp_path / "backward.pte", what="backward", target=y
+        )
+    columns = [node.args[1] for node in lowered[0].graph.graph.nodes if node.target is torch.ops.aten.bmm.default]
+    assert len(columns) > 30
+    assert [one for one in columns if len(set(map(region_of, one.users))) > 1] == []
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

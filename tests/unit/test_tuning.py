@@ -8,6 +8,7 @@ import pytest
 from torch import fx
 from tuning import block, program_of, tuned
 
+from altprop.compiler.export.decompose.planar import where_moved
 from altprop.passes.tune.fuse import fuse_updates
 from altprop.passes.tune.join_projections import join_projections
 from altprop.passes.tune.masks import narrow_masks
@@ -148,6 +149,25 @@ def test_attention_without_dropout_is_a_twin() -> None:
         give output c = c
     """
     assert tuned(lines, merge_twins)[0] == 1
+
+
+def test_what_is_only_moved_is_shared_within_a_region() -> None:
+    """Kept from one region to the next, moved copies of an activity would take the memory of many."""
+    lines = """
+        take x = input x: float32 (N, 6)
+        a = aten.constant_pad_nd(x, [1, 1], 0.0): float32 (N, 8) in 'one'
+        b = aten.constant_pad_nd(x, [1, 1], 0.0): float32 (N, 8) in 'one'
+        c = aten.constant_pad_nd(x, [1, 1], 0.0): float32 (N, 8) in 'two'
+        d = aten.exp(x): float32 (N, 6) in 'one'
+        e = aten.exp(x): float32 (N, 6) in 'two'
+        f = aten.add.Tensor(a, b): float32 (N, 8)
+        g = aten.add.Tensor(f, c): float32 (N, 8)
+        h = aten.add.Tensor(d, e): float32 (N, 6)
+        give output g = g
+        give output h = h
+    """
+    assert tuned(lines, lambda graph: merge_twins(graph, where_moved))[0] == 2
+    assert tuned(lines, merge_twins)[0] == 3
 
 
 BACKWARD = """

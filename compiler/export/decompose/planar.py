@@ -3,19 +3,26 @@
 Its product of matrices is tuned. The product that also adds is not, and takes twenty times as long; so does its
 convolution, and convolutions become products. XNNPACK, too, takes products of what changes, and no such convolutions.
 There are no shifts of bits.
+
+ExecuTorch plans all memory ahead. Two convolutions of one activity read the same nine moved copies of it; kept from the
+first region to the next they would take nine times the activity's memory, where moving it again takes little time. So
+what is only moved is shared within a region's forward, error or update, and made again in another.
 """
 
 import functools
 from collections.abc import Sequence
 
 import torch
+from torch import fx
 
 from altprop.compiler.export import threefry
 from altprop.compiler.export.decompose import Table, table
 from altprop.compiler.export.decompose.convolution_backward import convolution_backward
 from altprop.compiler.export.decompose.products import convolution
+from altprop.ir.operators import facts, is_view
 
 aten = torch.ops.aten
+COPIES = ("clone", "constant_pad_nd")  # operators that move numbers to other memory, beside views
 
 
 def uniform(seed: torch.Tensor, step: torch.Tensor, site: int, size: Sequence[int]) -> torch.Tensor:
@@ -41,3 +48,11 @@ def planar_table() -> Table:
         aten.addmm.default: addmm,
         torch.ops.altprop.uniform.default: uniform,
     }
+
+
+def where_moved(node: fx.Node) -> tuple[str, str] | None:
+    """The region and the part of an operator that only moves numbers; None for all others, which are in one place."""
+    if not is_view(node) and facts(node.target).name not in COPIES:
+        return None
+    note = node.meta.get("custom", {})
+    return note.get("region", ""), note.get("part", "")
