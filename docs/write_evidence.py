@@ -22,6 +22,7 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 import audits  # noqa: E402
 import curves  # noqa: E402
 import default_rule  # noqa: E402
+import dkp_table  # noqa: E402
 import kept_audits  # noqa: E402
 import kept_runs  # noqa: E402
 import moments  # noqa: E402
@@ -95,6 +96,12 @@ What `net.measure` finds on 512 training images (`benchmarks/moments.py`): the m
 the angle between update and gradient, then the same of the first layer alone; how fast the loss falls along the update,
 where backpropagation has 1; and the angle between feedback and what it stands for.
 """
+KOLEN_POLLACK = """
+## Direct Kolen-Pollack, Tables 1 and 2
+
+`benchmarks/dkp_table.py`, by the paper's settings. The figures stand [beside the rules](rules.md#two-convolutions). The
+paper's are means of ten trials.
+"""
 WIRINGS = """
 ## What parallelism costs
 
@@ -117,6 +124,19 @@ def beginnings() -> list[str]:
     runs = kept_runs.read(starts.RESULTS)
     picture = "\n![Angles between feedback and weights over twelve epochs](starts.svg)"
     return [STARTS, starts.table(runs), picture] if runs else []
+
+
+def kolen_pollack() -> list[str]:
+    """What has run of the direct Kolen-Pollack paper's tables, and for how long."""
+    runs = json.loads(dkp_table.RESULTS.read_text("utf-8"))["runs"]
+    lines = ["| data | rows | epochs, seeds | epochs of the paper |", "|---|---|---|---|"]
+    for data, epochs in dkp_table.EPOCHS.items():
+        own = [run for run in runs if run["data"] == data]
+        lengths = sorted({run["epochs"] for run in own})
+        span = " to ".join(dict.fromkeys(str(lengths[at]) for at in (0, -1))) if own else "not run"
+        seeds = f", {len({run['seed'] for run in own})}" if own else ""
+        lines.append(f"| {data} | {len({run['row'] for run in own})} | {span}{seeds} | {epochs} |")
+    return [KOLEN_POLLACK, "\n".join(lines)]
 
 
 def parallelism() -> list[str]:
@@ -151,6 +171,7 @@ def studies() -> list[str]:
     for name, study in STUDIES.items():
         if any(run["table"] == name for run in runs):
             made += [f"\n### {name.capitalize()}\n\n{study.about}\n", survey.table(name, runs)]
+            made += [f"\n{study.found}"] if study.found else []
     for run in runs:
         if run["table"] == survey.MEMORY:
             made += [f"\n### Memory\n\n{survey.ABOUT_MEMORY}\n", survey.memory_table(run)]
@@ -201,7 +222,9 @@ def _cell(runs: list[dict[str, Any]]) -> tuple[str, str]:
 
 def main() -> None:
     """Writes the page."""
-    text = "\n".join([HEAD, *default(), *tables(), *parallelism(), *beginnings(), *audited(), *studies()])
+    text = "\n".join(
+        [HEAD, *default(), *tables(), *kolen_pollack(), *parallelism(), *beginnings(), *audited(), *studies()]
+    )
     (DOCS / "evidence.md").write_text(text.replace("\n\n\n", "\n\n") + "\n", "utf-8")
 
 
