@@ -8,6 +8,9 @@ is not here, is a row too. The whole takes hours on a small machine, so each row
     python tests/run_matrix.py --smoke                     # some tests of each kind, in minutes
     python tests/run_matrix.py --resume                    # only pairs without a row
     python tests/run_matrix.py --table                     # the table again, from the rows that were kept
+    python tests/run_matrix.py --downloads ~/torches       # keep what is downloaded there; CUDA builds are gigabytes
+
+Where `uv` is installed, it makes the environments; they share its files, so the second one of a torch takes seconds.
 """
 
 import argparse
@@ -18,13 +21,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
-TORCHES = ("2.9.*", "2.10.*", "2.11.*", "2.12.*", "2.13.*", "")
+TORCHES = ("2.9.*", "2.10.*", "2.11.*", "2.12.*", "2.13.*", "2.14.*", "2.15.*")
 TABLE = ROOT / "docs" / "matrix.md"
 KEPT = ROOT / "benchmarks" / "results" / "matrix.json"
 # Some tests of each kind: torch's private names, fake tensors, the cut, wiring, optimizers, textbooks, step files.
@@ -58,7 +61,7 @@ class Row:
 
     Attributes:
         python: The Python, such as `3.12`.
-        torch: The torch that was asked for, such as `2.9.*`; empty for the newest.
+        torch: The torch that was asked for, such as `2.9.*`.
         version: The torch that was installed; empty where none was.
         tests: Which tests ran: `all`, `some`, or their paths.
         result: What pytest said last, or why nothing ran.
@@ -78,7 +81,7 @@ class Row:
         return self.python, self.torch
 
     def __str__(self) -> str:
-        shown = self.version or self.torch.removesuffix(".*") or "newest"
+        shown = self.version or self.torch.removesuffix(".*")
         tests = ", ".join(Path(test).stem for test in self.tests.split())
         return f"| {self.python} | {shown} | {tests} | {self.result} |"
 
@@ -92,19 +95,43 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def installed(python: str, torch: str, folder: Path) -> str:
+def installed(python: str, torch: str, folder: Path, downloads: Path | None) -> str:
     """Makes an environment, and returns the version of torch in it; empty where it cannot be installed."""
     subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
-    # Without a cache: torch with its libraries has gigabytes, which nobody would look for there.
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"]
-    wanted = [f"torch=={torch}" if torch else "torch", f"{ROOT}[dev,examples,onnx]"]
-    pip = [folder / "bin" / "python", "-m", "pip", "install", *quiet, *wanted]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    within = folder / "bin" / "python"
+    wanted = [f"torch=={torch}", f"{ROOT}[dev,examples,onnx]"]
+    done = subprocess.run([*installer(within, downloads), *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stderr[-2000:])
         return ""
-    words = [folder / "bin" / "python", "-c", "import torch; print(torch.__version__)"]
+    words = [within, "-c", "import torch; print(torch.__version__)"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def installer(python: Path, downloads: Path | None) -> list[str]:
+    """The command that installs packages for a Python.
+
+    Without a folder for them, downloads are not kept: torch and its libraries are gigabytes that nobody would look for.
+    """
+    # `pip --no-cache-dir` and `uv --no-cache` say the same.
+    kept = ["--cache-dir", str(downloads)] if downloads else []
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--quiet", "--python", str(python), *(kept or ["--no-cache"])]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    return [*pip, *(kept or ["--no-cache-dir"])]
+
+
+def newest() -> str:
+    """The newest torch of the package index, such as `2.15.*`; that of this list where the index does not answer."""
+    words = [sys.executable, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    found = re.match(r"torch \((\d+\.\d+)", said)
+    return f"{found[1]}.*" if found else TORCHES[-1]
+
+
+def in_order(torches: Iterable[str]) -> list[str]:
+    """Torches by their number, each once."""
+    return sorted(set(torches), key=lambda torch: [int(part) for part in torch.removesuffix(".*").split(".")])
 
 
 def tested(folder: Path, tests: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -125,13 +152,13 @@ def last_words(line: str) -> str:
     return re.sub(r" in [\d.]+s.*|=", "", line).strip()
 
 
-def row(python: str, torch: str, tests: Sequence[str], name: str) -> Row:
+def row(python: str, torch: str, tests: Sequence[str], name: str, downloads: Path | None = None) -> Row:
     """What comes of one pair."""
     path = interpreter(python)
     if path is None:
         return Row(python, torch, result="this Python is not here")
     with tempfile.TemporaryDirectory() as folder:
-        version = installed(path, torch, Path(folder))
+        version = installed(path, torch, Path(folder), downloads)
         if not version:
             return Row(python, torch, result="cannot be installed")
         result, failed = tested(Path(folder), tests)
@@ -155,7 +182,8 @@ def daily() -> Row:
 def table(rows: dict[tuple[str, str], Row]) -> str:
     """The page: a line a pair, also of those that were not run, and then the tests that failed."""
     rows = {daily().pair: daily(), **rows}
-    every = [rows.get((python, torch), Row(python, torch)) for python in PYTHONS for torch in TORCHES]
+    torches = in_order([*TORCHES, *(torch for _, torch in rows)])
+    every = [rows.get((python, torch), Row(python, torch)) for python in PYTHONS for torch in torches]
     lines = [HEAD + "\n".join(map(str, every)) + "\n"]
     for one in every:
         if one.failed:
@@ -176,6 +204,7 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--only", help="one Python, such as 3.12")
     parser.add_argument("--torch", help="one torch, such as 2.9.*")
     parser.add_argument("--tests", nargs="+", help="which tests, in place of the fast tier")
+    parser.add_argument("--downloads", type=Path, help="a folder that keeps what is downloaded, for the next run")
     parser.add_argument("--smoke", action="store_true", help="some tests of each kind")
     parser.add_argument("--resume", action="store_true", help="leave out pairs that have a row")
     parser.add_argument("--list", action="store_true", help="say which Pythons are here, and stop")
@@ -194,10 +223,11 @@ def main() -> None:
     if asked.tests:
         tests, name = tuple(asked.tests), " ".join(asked.tests)
     rows = kept()
+    torches = [asked.torch] if asked.torch else in_order([*TORCHES, newest()])
     for python in () if asked.table else pythons:
-        for torch in TORCHES if asked.torch is None else (asked.torch,):
+        for torch in torches:
             if not (asked.resume and (python, torch) in rows):
-                rows[python, torch] = row(python, torch, tests, name)
+                rows[python, torch] = row(python, torch, tests, name, asked.downloads)
                 keep(rows)
     keep(rows)
     sys.stdout.write(TABLE.read_text("utf-8"))

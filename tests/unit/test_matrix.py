@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = runpy.run_path(str(ROOT / "tests" / "run_matrix.py"))
 ROW = MATRIX["Row"]
@@ -12,7 +14,7 @@ def test_pairs_that_were_not_run_are_said_to_be_so() -> None:
     ran = ROW("3.12", "2.13.*", "2.13.0+cu130", "some", "130 passed")
     page = MATRIX["table"]({ran.pair: ran})
     assert "| 3.12 | 2.13.0+cu130 | some | 130 passed |" in page
-    assert "| 3.11 | newest |  | not run |" in page
+    assert "| 3.11 | 2.15 |  | not run |" in page
     assert "| 3.13 | 2.9 |  | not run |" in page
     assert page.count("| not run |") == len(MATRIX["PYTHONS"]) * len(MATRIX["TORCHES"]) - 2
     assert "| all | passes day by day |" in page, "the pair of constraints.txt"
@@ -20,9 +22,23 @@ def test_pairs_that_were_not_run_are_said_to_be_so() -> None:
 
 
 def test_failures_are_named() -> None:
-    ran = ROW("3.13", "", "2.14.1", "all", "1 failed, 3000 passed", ("tests/nets/test_cut.py::test_a",))
+    ran = ROW("3.13", "2.14.*", "2.14.1", "all", "1 failed, 3000 passed", ("tests/nets/test_cut.py::test_a",))
     page = MATRIX["table"]({ran.pair: ran})
     assert "## What fails with Python 3.13 and torch 2.14.1\n\n- `tests/nets/test_cut.py::test_a`" in page
+
+
+def test_a_torch_newer_than_the_list_has_rows_in_its_place() -> None:
+    ran = ROW("3.12", "2.100.*", "2.100.0", "some", "130 passed")
+    lines = MATRIX["table"]({ran.pair: ran}).splitlines()
+    place = lines.index("| 3.12 | 2.100.0 | some | 130 passed |")
+    assert lines[place - 1] == "| 3.12 | 2.15 |  | not run |"
+    assert "| 3.11 | 2.100 |  | not run |" in lines
+
+
+def test_downloads_are_kept_where_a_folder_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "--no-cache-dir" in MATRIX["installer"](tmp_path / "python", None)
+    assert MATRIX["installer"](tmp_path / "python", tmp_path)[-2:] == ["--cache-dir", str(tmp_path)]
 
 
 def test_pytests_last_words_are_kept_without_the_time() -> None:
