@@ -26,6 +26,7 @@ class ErrorNeurons:
         sends: what the rule takes from the source of a connection; "{}" stands for the error.
         rounds: how many rounds the net settles before the updates; 0 where it does not.
         silent: whether the rule needs no connection.
+        remedy: what to change where the rule's states do not settle in its rounds, a sentence; empty without rounds.
     """
 
     region: str
@@ -35,6 +36,7 @@ class ErrorNeurons:
     sends: str = "{}"
     rounds: int = 0
     silent: bool = False
+    remedy: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.graph_parts import ErrorNeurons, Planned
 from altprop.ir.plan import WiringPlan
 from altprop.passes.base import Pass
-from altprop.rules.about import equation_of
+from altprop.rules.about import equation_of, remedy_of
 from altprop.rules.base import Rule
 from altprop.rules.resolve import resolve
 
@@ -50,9 +50,10 @@ class InsertErrorNeurons(Pass):
         return made, len(neurons), "error neurons"
 
 
-def _prints(rule: Rule | None) -> tuple[str, str, int, bool]:
-    """What a rule puts into error neurons, what it takes from connections, its rounds, and whether it is silent."""
+def _prints(rule: Rule | None) -> tuple[str, str, int, bool, str]:
+    """What a rule puts into error neurons and takes from connections, its rounds, whether it is silent, its remedy."""
     if rule is None:
-        return "", "{}", 0, False
+        return "", "{}", 0, False, ""
     rounds = sum(phase.rounds for phase in rule.wiring.phases(rule))
-    return equation_of(rule), rule.about.sends, rounds, rule.wiring.silent
+    settles = rounds > 0 and type(rule).relax is not Rule.relax
+    return equation_of(rule), rule.about.sends, rounds, rule.wiring.silent, remedy_of(rule) if settles else ""

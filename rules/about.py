@@ -22,6 +22,7 @@ class About:
         listed: whether `altprop.rules.available` lists it.
         recipe: settings under which the rule trains, where the user sets nothing else.
         recipe_by: what returns others of the rule, where its options ask for them; None where none do.
+        calmer: what to change where the states of a rule with rounds grow without bound; options stand in braces.
     """
 
     name: str = ""
@@ -32,6 +33,7 @@ class About:
     listed: bool = True
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     recipe_by: Callable[[Any], Recipe] | None = None
+    calmer: str = "give it smaller steps, or fewer rounds"
 
     def but(self, **changes: Any) -> "About":
         """Returns the same with some fields replaced."""
@@ -43,7 +45,18 @@ def equation_of(rule: Any) -> str:
     equation = rule.about.equation
     if callable(equation):
         return str(equation(rule))
-    return str(equation).format(**{f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)})
+    return _with_options(str(equation), rule)
+
+
+def remedy_of(rule: Any) -> str:
+    """Returns a sentence, without its full stop, on what to change where the states of a rule do not settle."""
+    name = rule.about.name or type(rule).__name__
+    said = _with_options(rule.about.calmer, rule)
+    return f'In the rounds of the rule "{name}" states may have grown without bound, where they should settle: {said}'
+
+
+def _with_options(text: str, rule: Any) -> str:
+    return text.format(**{f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)})
 
 
 def recipe_of_rule(rule: Any) -> Recipe:

@@ -39,6 +39,7 @@ class DualPropagation(Rule):
         source="Hoier, Staudt and Zach 2023",
         equation="e = (phi(h + {beta} d / 2) - phi(h - {beta} d / 2)) / {beta}",
         recipe=Recipe(lr=3e-3),
+        calmer="give it a smaller beta= than {beta}",
     )
     wiring: ClassVar[Wiring] = PredictiveCoding.wiring.but(proportional=False, reads_derivative=False)
 

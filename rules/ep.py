@@ -53,6 +53,7 @@ class EquilibriumPropagation(Rule):
         source="Scellier and Bengio 2017; Laborieux et al. 2021",
         equation="e = (s(-beta) - s(beta)) / (2 beta), beta = {beta}",
         recipe=Recipe(lr=3e-3),
+        calmer="give it a smaller rate= than {rate}, or fewer rounds= than {rounds}",
     )
     wiring: ClassVar[Wiring] = Wiring(
         plan="chain",

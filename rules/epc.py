@@ -40,6 +40,7 @@ class ErrorPredictiveCoding(Rule):
         source="Goemaere et al. 2025, arXiv 2505.20137",
         equation="e = -phi'(h) * eps, {rounds} rounds",
         recipe=Recipe(lr=3e-3),
+        calmer="give it a smaller rate= than {rate}, or fewer rounds= than {rounds}",
     )
     wiring: ClassVar[Wiring] = PredictiveCoding.wiring.but(proportional=False)
 

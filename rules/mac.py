@@ -53,6 +53,7 @@ class AuxiliaryCoordinates(Rule):
         source="Carreira-Perpinan and Wang 2014, arXiv 1212.5921",
         equation="e = h - a, {rounds} rounds",
         recipe=Recipe(optimizer="sgd", lr=1.0),
+        calmer="give it a smaller rate= than {rate}, or fewer rounds= than {rounds}",
     )
     wiring: ClassVar[Wiring] = PredictiveCoding.wiring.but(
         proportional=False, averaged=False, output=lambda rule, usual: rule

@@ -48,6 +48,7 @@ class PredictiveCoding(Rule):
         source="Rao and Ballard 1999; Whittington and Bogacz 2017",
         equation="e = phi'(h) * (z - x), {rounds} rounds",
         recipe=Recipe(lr=3e-3),
+        calmer="give it a smaller rate= than {rate}, or fewer rounds= than {rounds}",
     )
     wiring: ClassVar[Wiring] = Wiring(
         plan="chain", along_edges=True, proportional=False, feedback=Backprop.wiring.feedback, phases=_phases

@@ -22,6 +22,7 @@ from altprop.runtime.backends.base import Backend
 from altprop.runtime.bad_batch import blame, blame_the_batch
 from altprop.runtime.call import ONE_TUPLE, Call
 from altprop.runtime.compilations import Compilations
+from altprop.runtime.diverging import Diverging
 from altprop.runtime.error_reductions import Reductions, trial_step
 from altprop.runtime.error_reductions import check as check_reductions
 from altprop.runtime.feedback import FeedbackStore
@@ -77,6 +78,7 @@ class LocalNet(NetState):
         self.lessons = Lessons(model)
         self.compilations = Compilations(self, compiler)
         self.replicas = Replicas()
+        self.diverging = Diverging()
         self._ready: Ready | None = None
 
     def capture(self, *args: Any, **kwargs: Any) -> None:
@@ -108,6 +110,7 @@ class LocalNet(NetState):
             scale = functools.partial(self._loss_scale.find, variant.compiled.observer.loss)
             given, remember = self._given(variant, call), self.lessons.remember
             values = LocalFunction.apply(forward, update, given, scale, remember, moved, *tensors)
+        self.diverging.look(variant.remedy, values[0])
         return variant.structure(values)
 
     def backward(self, inputs: Any, target: Any, *more: Any) -> torch.Tensor:
@@ -140,6 +143,7 @@ class LocalNet(NetState):
             elif slot.kind != "lesson":
                 _accumulate(self._moved(slot), value)
         assert loss is not None
+        self.diverging.look(variant.remedy, loss)
         return loss
 
     def step(self, inputs: Any, target: Any, *more: Any) -> torch.Tensor:
@@ -163,9 +167,11 @@ class LocalNet(NetState):
         ready = self._ready
         if ready is not None and ready.takes(inputs, target) and ready.holds(inputs.device.type):
             try:
-                return ready.run(inputs, target, self.optimizer)
+                loss = ready.run(inputs, target, self.optimizer)
             except IndexError as error:
                 raise blame(ready.variant, "step", Call.from_inputs(inputs), target, error) from error
+            self.diverging.look(ready.variant.remedy, loss)
+            return loss
         call = Call.from_inputs(inputs, self.compilations.example)
         kept = self.compilations.find(call, target, steps=True)
         variant = kept.variant
@@ -181,6 +187,7 @@ class LocalNet(NetState):
             made = executor.run(given)
         self.lessons.teach(executor.outputs, made)
         result: torch.Tensor = made[executor.outputs.index(LOSS)]
+        self.diverging.look(variant.remedy, result)
         return result
 
     def learn(self) -> None:

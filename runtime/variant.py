@@ -62,6 +62,7 @@ class Variant:
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(graph)
+        self.remedy = next((one.remedy for one in graph.neurons.values() if one.remedy), "")
         self.has_learners = any(region.learner for region in graph.regions)
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         targets = self._find_targets()
