@@ -6,7 +6,6 @@ Nobody else in the package names one; a test of style sees to that.
 """
 
 import operator
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -257,22 +256,25 @@ def without_order_noted(is_ours: Callable[[], bool]) -> Iterator[None]:
 def listen_to_autograd_functions(hear: Callable[[type], None]) -> Iterator[None]:
     """Lets `hear` know of each `torch.autograd.Function` before it is applied, however it is spelled.
 
-    Those that were spelled `apply = Mine.apply` before are heard, too: torch asks the function below at every call.
+    Those that were spelled `apply = Mine.apply` before are heard, too. What torch needs of a function, whoever applies
+    it, is the node of autograd that belongs to it, an attribute of its class. `apply` itself is C from torch 2.15 on.
     """
-    functions = torch.autograd.function
-    asked = functions._is_setup_context_defined
+    meta: Any = torch.autograd.function.FunctionMeta
+    before = meta.__dict__.get("__getattribute__", type.__getattribute__)
 
-    def ask(setup: Any) -> bool:
-        kind = sys._getframe(1).f_locals.get("cls")
-        if isinstance(kind, type):
+    def attribute(kind: type, name: str) -> Any:
+        if name == "_backward_cls":
             hear(kind)
-        return bool(asked(setup))
+        return before(kind, name)
 
-    functions._is_setup_context_defined = ask
+    meta.__getattribute__ = attribute
     try:
         yield
     finally:
-        functions._is_setup_context_defined = asked
+        if before is type.__getattribute__:
+            del meta.__getattribute__
+        else:
+            meta.__getattribute__ = before
 
 
 __all__ = [  # noqa: RUF022 - in the order of the reasons
