@@ -11,6 +11,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ os.environ.setdefault("ALTPROP_VERIFY", "64")  # small programs are checked behi
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+NEWER = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 14)
 DATA_HOMES = {
     "MNIST": "the four idx .gz files in MNIST/raw (torchvision.datasets.MNIST downloads them)",
     "FashionMNIST": "the four idx .gz files in FashionMNIST/raw (github.com/zalandoresearch/fashion-mnist)",
@@ -97,6 +99,14 @@ def difference(expected: str, actual: str, name: str) -> str:
     return "\n".join(lines)
 
 
+def without_clones(text: str) -> str:
+    """A cut's text without the copies in it, and without the width of its columns.
+
+    Golden texts are those of the torch in constraints.txt. From 2.15 on a dropout of 0 makes no copy.
+    """
+    return re.sub(r" +", " ", re.sub(r", clone\b|\bclone, |then clone\b", "", text)).replace(" \n", "\n")
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`golden(name, text)` compares `text` with `tests/golden/<name>.txt`.
@@ -115,6 +125,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         if not path.exists():
             pytest.fail(f"no golden text {path.name}: run pytest --update-golden, read it, and commit it")
         expected = path.read_text("utf-8")
+        if NEWER and without_clones(actual) == without_clones(expected):
+            return
         if actual != expected:
             shown = difference(expected, actual, name)
             pytest.fail(f"{path.name} differs; --update-golden accepts it:\n{shown}", pytrace=False)

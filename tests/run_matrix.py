@@ -142,9 +142,11 @@ def tested(folder: Path, tests: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:] or "nothing was said"]
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if failed:
-        sys.stderr.write(done.stdout[-20000:])
-    return last_words(lines[-1]), tuple(failed)
+    if done.returncode:
+        sys.stderr.write(done.stdout[-20000:] + done.stderr[-2000:])
+    # A process that crashed, or that somebody ended, has said nothing of its tests.
+    stopped = done.returncode not in (0, 1)
+    return f"stopped by itself, code {done.returncode}" if stopped else last_words(lines[-1]), tuple(failed)
 
 
 def last_words(line: str) -> str:

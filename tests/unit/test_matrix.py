@@ -50,3 +50,11 @@ def test_the_choice_of_tests_is_there_and_the_page_is_what_was_kept() -> None:
     assert all((ROOT / path).exists() for path in MATRIX["SMOKE"])
     if MATRIX["KEPT"].exists():
         assert MATRIX["TABLE"].read_text("utf-8") == MATRIX["table"](MATRIX["kept"]())
+
+
+def test_a_run_that_crashes_is_said_to_have_stopped(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho ......\nkill -9 $$\n")
+    python.chmod(0o755)
+    assert MATRIX["tested"](tmp_path, ["tests"]) == ("stopped by itself, code -9", ())
