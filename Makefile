@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Not in constraints.txt: installed alone, without its dependencies, for the model definitions that tests use.
 TORCHVISION := torchvision==0.28.0
+# Code in these has lines that fit beside the site's contents.
+PAGES := $(wildcard docs/*.md docs/*/*.md)
 # Test processes; each runs on one thread, so that they do not fight over the cores.
 JOBS ?= 2
 TESTS ?= tests
@@ -85,10 +87,12 @@ reliability: $(READY)  ## damage files and kill runs by the thousand, and write 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --line-length 88 $(PAGES)
 
 format: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff format --line-length 88 $(PAGES)
 
 types: $(READY)  ## mypy on the modules that pyproject.toml lists
 	$(BIN)/mypy

@@ -69,6 +69,19 @@ def test_the_reference_names_what_there_is() -> None:
         operator.attrgetter(name)(altprop)  # raises where it is gone
 
 
+def test_code_fits_beside_the_contents() -> None:
+    """Lines of 88 characters are those that do not scroll in a window of 1280."""
+    code = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    lines = [
+        line
+        for page in DOCS.rglob("*.md")
+        for one in code.findall(page.read_text("utf-8"))
+        for line in one.splitlines()
+    ]
+    assert len(lines) > 500
+    assert not [line for line in lines if len(line) > 88], "make format, and comments above their line"
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("tutorials/*.md")), ids=lambda path: path.stem)
 def test_tutorials_show_what_they_print(page: Path) -> None:
     text = page.read_text("utf-8")
