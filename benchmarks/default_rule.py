@@ -33,7 +33,8 @@ DECAY, OUTPUT_DECAY = "decay=", "output_decay="
 ROWS = (
     "bp",
     "default@groups",
-    "default@groups@output_decay=0.05",
+    "default@groups@decay=0.5",
+    "default@groups@decay=0.5@output_decay=0.05",
     "default@groups@decay=0",
     "default",
     FROM_WEIGHTS,

@@ -91,7 +91,7 @@ def _recipe(rule: "RecursiveLRA") -> Recipe:
     There the output layer has to go ahead, and what E never learns is how the weights started: a decay takes that away,
     and holds the output layer small. See docs/evidence.md for what each is worth.
     """
-    return Recipe(output_rate=10.0, weight_decay=0.5) if rule.units == "beta" else Recipe()
+    return Recipe(output_rate=10.0, weight_decay=0.4) if rule.units == "beta" else Recipe()
 
 
 def _shared(mixed: float | Mapping[str, float], term: str) -> str:

@@ -59,7 +59,7 @@ def test_the_default_is_along_edges_from_a_random_start(digits):
     assert {region.rule for region in net.plan.regions} == {"bp", DEFAULT}
     assert all(connection.feedback.kind == "forward" for connection in net.plan.connections)
     assert not any("start" in connection.feedback.options for connection in net.plan.connections)
-    assert net.recipe == Recipe(output_rate=10.0, weight_decay=0.5)
+    assert net.recipe == Recipe(output_rate=10.0, weight_decay=0.4)
     assert [group["lr"] for group in net.param_groups()] == [1e-3, 1e-2, 1e-3]
     direct = altprop.compile(TwoHeaded(), plan="direct", example_inputs=(x,))
     assert {connection.source for connection in direct.plan.connections} <= {"digit.2", "ink"}
