@@ -187,6 +187,8 @@ class Schedule:
     def measure(self, inputs: Any, target: Any, repeats: int = 5) -> CostModel:
         """Times every task on a copy of the net; simulations with the result know this machine's own times.
 
+        `net.schedule(machine=)` takes it too: then regions are placed, and tasks ordered, by these times.
+
         Args:
             inputs: as in `net.step`, with as many samples as the schedule was made for.
             target: the loss's target.

@@ -1,4 +1,4 @@
-"""Runs benchmarks, writes their results, says which figures lost ground, and writes docs/benchmarks.md from them.
+"""Runs benchmarks, writes their results, says which figures lost ground, and writes the pages' sections from them.
 
 python -m benchmarks list
 python -m benchmarks run steps optimizers
@@ -11,17 +11,16 @@ import dataclasses
 import fnmatch
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from benchmarks.form import Result, load, lost_ground, merge, save
-from benchmarks.registry import BENCHMARKS, SCRIPTS
-from benchmarks.timing import machine
+from benchmarks.registry import BENCHMARKS, SCRIPTS, Benchmark
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
 def run(name: str, only: str, rounds: int, *, compiled: bool, remark: str) -> Result:
@@ -41,28 +40,35 @@ def run(name: str, only: str, rounds: int, *, compiled: bool, remark: str) -> Re
     threads = torch.get_num_threads()
     if threads > 1:
         tables = tuple(dataclasses.replace(table, title=f"{table.title}, {threads} threads") for table in tables)
-    return Result(name, where(), rounds, tables, remark)
+    taken = rounds if BENCHMARKS[name].measured else 0
+    return Result(name, BENCHMARKS[name].where(), taken, tables, remark)
 
 
-def where() -> dict[str, str]:
-    """What figures depend on, but for the number of threads, which the titles of tables say."""
-    return {key: value for key, value in machine().items() if key != "cores"}
+def write_pages(names: Iterable[str] = BENCHMARKS, folder: Path | None = None, results: Path = RESULTS) -> None:
+    """Writes results into their sections of the pages, and their pictures.
 
-
-def write_page(page: Path = PAGE, results: Path = RESULTS) -> list[str]:
-    """Writes each result into its section of the page; returns the names."""
-    text, done = page.read_text(), []
-    for name, benchmark in BENCHMARKS.items():
+    Args:
+        names: of the benchmarks.
+        folder: where pages are; None means where each benchmark has its own.
+        results: where results are.
+    """
+    for name in names:
+        benchmark = BENCHMARKS[name]
+        page = benchmark.page if folder is None else folder / benchmark.page.name
         result = load(results / f"{name}.json")
-        body = "Not run yet." if result is None else result.markdown()
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if begin not in text:
-            text = f"{text.rstrip()}\n\n## {benchmark.about}\n\n{benchmark.text}\n\n{begin}\n{end}\n"
-        head, rest = text.split(begin, 1)
-        text = f"{head}{begin}\n{body}\n{end}{rest.split(end, 1)[1]}"
-        done.append(name)
-    page.write_text(text)
-    return done
+        page.write_text(_with_section(page.read_text(), name, benchmark, result))
+        if benchmark.draw and result:
+            benchmark.draw(result, page.parent / benchmark.picture.name)
+
+
+def _with_section(text: str, name: str, benchmark: Benchmark, result: Result | None) -> str:
+    """A page with the section of one benchmark; a page that has none gets it at its end."""
+    body = "Not run yet." if result is None else result.markdown()
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in text:
+        text = f"{text.rstrip()}\n\n## {benchmark.about}\n\n{benchmark.text}\n\n{begin}\n{end}\n"
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{body}\n{end}{rest.split(end, 1)[1]}"
 
 
 def _run_all(args: argparse.Namespace) -> int:
@@ -73,9 +79,8 @@ def _run_all(args: argparse.Namespace) -> int:
     lost: list[str] = []
     for name in args.names:
         if name in SCRIPTS:
-            script, *more = SCRIPTS[name]
-            words = [script] if script == "-m" else [str(HERE / script)]
-            subprocess.run([sys.executable, *words, *more], check=True, cwd=HERE.parent)
+            script, *more = SCRIPTS[name].words
+            subprocess.run([sys.executable, str(HERE / script), *more], check=True, cwd=HERE.parent)
             continue
         before = load(RESULTS / f"{name}.json")
         result = run(name, args.only, args.rounds, compiled=not args.without_compiled, remark=args.remark)
@@ -83,7 +88,7 @@ def _run_all(args: argparse.Namespace) -> int:
         lost += lost_ground(before, result)
         if not args.keep_nothing:
             save(merge(load(RESULTS / f"{name}.json"), result), RESULTS)  # another run may have kept rows meanwhile
-            write_page()
+            write_pages([name])
     print("\n".join(lost))
     return 1 if any("lost ground" in line for line in lost) else 0
 
@@ -95,7 +100,7 @@ def main(given: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is")
-    commands.add_parser("page", help="write docs/benchmarks.md from the results")
+    commands.add_parser("page", help="write the pages' sections from the results")
     runs = commands.add_parser("run", help="run benchmarks")
     runs.add_argument("names", nargs="+", metavar="NAME")
     runs.add_argument("--only", default="*", help="a glob over the rows")
@@ -108,11 +113,13 @@ def main(given: list[str] | None = None) -> int:
     if args.command == "run":
         return _run_all(args)
     if args.command == "page":
-        print(f"wrote {', '.join(write_page())}")
+        write_pages()
+        print(f"wrote {', '.join(BENCHMARKS)}")
         return 0
     for name, benchmark in BENCHMARKS.items():
         print(f"{name}: {benchmark.about}; rows: {', '.join(benchmark.names)}")
-    print(f"scripts: {', '.join(SCRIPTS)}")
+    for name, script in SCRIPTS.items():
+        print(f"{name}: benchmarks/{script.words[0]}; it has a form of its own: {script.why}")
     return 0
 
 

@@ -1,17 +1,17 @@
-"""Time and memory of compiling real models, as ratios to `torch.export.export` of the same model in the same process.
+"""Time and memory of compiling whole models, with an optimizer in the program.
 
-python benchmarks/compile_time.py            # prints; writes results/compile_time.json and docs/benchmarks.md
-python benchmarks/compile_time.py MLP LSTM   # those models alone; prints, and writes nothing
-python benchmarks/compile_time.py MLP --write   # those models alone, written in the place of what was there
-python benchmarks/compile_time.py --second   # measures the second process anew, and writes it beside what was there
+Every row is a process of its own. Seconds are those of the processor, so that other work on the machine counts less.
 
-Every row is a process of its own, with an optimizer in the program. Times are those of the processor, so that other
-work on the machine counts less. *Cold* is the first compilation of that process; *warm* compilations and exports take
-turns, each on a model that is built anew, and their ratio is the median of pairs. *Second rule* is a compilation by a
-rule that is new to the process, from one capture, over the cold one. *Second process* is the first compilation of
-another process, which finds the cache of the first, over the first: the whole of it, and what follows the capture,
-which always runs. *Peak* is the most memory that the cold compilation held above what was held when model and inputs
-were there, less the feedback.
+* *Warm* is a compilation of a model that is built anew, in a process that has compiled; it is set beside
+  `torch.export.export` of the same model in the same process. They take turns, and "warm over export" is the median of
+  pairs. *Cold* is the first compilation of the process.
+* *Second rule* is a compilation by a rule that is new to the process, from one capture, over the cold one.
+* *Second process* is the first compilation of another process, which finds the cache of the first, over the first: the
+  whole of it, and what follows the capture, which always runs.
+* *Peak* is the most memory, in MiB, that the cold compilation held above what was held when model and inputs were
+  there, less the feedback.
+
+`python -m benchmarks.compile_time MODEL RULE` measures one row alone and prints it as JSON.
 """
 
 import argparse
@@ -23,21 +23,21 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import timing
 import torch
 from rich.progress import Progress
 from torch import nn
 
 import altprop
 from altprop import models
+from benchmarks.form import Cell, Table
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "compile_time.json"
 MIB = 2**20
+RATIOS, SIZES = "Compilations beside others", "Seconds and sizes"
 IMAGES = {"bp": "bp", "dfa": "dfa(kind='channel')", "reclra": "reclra(kind='channel')"}
 WORDS = {
     "bp": "bp",
@@ -123,7 +123,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, made
 
 
-def measure(name: str, rule: str, rounds: int) -> dict[str, Any]:
+ROWS: dict[str, tuple[str, str]] = {
+    f"{name}, {rule}": (name, rule) for name, (_, rules) in MODELS.items() for rule in rules.values()
+}
+NAMES = tuple(ROWS)
+
+
+def compiled_here(name: str, rule: str, rounds: int) -> dict[str, Any]:
     """Compiles a model in this process: cold, warm, and by a second rule."""
     build, rules = MODELS[name]
     model, inputs = build()
@@ -138,17 +144,23 @@ def measure(name: str, rule: str, rounds: int) -> dict[str, Any]:
     pairs = [pair(build, rule) for _ in range(rounds)]
     other = next(one for one in rules.values() if one != rule)
     return {
-        "clock": "processor",
         "cold": round(cold, 2),
         "export": round(statistics.median(alone for _, alone in pairs), 3),
         "warm": round(statistics.median(ours for ours, _ in pairs), 3),
-        "ratio": round(statistics.median(ours / alone for ours, alone in pairs), 2),
+        "ratio": [round(one, 2) for one in quartiles([ours / alone for ours, alone in pairs])],
         "second_rule": round(second_rule(build, other) / cold, 2),
         "model_mib": round(sum(p.numel() * p.element_size() for p in model.parameters()) / MIB),
         "peak_mib": round(peak),
         "feedback_mib": round(feedback, 1),
         "regions": len(net.graph.regions),
     }
+
+
+def quartiles(found: list[float]) -> tuple[float, float, float]:
+    """The median, and the first and third quartile."""
+    ordered = sorted(found)
+    quarter = len(ordered) // 4
+    return statistics.median(ordered), ordered[quarter], ordered[-1 - quarter]
 
 
 def pair(build: Callable[[], Built], rule: str) -> tuple[float, float]:
@@ -174,9 +186,9 @@ def status(key: str) -> float:
 
 def in_a_process(name: str, rule: str, cache: str, rounds: int) -> dict[str, Any]:
     """Measures a row in a process of its own, with a folder for its cache."""
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name, rule, "--rounds", str(rounds)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.compile_time", name, rule, "--rounds", str(rounds)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "ALTPROP_CACHE": cache}
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "ALTPROP_CACHE": cache}
     )
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return made
@@ -197,73 +209,40 @@ def second_process(name: str, rule: str) -> dict[str, float]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
-    """Returns the results as Markdown."""
-    machine = results["machine"]
-    lines = [
-        f"Processor: {machine['processor']}, torch {machine['torch']}, {machine['cores']} threads, float32.",
-        "",
-        "| | rule | export, s | cold, s | warm, s | **warm over export** | second rule | second process | "
-        "the same behind the capture | regions | model, MiB | peak beyond it, MiB | feedback, MiB | seconds of |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, rows in results["models"].items():
-        for rule, found in rows.items():
-            cells = (
-                name, f"`{rule}`", found["export"], found["cold"], found["warm"], f"**{found['ratio']:.2f}**",
-                found["second_rule"], found.get("second_process", "not run"),
-                found.get("second_behind_capture", "not run"), found["regions"], found["model_mib"],
-                found["peak_mib"], f"{found['feedback_mib']:.0f}", found.get("clock", "the clock"),
-            )  # fmt: skip
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+def cells(found: dict[str, Any]) -> tuple[dict[str, Cell], dict[str, Cell]]:
+    """What is compared of a row, and what stands beside it."""
+    compared = {
+        "warm over export": Cell(*found["ratio"]),
+        "second rule": Cell(found["second_rule"]),
+        "second process": Cell(found["second_process"]),
+        "the same behind the capture": Cell(found["second_behind_capture"]),
+    }
+    names = {
+        "export": "export, s", "cold": "cold, s", "warm": "warm, s", "regions": "regions", "model_mib": "model, MiB",
+        "peak_mib": "peak beyond it, MiB", "feedback_mib": "feedback, MiB",
+    }  # fmt: skip
+    return compared, {title: Cell(found[key]) for key, title in names.items()}
 
 
-def measure_second(models: list[str]) -> None:
-    """Measures the second process of some models, all if none is given, and writes it into the results."""
-    found = json.loads(RESULTS.read_text())
-    for name, rows in found["models"].items():
-        for rule in rows if not models or name.startswith(tuple(models)) else ():
-            rows[rule] |= second_process(name, rule)
-            write(found)
-    print(table(found))
-
-
-def write(found: dict[str, Any]) -> None:
-    """Writes results, and their table."""
-    timing.save(RESULTS, found)
-    timing.replace_section(ROOT / "docs" / "benchmarks.md", "compile_time", table(found))
+def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
+    """Measures some of `ROWS`; `compiled` changes nothing."""
+    compared, beside = {}, {}
+    with Progress(transient=True) as progress:
+        for name in progress.track(names, description="compiling"):
+            compared[name], beside[name] = cells(row(*ROWS[name], rounds))
+    return Table(RATIOS, compared), Table(SIZES, beside, better="")
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures one row in this process, and prints it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="beginnings of names of models; all if none is given")
+    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("rule", help="as the row has it")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of warm compilations and exports")
-    parser.add_argument("--one", nargs=2, metavar=("MODEL", "RULE"), help="measure one row here, and print it as JSON")
-    parser.add_argument("--write", action="store_true", help="write the models that are named beside what was there")
-    parser.add_argument("--second", action="store_true", help="measure only what a second process takes")
     args = parser.parse_args()
-    if args.one:
-        warnings.simplefilter("ignore")
-        print(json.dumps(measure(*args.one, rounds=args.rounds)))
-        return
-    if args.second:
-        measure_second(args.models)
-        return
-    chosen = [name for name in MODELS if not args.models or name.startswith(tuple(args.models))]
-    found: dict[str, Any] = {"machine": timing.machine(), "models": {}}
-    kept = json.loads(RESULTS.read_text())["models"] if args.models and args.write else {}
-    with Progress(transient=True) as progress:
-        task = progress.add_task("compiling", total=sum(len(MODELS[name][1]) for name in chosen))
-        for name in chosen:
-            for rule in MODELS[name][1].values():
-                found["models"].setdefault(name, {})[rule] = row(name, rule, args.rounds)
-                progress.advance(task)
-    print(table(found))
-    if not args.models or args.write:
-        order = [name for name in MODELS if name in {**kept, **found["models"]}]
-        write({**found, "models": {name: {**kept.get(name, {}), **found["models"].get(name, {})} for name in order}})
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print(json.dumps(compiled_here(args.model, args.rule, args.rounds)))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ _WORSE = 1.05  # a median this many times as large, with quartiles apart, is los
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One figure; smaller is better.
+    """One figure.
 
     Attributes:
-        value: the median of all rounds, or what was counted.
+        value: the median of all rounds, or what was counted: whole where it is a count of things.
         low: first quartile of the rounds, None of what was counted once.
         high: third quartile.
         beside: further figures by name, such as the same by processor time.
@@ -28,7 +28,7 @@ class Cell:
 
     def __str__(self) -> str:
         digits = 1 if abs(self.value) >= 10 else 2
-        text = f"{self.value:.{digits}f}"
+        text = str(self.value) if isinstance(self.value, int) else f"{self.value:.{digits}f}"
         if self.low is not None:
             text += f" ({self.low:.{digits}f} to {self.high:.{digits}f})"
         return text + "".join(f"; {name} {number:.2f}" for name, number in self.beside.items())
@@ -39,10 +39,17 @@ Rows = Mapping[str, Mapping[str, Cell]]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells by row and column, and what they say."""
+    """Cells by row and column, and what they say.
+
+    Attributes:
+        title: what the figures are.
+        rows: the cells.
+        better: which figures are better, "less" or "more"; "" where they only stand beside others and none is better.
+    """
 
     title: str
     rows: Rows
+    better: str = "less"
 
     def markdown(self) -> str:
         """Returns the table."""
@@ -61,7 +68,7 @@ class Result:
     Attributes:
         name: of the benchmark.
         machine: processor, versions. Tables say in their titles how many threads there were, if more than one.
-        rounds: how often each figure was taken, at least.
+        rounds: how often each figure was taken, at least; 0 where they were computed and nothing was measured.
         tables: the figures.
         remark: under what circumstances.
     """
@@ -72,17 +79,18 @@ class Result:
     tables: tuple[Table, ...]
     remark: str = ""
 
-    def cells(self) -> Iterator[tuple[str, Cell]]:
-        """Yields all cells with the words that find them."""
+    def cells(self) -> Iterator[tuple[str, Cell, str]]:
+        """Yields all cells with the words that find them, and which figures are better."""
         for table in self.tables:
             for row, columns in table.rows.items():
                 for column, cell in columns.items():
-                    yield f"{table.title}: {row}, {column}", cell
+                    yield f"{table.title}: {row}, {column}", cell, table.better
 
     def markdown(self) -> str:
         """Returns all tables, and what they were measured on."""
         said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
-        lines = [f"Measured on: {said}; {self.rounds} rounds or more. {self.remark}".rstrip(), ""]
+        head = f"Measured on: {said}; {self.rounds} rounds or more." if self.rounds else f"Computed for: {said}."
+        lines = [f"{head} {self.remark}".rstrip(), ""]
         return "\n".join([*lines, "\n\n".join(table.markdown() for table in self.tables)])
 
 
@@ -101,7 +109,10 @@ def load(path: Path) -> Result | None:
     found: dict[str, Any] = json.loads(path.read_text())
     if found.pop("form", None) != FORM:
         return None
-    tables = tuple(Table(t["title"], {r: _row(row) for r, row in t["rows"].items()}) for t in found.pop("tables"))
+    tables = tuple(
+        Table(t["title"], {r: _row(row) for r, row in t["rows"].items()}, t.get("better", "less"))
+        for t in found.pop("tables")
+    )
     return Result(tables=tables, **found)
 
 
@@ -118,11 +129,11 @@ def merge(old: Result | None, new: Result) -> Result:
     """
     if old is None or dict(old.machine) != dict(new.machine):
         return new
-    fresh = {table.title: table.rows for table in new.tables}
-    titles = list(dict.fromkeys([*(table.title for table in old.tables), *fresh]))
-    before = {table.title: table.rows for table in old.tables}
-    tables = tuple(Table(title, _merged(before.get(title, {}), fresh.get(title, {}))) for title in titles)
-    return dataclasses.replace(new, tables=tables, rounds=min(old.rounds, new.rounds))
+    tables = {table.title: table for table in old.tables}
+    for table in new.tables:
+        rows = _merged(tables[table.title].rows, table.rows) if table.title in tables else table.rows
+        tables[table.title] = dataclasses.replace(table, rows=rows)
+    return dataclasses.replace(new, tables=tuple(tables.values()), rounds=min(old.rounds, new.rounds))
 
 
 def _merged(old: Rows, new: Rows) -> Rows:
@@ -136,15 +147,16 @@ def lost_ground(old: Result | None, new: Result) -> list[str]:
         return []
     if dict(old.machine) != dict(new.machine):
         return [f"{new.name}: the earlier result is of another machine or other versions, so nothing is compared."]
-    before = dict(old.cells())
-    found = [(where, before[where], cell) for where, cell in new.cells() if where in before]
+    before = {where: cell for where, cell, _ in old.cells()}
+    found = [(where, before[where], cell, better) for where, cell, better in new.cells() if where in before]
     return [
         f"{new.name} lost ground: {where}: {cell.value:.2f}, it was {was.value:.2f}."
-        for where, was, cell in found
-        if cell.value > _WORSE * was.value and _above(cell, was)
+        for where, was, cell, better in found
+        if (better == "less" and _above(cell, was)) or (better == "more" and _above(was, cell))
     ]
 
 
-def _above(cell: Cell, was: Cell) -> bool:
-    """Whether quartiles lie apart, where there are any."""
-    return cell.low is None or was.high is None or cell.low > was.high
+def _above(one: Cell, other: Cell) -> bool:
+    """Whether a figure is larger than another by more than they spread."""
+    apart = one.low is None or other.high is None or one.low > other.high
+    return one.value > _WORSE * other.value and apart

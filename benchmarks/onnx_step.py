@@ -1,43 +1,50 @@
-"""Time of a training step in onnxruntime, beside plain autograd.
+"""Time of a training step in onnxruntime, and of the same in eager mode, over that of plain autograd.
 
-python -m benchmarks.onnx_step            # prints, writes results/onnx_step.json and the table in docs/onnx.md
-python -m benchmarks.onnx_step --quick    # fewer rounds, writes nothing
-python -m benchmarks.onnx_step --device cuda    # by onnxruntime's CUDA provider, in results/onnx_step_gpu.json
+Ratios are by the clock, since onnxruntime works in threads of its own. In brackets their quartiles, behind them the
+milliseconds of both sides. On a GPU (`onnx_step_gpu`), by onnxruntime's CUDA provider, either side waits for it after
+every step.
 """
 
-import argparse
 import copy
-from pathlib import Path
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 import torch
 
 from altprop import models
 from benchmarks import timing
+from benchmarks.form import Cell, Table
 from benchmarks.step import our_step, plain_step
 
-ROOT = Path(__file__).parent.parent
 RULES = ("dfa", "reclra")
+BACKENDS = ("onnxruntime", "eager")
 WORK: dict[str, tuple[str, tuple[int, ...], int]] = {
     "MLP 784-5x256-10, batch 128": ("mlp", (128, 1, 28, 28), 20),
     "2-conv net, batch 64": ("convnet", (64, 1, 28, 28), 3),
     "ResNet-20, batch 64": ("resnet20", (64, 3, 32, 32), 2),
 }
+NAMES = tuple(WORK)
 
 
-def measure(name: str, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
+def timed(name: str, rounds: int, device: torch.device) -> dict[str, Cell]:
     """Times the backends on one piece of work."""
     kind, shape, repeats = WORK[name]
     torch.manual_seed(0)
     model = models.build(kind, shape[1:]).to(device)
     x, y = torch.randn(shape, device=device), torch.randint(0, 10, (shape[0],), device=device)
     steps = {
-        f"altprop {rule}, {backend}": finished(our_step(copy.deepcopy(model), rule, x, y, backend), device)
+        f"{rule}, {backend}": finished(our_step(copy.deepcopy(model), rule, x, y, backend), device)
         for rule in RULES
-        for backend in ("onnxruntime", "eager")
+        for backend in BACKENDS
     }
     base = finished(plain_step(model, x, y), device)
-    return timing.ratios(base, steps, rounds=rounds, repeats=repeats, title=name)
+    found = timing.ratios(base, steps, rounds=rounds, repeats=repeats, title=name)
+    return {column: cell(row) for column, row in found.items()}
+
+
+def cell(row: dict[str, float]) -> Cell:
+    """A ratio with its quartiles, and the milliseconds of both sides."""
+    return Cell(row["ratio"], row["low"], row["high"], {"ms": row["ms"], "of": row["plain_ms"]})
 
 
 def finished(step: timing.Step, device: torch.device) -> timing.Step:
@@ -52,45 +59,10 @@ def finished(step: timing.Step, device: torch.device) -> timing.Step:
     return run
 
 
-def table(results: dict[str, Any]) -> str:
-    """Returns the ratios as a table, with the machine that they hold for."""
-    made = results["machine"]
-    threads = "one thread" if made["cores"] == "1" else f"{made['cores']} threads"
-    where = made.get("gpu") or f"{made['processor']} ({made['simd']}), {threads}"
-    lines = [
-        f"Median ratio to plain autograd's time, with its quartiles, on {where}:",
-        "",
-        "| work | rule | onnxruntime | eager |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, rows in results["step"].items():
-        for rule in RULES:
-            found = [rows[f"altprop {rule}, {backend}"] for backend in ("onnxruntime", "eager")]
-            cells = [f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})" for row in found]
-            lines.append(f"| {name} | {rule} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def measure(names: Sequence[str], rounds: int, *, compiled: bool, device: str = "cpu") -> tuple[Table, ...]:
+    """Measures some of `WORK`; `compiled` changes nothing."""
+    rows = {name: timed(name, rounds, torch.device(device)) for name in names}
+    return (Table("Time of a step over plain autograd's", rows),)
 
 
-def main() -> None:
-    """Measures, prints, saves."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    words = parser.parse_args()
-    torch.set_num_threads(words.threads)
-    results: dict[str, Any] = {"machine": timing.machine(), "step": {}}
-    if words.device.type == "cuda":
-        results["machine"]["gpu"] = torch.cuda.get_device_name(words.device)
-    for name in WORK:
-        results["step"][name] = measure(name, 5 if words.quick else 15, words.device)
-        for key, row in results["step"][name].items():
-            print(f"{name:30} {key:30} {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})  {row['ms']:.1f} ms")
-    if not words.quick:
-        name, section = ("onnx_step", "steps") if words.device.type == "cpu" else ("onnx_step_gpu", "gpu steps")
-        timing.save(ROOT / "benchmarks" / "results" / f"{name}.json", results)
-        timing.replace_section(ROOT / "docs" / "onnx.md", section, table(results))
-
-
-if __name__ == "__main__":
-    main()
+on_gpu = functools.partial(measure, device="cuda")

@@ -1,25 +1,30 @@
 """Two processes of one thread each over gloo: our programs beside torch's 1F1B pipeline with backpropagation.
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py            # prints; writes results and docs
-    torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py --quick    # few rounds, writes nothing
-
 Both have the same micro-batches and the same optimizer (SGD with momentum), and each its own cut. They run in the same
-processes, whose C library keeps freed memory, and are timed in turns, round after round. In the same rounds each task
-of ours is timed by itself, in both processes at once, since two busy cores share memory and clock; and the link is
-timed. What the simulator predicts from these times stands beside what a single step took, from one barrier to the next.
+processes, whose C library keeps freed memory, and are timed in turns, round after round, by the clock. An update of
+ours serves all micro-batches, where that pays. Our cut is the scheduler's, by times that the first process took for the
+tasks.
+
+In the same rounds each task of ours is timed by itself, in both processes at once, since two busy cores share memory
+and clock; and the link is timed. "As predicted" is what the simulator makes of these times; it stands beside "one step
+alone", from one barrier to the next, and beside that how long either process works in it. 1F1B and ours are of three
+steps in a row, where the next begins before the last has ended on the other side.
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import timing
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,9 +33,13 @@ from torch.nn import functional
 
 import altprop
 from altprop import models
+from benchmarks import timing
+from benchmarks.form import Cell, Table
 
 ROOT = Path(__file__).parent.parent
 RULES = ("dfa", "reclra")
+MICROBATCHES = (2, 4)
+OVER, TIMES = "Throughput over that of 1F1B", "Milliseconds of a step"
 Step = Callable[[], Any]
 
 
@@ -152,7 +161,7 @@ def torch_step(work: Work, x: Tensor, y: Tensor, microbatches: int) -> Step:
 
 
 class Ours:
-    """Our programs, on the cut that the scheduler finds, with an update for all micro-batches where that pays.
+    """Our programs, with an update for all micro-batches where that pays, cut by the times that tasks take here.
 
     Attributes:
         step: one training step.
@@ -163,7 +172,11 @@ class Ours:
         model, _ = work.build()
         optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
         net = altprop.compile(model, rule=rule, example_inputs=(x,), optimizer=optimizer)
-        self.schedule = net.schedule(devices=2, microbatches=microbatches, join=microbatches, batch=x.shape[0])
+        options = {"devices": 2, "microbatches": microbatches, "join": microbatches, "batch": x.shape[0]}
+        dist.barrier()
+        costs = [net.schedule(**options).measure(x, y)]
+        dist.broadcast_object_list(costs)  # both processes need the same programs
+        self.schedule = net.schedule(**options, machine=costs[0])
         self._timer = self.schedule.timer()
         self._batch = x, y
         self._timer.warm_up(x, y)
@@ -175,13 +188,13 @@ class Ours:
         dist.barrier()
         self._timer.step(*self._batch)
 
-    def predict(self, machine: altprop.Machine) -> float:
-        """Seconds of a step, simulated from the times of single tasks, each in the process that runs it."""
+    def predict(self, machine: altprop.Machine) -> Any:
+        """A step, simulated from the times of single tasks, each in the process that runs it."""
         gathered: list[Any] = [None, None]
         dist.all_gather_object(gathered, self._timer.medians())
         home = {(t.kind, t.region): device for device, t in self.schedule.programs.tasks() if t.computes}
         measured = {key: gathered[home[key[:2]]][key] for key in gathered[0]}
-        return self.schedule.simulate(altprop.CostModel(machine, measured)).makespan
+        return self.schedule.simulate(altprop.CostModel(machine, measured))
 
 
 def timed(step: Step, repeats: int) -> float:
@@ -223,8 +236,19 @@ class Link:
         )
 
 
-def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, Any]:
-    """Times all candidates of one model in turns, and in the same turns the tasks and the link."""
+ROWS: dict[str, tuple[str, int]] = {
+    f"{name}, {count} micro-batches": (name, count) for name in WORK for count in MICROBATCHES
+}
+NAMES = tuple(ROWS)
+
+
+def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, dict[str, Any]]:
+    """Times all candidates of one model in turns, and in the same turns the tasks and the link.
+
+    Returns:
+        By rule: seconds of 1F1B, of ours, and of one step of ours alone, round by round; what was predicted; and how
+        long each process works in that.
+    """
     work = WORK[name]
     x, y = work.batch()
     plain = torch_step(work, x, y, microbatches)
@@ -238,71 +262,59 @@ def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, An
             one.time_tasks()
             times[rule].append((timed(plain, repeats), timed(one.step, repeats), timed(one.step, 1)))
             link.time()
-    return {rule: _summary(times[rule], one.predict(link.machine())) for rule, one in ours.items()}
-
-
-def _summary(times: list[tuple[float, float, float]], predicted: float) -> dict[str, float]:
-    gains = sorted(plain / own for plain, own, _ in times)
-    quarter = len(gains) // 4
-    plain, own, alone = (statistics.median(column) for column in zip(*times, strict=True))
-    # Other work on the machine only ever adds time: the fastest rounds are nearest to the machine alone.
-    fastest = min(row[0] for row in times) / min(row[1] for row in times)
+    timelines = {rule: one.predict(link.machine()) for rule, one in ours.items()}
     return {
-        "fastest": round(fastest, 3),
-        "throughput": round(statistics.median(gains), 3),
-        "low": round(gains[quarter], 3),
-        "high": round(gains[-1 - quarter], 3),
-        "ms": round(own * 1e3, 2),
-        "plain_ms": round(plain * 1e3, 2),
-        "alone_ms": round(alone * 1e3, 2),
-        "predicted_ms": round(predicted * 1e3, 2),
-        "predicted_over_measured": round(predicted / alone, 3),
+        rule: {"times": times[rule], "predicted": one.makespan, "work": [one.makespan - idle for idle in one.idle]}
+        for rule, one in timelines.items()
     }
 
 
-def table(results: dict[str, Any]) -> str:
-    """Returns the results as Markdown."""
-    lines = [
-        f"Processor: {results['machine']['processor']}, torch {results['machine']['torch']}, two processes of one "
-        "thread each, gloo over the loopback device. Throughput is that of ours over that of 1F1B: the median over "
-        f"{results['rounds']} rounds with its quartiles, and that of the fastest rounds.",
-        "",
-        "| model, micro-batches | rule | throughput | fastest | 1F1B, ms | ours, ms | one step alone, ms | "
-        "as predicted, ms | predicted over measured |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    if results["load"] > 2.5:
-        lines.insert(1, f"\n**The machine was not quiet**: its load was {results['load']:.1f} on two cores.")
-    for name, rows in results["work"].items():
-        for rule, row in rows.items():
-            share = f"{row['throughput']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-            keys = ("plain_ms", "ms", "alone_ms", "predicted_ms")
-            numbers = f"{' | '.join(f'{row[key]:.1f}' for key in keys)} | {row['predicted_over_measured']:.2f}"
-            lines.append(f"| {name} | {rule} | {share} | {row['fastest']:.2f} | {numbers} |")
-    return "\n".join(lines)
+def cells(found: dict[str, Any]) -> tuple[Cell, dict[str, Cell]]:
+    """The throughput of a rule over that of 1F1B, and the milliseconds."""
+    times = found["times"]
+    gains = sorted(plain / own for plain, own, _ in times)
+    quarter = len(gains) // 4
+    # Other work on the machine only ever adds time: the fastest rounds are nearest to the machine alone.
+    fastest = min(row[0] for row in times) / min(row[1] for row in times)
+    gain = [round(one, 3) for one in (statistics.median(gains), gains[quarter], gains[-1 - quarter])]
+    names = ("1F1B", "ours", "one step alone")
+    taken = {title: statistics.median(column) for title, column in zip(names, zip(*times, strict=True), strict=True)}
+    taken["as predicted"] = found["predicted"]
+    taken |= dict(zip(("work of the first process", "work of the second"), found["work"], strict=True))
+    return Cell(*gain, {"fastest": round(fastest, 3)}), {key: Cell(round(one * 1e3, 2)) for key, one in taken.items()}
+
+
+def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
+    """Starts two processes that measure some of `ROWS`; `compiled` changes nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [*start, "-m", "benchmarks.parallel", str(path), *names, "--rounds", str(rounds)]
+        subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    over: dict[str, dict[str, Cell]] = {}
+    taken: dict[str, dict[str, Cell]] = {}
+    for name, rules in found.items():
+        for rule, times in rules.items():
+            gain, milliseconds = cells(times)
+            over.setdefault(name, {})[rule] = gain
+            taken[f"{name}, {rule}"] = milliseconds
+    return Table(OVER, over, better="more"), Table(TIMES, taken, better="")
 
 
 def main() -> None:
-    """Reads the command line, measures on both ranks, prints and writes on the first."""
+    """One of the two processes: measures rows, and writes what it found where it is the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, nothing written")
+    parser.add_argument("path", type=Path, help="file for the times")
+    parser.add_argument("rows", nargs="+", choices=NAMES, metavar="ROW")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK))
-    parser.add_argument("--microbatches", type=int, nargs="+", default=[2, 4])
     args = parser.parse_args()
     torch.set_num_threads(1)
     timing.keep_memory()
     dist.init_process_group("gloo", timeout=timedelta(seconds=120))
-    if dist.get_world_size() != 2:
-        raise SystemExit("start two processes: torchrun --standalone --nproc-per-node 2 benchmarks/parallel.py")
-    rounds = 4 if args.quick else args.rounds
-    work = {f"{name}, {count}": run(name, count, rounds, 3) for name in args.work for count in args.microbatches}
-    results = {"machine": timing.machine(), "load": os.getloadavg()[0], "rounds": rounds, "work": work}
+    found = {name: run(*ROWS[name], args.rounds, 3) for name in args.rows}
     if dist.get_rank() == 0:
-        print(table(results))
-        if not args.quick:
-            timing.save(ROOT / "benchmarks" / "results" / "parallel.json", results)
-            timing.replace_section(ROOT / "docs" / "parallel.md", "parallel", table(results))
+        args.path.write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

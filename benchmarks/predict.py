@@ -1,33 +1,34 @@
-"""Predicts a step on 4, 8 and 64 devices by the simulator: rec-LRA beside backpropagation's pipelines.
+"""A step on 4, 8 and 64 devices by the simulator: rec-LRA beside backpropagation's pipelines.
 
-    python benchmarks/predict.py --machine machine.json    # writes results, a picture and docs/parallel.md
-    python benchmarks/predict.py --models resnet18 --dry-run    # rows of other models stay, if the machine is the same
-
-Nothing here is measured but the machine's numbers (`altprop bench --calibrate machine.json`). Backpropagation is the
-rule `bp`, cut into the same regions, in the known orders 1F1B and zero-bubble.
+Samples a second, and behind them the share of time that devices are idle. Nothing here is measured but the machine's
+numbers, `benchmarks/results/machine.json`, which `altprop bench --calibrate` wrote. Backpropagation is the rule `bp`,
+cut into the same regions, in the orders 1F1B and zero-bubble; all have the same micro-batches of four samples. The last
+column is rec-LRA over the better of the two.
 """
 
-import argparse
 import dataclasses
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import compile_time
-import timing
 import torch
 from matplotlib.figure import Figure
 from rich.progress import Progress
 from torch import Tensor, nn
 
 import altprop
+from benchmarks import compile_time
+from benchmarks.form import Cell, Result, Table
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "predict.json"
+MACHINE = Path(__file__).parent / "results" / "machine.json"
+SPEED, MEMORY = "Samples a second", "MiB at the peak of a device, and moved between devices"
+OVER = "rec-LRA over the better"
 DEVICES = (4, 8, 64)
 SAMPLES = 4
+MIB = 2**20
+Timelines = dict[str, Any]
+"""A simulated step of each candidate."""
 
 
 class Block(nn.Module):
@@ -68,114 +69,116 @@ class Work:
     """A model, and the rule that stands beside backpropagation.
 
     Attributes:
-        title: its name in the table.
         make: makes the model, and inputs of some samples.
         rule: rec-LRA with feedback that such a model can have.
+        plan: its wiring; None means the rule's own.
     """
 
-    title: str
     make: Callable[[], tuple[nn.Module, Callable[[int], Tensor]]]
     rule: str
+    plan: str | None = None
 
     @property
-    def columns(self) -> dict[str, tuple[str, str]]:
-        """Rule and order of each candidate."""
-        return {"1F1B": ("bp", "1f1b"), "zero-bubble": ("bp", "zero-bubble"), "rec-LRA": (self.rule, "list")}
+    def columns(self) -> dict[str, tuple[str, str | None, str]]:
+        """Rule, plan and order of each candidate."""
+        return {
+            "1F1B": ("bp", None, "1f1b"),
+            "zero-bubble": ("bp", None, "zero-bubble"),
+            "rec-LRA": (self.rule, self.plan, "list"),
+        }
 
 
+WORDS = "reclra(kind='position', options={'rank': 16})"
 MODELS = {
     # A dense matrix from 1000 classes to an image of 64 channels would have 3 GiB; one number a channel has 250 KiB.
-    "resnet18": Work("ResNet-18", resnet18, "reclra(kind='channel')"),
+    "ResNet-18": Work(resnet18, "reclra(kind='channel')"),
     # One matrix of rank 16 for all positions: from 50 257 words to 768 channels it has 3 MiB, a full one 147 MiB.
-    "gpt2": Work("GPT-2 small, 128 tokens", gpt2, "reclra(kind='position', options={'rank': 16})"),
+    "GPT-2 small, 128 tokens": Work(gpt2, WORDS),
+    # One region of a block hears the output, and tells the others of the block.
+    "GPT-2 small, 128 tokens, plan blocks": Work(gpt2, WORDS, "blocks"),
 }
+ROWS: dict[str, tuple[str, int]] = {
+    f"{name}, {devices} devices, {2 * devices} micro-batches": (name, devices) for name in MODELS for devices in DEVICES
+}
+NAMES = tuple(ROWS)
 
 
-def predict(name: str, machine: altprop.Machine, progress: Progress) -> list[dict[str, Any]]:
-    """Simulated samples a second, and idle share, for each number of devices and each order."""
+def timelines(name: str, counts: Sequence[int], machine: altprop.Machine, progress: Progress) -> dict[int, Timelines]:
+    """The simulated step of each candidate, for some numbers of devices."""
     torch.manual_seed(0)
     work = MODELS[name]
     model, inputs = work.make()
-    rows: list[dict[str, Any]] = [{"devices": count, "microbatches": 2 * count} for count in DEVICES]
-    task = progress.add_task(name, total=len(rows) * len(work.columns))
+    optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
     nets = {
-        rule: altprop.compile(
-            model, rule=rule, example_inputs=(inputs(2),), optimizer=altprop.optim.SGD(lr=0.01, momentum=0.9)
-        )
-        for rule in ("bp", work.rule)
+        (rule, plan): altprop.compile(model, rule, plan=plan, example_inputs=(inputs(2),), optimizer=optimizer)
+        for rule, plan, _ in work.columns.values()
     }
-    for row in rows:
-        batch = SAMPLES * row["microbatches"]
-        for title, (rule, order) in work.columns.items():
-            schedule = nets[rule].schedule(
-                devices=row["devices"], microbatches=row["microbatches"], batch=batch, machine=machine, order=order
+    task = progress.add_task(name, total=len(counts) * len(work.columns))
+    found: dict[int, Timelines] = {}
+    for count in counts:
+        for title, (rule, plan, order) in work.columns.items():
+            schedule = nets[rule, plan].schedule(
+                devices=count, microbatches=2 * count, batch=2 * count * SAMPLES, machine=machine, order=order
             )
-            timeline = schedule.simulate()
-            idle = sum(timeline.idle) / (timeline.makespan * len(timeline.idle))
-            row[title] = {
-                "samples": batch / timeline.makespan,
-                "idle": idle,
-                "peak": max(timeline.peak),
-                "bytes": timeline.bytes,
-            }
+            found.setdefault(count, {})[title] = schedule.simulate()
             progress.advance(task)
-    return rows
+    return found
 
 
-def table(results: dict[str, Any]) -> str:
-    """Returns the results as Markdown."""
-    names = list(MODELS["resnet18"].columns)
-    lines = [
-        "Simulated samples a second (and the share of time that devices are idle):",
-        "",
-        "| model | devices | micro-batches | " + " | ".join(names) + " | rec-LRA over the better |",
-        "|---|---|---|" + "---|" * (len(names) + 1),
-    ]
-    for name, rows in results["models"].items():
-        for row in rows:
-            cells = [f"{row[key]['samples']:.3g} ({100 * row[key]['idle']:.0f} %)" for key in names]
-            gain = row["rec-LRA"]["samples"] / max(row[name]["samples"] for name in names[:2])
-            shown = " | ".join(cells)
-            lines.append(f"| {MODELS[name].title} | {row['devices']} | {row['microbatches']} | {shown} | {gain:.2f} |")
-    return "\n".join(lines)
+def speeds(made: Timelines, batch: int) -> dict[str, Cell]:
+    """Samples a second, and idle shares."""
+    cells = {}
+    for title, timeline in made.items():
+        idle = sum(timeline.idle) / (timeline.makespan * len(timeline.idle))
+        cells[title] = Cell(round(batch / timeline.makespan, 2), beside={"idle": round(idle, 2)})
+    better = max(cells[title].value for title in ("1F1B", "zero-bubble"))
+    return {**cells, OVER: Cell(round(cells["rec-LRA"].value / better, 2))}
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Draws throughput over devices."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(results["models"]), squeeze=False)[0]
-    for axis, (name, rows) in zip(axes, results["models"].items(), strict=True):
-        for key in MODELS[name].columns:
-            axis.plot([row["devices"] for row in rows], [row[key]["samples"] for row in rows], marker="o", label=key)
+def memory(made: Timelines) -> dict[str, Cell]:
+    """What a device holds at most, and what is sent."""
+    peaks = {f"{title}, peak": Cell(round(max(one.peak) / MIB)) for title, one in made.items()}
+    return peaks | {f"{title}, moved": Cell(round(one.bytes / MIB)) for title, one in made.items()}
+
+
+def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
+    """Simulates some of `ROWS`; nothing is taken twice, and `compiled` changes nothing."""
+    machine = altprop.Machine.load(MACHINE)
+    fast, held = {}, {}
+    with Progress(transient=True) as progress:
+        for model in MODELS:
+            wanted = {ROWS[name][1]: name for name in names if ROWS[name][0] == model}
+            for count, made in (timelines(model, tuple(wanted), machine, progress) if wanted else {}).items():
+                fast[wanted[count]] = speeds(made, 2 * count * SAMPLES)
+                held[wanted[count]] = memory(made)
+    return Table(SPEED, fast, better="more"), Table(MEMORY, held)
+
+
+def where() -> dict[str, str]:
+    """The machine's numbers, in words."""
+    m = altprop.Machine.load(MACHINE)
+    return {
+        "devices of": f"{m.flops / 1e9:.0f} GFLOP/s and {m.bandwidth / 1e9:.1f} GB/s",
+        "with": f"{m.overhead * 1e6:.1f} us an operator",
+        "links of": f"{m.link_bandwidth / 1e9:.1f} GB/s and {m.link_latency * 1e6:.0f} us",
+    }
+
+
+def draw(result: Result, path: Path) -> None:
+    """Draws samples a second over devices."""
+    rows = next(table.rows for table in result.tables if table.title == SPEED)
+    shown = [name for name in MODELS if any(ROWS[row][0] == name for row in rows)]
+    figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axis, name in zip(axes, shown, strict=True):
+        there = {devices: rows[row] for row, (model, devices) in ROWS.items() if model == name and row in rows}
+        for title in MODELS[name].columns:
+            axis.plot(list(there), [cells[title].value for cells in there.values()], marker="o", label=title)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_xticks(DEVICES, [str(count) for count in DEVICES])
         axis.set_xlabel("devices")
-        axis.set_title(MODELS[name].title)
+        axis.set_title(name)
     axes[0].set_ylabel("samples a second, simulated")
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
-
-
-def main() -> None:
-    """Reads the command line, simulates, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machine", type=Path, help="numbers of the machine; else the defaults of altprop.Machine")
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    args = parser.parse_args()
-    machine = altprop.Machine.load(args.machine) if args.machine else altprop.Machine()
-    with Progress(transient=True) as progress:
-        models = {name: predict(name, machine, progress) for name in args.models}
-    kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    same = kept.get("machine") == vars(machine)
-    results = {"machine": vars(machine), "samples": SAMPLES, "models": {**(kept["models"] if same else {}), **models}}
-    print(table(results))
-    if not args.dry_run:
-        timing.save(RESULTS, results)
-        plot(results, ROOT / "docs" / "parallel.svg")
-        timing.replace_section(ROOT / "docs" / "parallel.md", "predict", table(results))
-
-
-if __name__ == "__main__":
-    main()

@@ -77,8 +77,9 @@ class NetViews(InCheckpoints):
                 share an update where that pays, which then holds what it reads of each; `batch=`, samples of a step,
                 else those of the example; `target=`, an example of the loss's target where it has no usual form;
                 `placement=`, the device of each region, by name, where stages of equal work are not wanted;
-                `machine=`, an `altprop.Machine`, or the file of one; `order=`, "list", or a known order of pipelines
-                to compare with: "naive", "gpipe", "1f1b", "zero-bubble".
+                `machine=`, an `altprop.Machine`, the file of one, or what `measure` of another schedule of this net
+                found; `order=`, "list", or a known order of pipelines to compare with: "naive", "gpipe", "1f1b",
+                "zero-bubble".
 
         Returns:
             An `altprop.Schedule`.

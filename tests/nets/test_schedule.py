@@ -14,6 +14,7 @@ from torch import nn
 
 import altprop
 from altprop import Schedule, ScheduleError
+from altprop.compiler.schedule.cost_model import CostModel
 from altprop.compiler.schedule.place import balance
 from altprop.compiler.schedule.tasks import dependencies
 from altprop.compiler.schedule.verify_schedule import verify_schedule
@@ -286,6 +287,19 @@ def test_a_faster_device_has_more_regions() -> None:
         assert abs(len(on_first) - expected) <= 1
         assert schedule.simulate().makespan == schedule.simulate(machine).makespan
         assert schedule.simulate(Machine(overhead=1e-4)).makespan > schedule.simulate().makespan or expected == 5
+
+
+def test_regions_are_placed_by_the_times_that_were_measured() -> None:
+    """What a machine's numbers take for light may be heavy: a first layer that takes as long as all others together."""
+    net = net_of("nine", "dfa")
+    options = {"devices": 2, "batch": 4}
+    tasks = [task for _, task in net.schedule(**options).programs.tasks() if task.computes]
+    times = {(task.kind, task.region, True): 8.0 if task.region == "fc1" else 1.0 for task in tasks}
+    made = net.schedule(**options, machine=CostModel(measured=times))
+    on_first = [layer for layer in range(1, 10) if made.programs.homes[f"parameter:fc{layer}.weight"] == 0]
+    plain = net.schedule(**options).programs.homes
+    assert on_first == [1]
+    assert plain["parameter:fc2.weight"] == 0
 
 
 def test_more_devices_than_regions() -> None:

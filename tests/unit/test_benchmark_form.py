@@ -68,3 +68,24 @@ def test_cells_that_were_not_measured_stay_beside_those_that_were() -> None:
     before = form.Result("steps", MACHINE, 5, (form.Table("Time", cells),))
     row = form.merge(before, result({"MLP": (0.4, 0.3, 0.5)})).tables[0].rows["MLP"]
     assert {name: cell.value for name, cell in row.items()} == {"dfa": 0.4, "torch.compile": 1.0}
+
+
+def table(value: float, better: str) -> "form.Result":
+    made = form.Table("Speed", {"MLP": {"dfa": form.Cell(value)}}, better)
+    return form.Result("parallel", MACHINE, 5, (made,))
+
+
+def test_a_table_says_which_figures_are_better(tmp_path: Path) -> None:
+    slow, fast = table(1.2, "more"), table(1.5, "more")
+    assert form.load(form.save(fast, tmp_path)) == fast
+    assert form.lost_ground(slow, fast) == []
+    assert form.lost_ground(fast, slow) == ["parallel lost ground: Speed: MLP, dfa: 1.20, it was 1.50."]
+    assert form.lost_ground(table(1.2, ""), table(9.0, "")) == form.lost_ground(table(9.0, ""), table(1.2, "")) == []
+    assert form.merge(fast, slow).tables[0].better == "more"
+
+
+def test_counts_are_whole_and_computed_figures_are_said_to_be() -> None:
+    made = form.Table("Sizes", {"MLP": {"regions": form.Cell(6), "seconds": form.Cell(6.0)}})
+    text = form.Result("predict", {"devices of": "153 GFLOP/s"}, 0, (made,)).markdown()
+    assert "| MLP | 6 | 6.00 |" in text
+    assert text.startswith("Computed for: devices of 153 GFLOP/s.\n")
