@@ -28,7 +28,7 @@ os.environ.setdefault("ALTPROP_VERIFY", "64")  # small programs are checked behi
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-NEWER = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 14)
+NEWER = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 13)
 DATA_HOMES = {
     "MNIST": "the four idx .gz files in MNIST/raw (torchvision.datasets.MNIST downloads them)",
     "FashionMNIST": "the four idx .gz files in FashionMNIST/raw (github.com/zalandoresearch/fashion-mnist)",
@@ -102,7 +102,7 @@ def difference(expected: str, actual: str, name: str) -> str:
 def without_clones(text: str) -> str:
     """A cut's text without the copies in it, and without the width of its columns.
 
-    Golden texts are those of the torch in constraints.txt. From 2.15 on a dropout of 0 makes no copy.
+    Golden texts are those of the torch in constraints.txt. From 2.14 on a dropout of 0 makes no copy.
     """
     return re.sub(r" +", " ", re.sub(r", clone\b|\bclone, |then clone\b(?!,)", "", text)).replace(" \n", "\n")
 
