@@ -13,6 +13,11 @@ import torch
 PACKAGES = ("torch", "numpy", "networkx", "igraph", "onnx", "onnxruntime", "transformers", "lightning")
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as "1 thread" and "2 cores"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def facts() -> dict[str, str]:
     """Returns facts by name, in the order in which a person asks for them."""
     return dict(_facts())
@@ -29,7 +34,8 @@ def _facts() -> Iterator[tuple[str, str]]:
             yield package, version
     yield (
         "processor",
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        f"{counted(os.cpu_count() or 1, 'core')}, {counted(torch.get_num_threads(), 'thread')}, "
+        f"{torch.backends.cpu.get_cpu_capability()}",
     )
     yield "GPU", _gpu()
     yield "kernels", _kernels()

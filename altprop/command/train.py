@@ -12,6 +12,7 @@ from altprop.command.progress import ProgressReporter
 from altprop.command.screen import CommandError, note, results
 from altprop.data import available as data_sets
 from altprop.data import load
+from altprop.machine_facts import counted
 from altprop.rules.registry import DEFAULT
 from altprop.training import Result, RunConfig, make_config
 from altprop.training import train as train_run
@@ -19,6 +20,9 @@ from altprop.training.folder import RunFolder, resume_config
 
 
 def train(
+    named: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The model, as --model says it.", show_default=False)
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML file with any of these settings; flags win.")
     ] = None,
@@ -103,11 +107,14 @@ def train(
     The run's folder gets its full configuration, the wiring plan, a table of how each parameter learns, a
     checkpoint after every epoch, CSV and TensorBoard logs, the learning curves and the trained model.
 
-    Example: altprop train --data digits --model convnet --rule dfa --epochs 20 --out runs/digits
+    Example: altprop train convnet --data digits --rule dfa --epochs 20 --out runs/digits
     """
     given = dict(locals())
     if resume and overwrite:
         raise CommandError("--resume continues a run and --overwrite replaces it; choose one")
+    if named and model and named != model:
+        raise CommandError(f"two models are named, {named} and --model {model}; name one")
+    given["model"] = model or named
     flags = _flags(given)
     wanted = make_config(config, flags)
     folder = RunFolder(Path(wanted.out or _default_folder(wanted)).expanduser())
@@ -145,7 +152,7 @@ def _report(result: Result, folder: RunFolder) -> None:
     numbers = result.summary()
     results.print(
         f"test accuracy {100 * numbers['test_accuracy']:.2f} %, error {numbers['test_error_percent']:.2f} %, "
-        f"loss {numbers['test_loss']:.4f}; {numbers['epochs']} epochs in {numbers['seconds']:.1f} s; "
+        f"loss {numbers['test_loss']:.4f}; {counted(numbers['epochs'], 'epoch')} in {numbers['seconds']:.1f} s; "
         f"everything is in {folder.path}"
     )
 

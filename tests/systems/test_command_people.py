@@ -120,3 +120,12 @@ def test_repro_of_what_compiles_says_so(folder: Path, capsys: pytest.CaptureFixt
     assert main(["repro", "good.py:Net", "--input-shape", "6"]) == 0
     assert "there is nothing to cut" in " ".join(capsys.readouterr().err.split())
     assert not Path("repro.py").exists()
+
+
+def test_train_takes_its_model_first_as_other_commands_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--hidden", "8", "--epochs", "1", "--subset", "64", "--threads", "1", "--no-tensorboard", "--out", "run"]
+    assert main(["train", "mlp", "--rule", "dfa", *few]) == 0
+    assert "; 1 epoch in " in capsys.readouterr().out
+    assert "model: mlp\n" in next(Path("run").glob("config*")).read_text("utf-8")
+    assert main(["train", "mlp", "--model", "convnet"]) == 1
+    assert "two models are named, mlp and --model convnet" in capsys.readouterr().err
