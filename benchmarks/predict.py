@@ -72,11 +72,13 @@ class Work:
         make: makes the model, and inputs of some samples.
         rule: rec-LRA with feedback that such a model can have.
         plan: its wiring; None means the rule's own.
+        devices: numbers of devices.
     """
 
     make: Callable[[], tuple[nn.Module, Callable[[int], Tensor]]]
     rule: str
     plan: str | None = None
+    devices: Sequence[int] = DEVICES
 
     @property
     def columns(self) -> dict[str, tuple[str, str | None, str]]:
@@ -96,9 +98,12 @@ MODELS = {
     "GPT-2 small, 128 tokens": Work(gpt2, WORDS),
     # One region of a block hears the output, and tells the others of the block.
     "GPT-2 small, 128 tokens, plan blocks": Work(gpt2, WORDS, "blocks"),
+    "GPT-2 small, 128 tokens, rank 4": Work(gpt2, WORDS.replace("16", "4"), devices=(4,)),
 }
 ROWS: dict[str, tuple[str, int]] = {
-    f"{name}, {devices} devices, {2 * devices} micro-batches": (name, devices) for name in MODELS for devices in DEVICES
+    f"{name}, {devices} devices, {2 * devices} micro-batches": (name, devices)
+    for name, work in MODELS.items()
+    for devices in work.devices
 }
 NAMES = tuple(ROWS)
 
@@ -167,7 +172,7 @@ def where() -> dict[str, str]:
 def draw(result: Result, path: Path) -> None:
     """Draws samples a second over devices."""
     rows = next(table.rows for table in result.tables if table.title == SPEED)
-    shown = [name for name in MODELS if any(ROWS[row][0] == name for row in rows)]
+    shown = [name for name in MODELS if sum(ROWS[row][0] == name for row in rows) > 1]
     figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axis, name in zip(axes, shown, strict=True):
