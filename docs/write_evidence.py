@@ -95,8 +95,7 @@ AUDITS = """
 `benchmarks/audits.py`: [audits](audit.md) of the rules, each with the optimizer and the first rate of its recipe:
 twelve epochs of the digits with the small convolutional net, three of 10,000 images of Fashion-MNIST with the MLP, one
 seed. A net that fails the shallow head is less than a point better than one layer from the inputs to the outputs. On
-10,000 images of Fashion-MNIST three epochs are too few for any of these nets to be that, `bp` included. `default` ran
-with a decay of 0.5.
+10,000 images of Fashion-MNIST three epochs are too few for any of these nets to be that, `bp` included.
 """
 KEPT = """The rows of [residual nets](#residual-nets), behind all their epochs. The controls are two rows of that table,
 each at the one rate that stands there. Where gradients are gone by the end of training, an audit looks at an earlier
