@@ -59,8 +59,8 @@ class SmallGPT(nn.Module):
         self.head = nn.Linear(width, words)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Maps tokens (batch, time) to scores (batch, words, time)."""
-        return self.head(self.blocks(self.token(tokens) + self.place)).transpose(1, 2)
+        """Maps tokens (batch, time) to scores (batch, time, words)."""
+        return self.head(self.blocks(self.token(tokens) + self.place))
 
 
 class Recurrent(nn.Module):

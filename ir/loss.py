@@ -112,9 +112,13 @@ class Loss:
         if not self.classes:
             return "" if sizes == shape else "must have the output's shape"
         if target.is_floating_point():
-            return "" if sizes == shape else "must have the output's shape, or hold classes as int64"
-        places = dict.fromkeys((1, len(shape) - 1 if len(shape) == 3 else 1))
-        if sizes not in [(*shape[:dim], *shape[dim + 1 :]) for dim in places]:
+            if sizes == shape:
+                return _SECOND if len(shape) == 3 else ""
+            return "must have the output's shape, or hold classes as int64"
+        dim = self.feature_dim(len(shape))
+        if sizes != (*shape[:dim], *shape[dim + 1 :]):
+            if len(shape) == 3 and sizes == (shape[0], shape[2]):
+                return _SECOND
             return "must have the output's shape without the dimension of classes"
         return "" if target.dtype == torch.int64 else "must hold classes as int64: target.long()"
 
@@ -158,9 +162,8 @@ class Loss:
 
 
 def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy; outputs of sequences may have their classes last."""
-    sequence = output.dim() == 3 and target.dim() == 2 and not target.is_floating_point()
-    if sequence and target.shape[1] == output.shape[1]:
+    """Cross-entropy; outputs of sequences have their classes last."""
+    if output.dim() == 3:
         return functional.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
     if target.shape == output.shape and target.is_floating_point():
         return _soft_cross_entropy(output, target)
@@ -200,6 +203,10 @@ def _recover_half(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> t
 
 
 _IGNORED = -100
+_SECOND = (
+    "has the form of scores whose classes stand in dimension 1, and of a sequence the name takes indices, and scores "
+    "whose classes stand last: give loss=torch.nn.CrossEntropyLoss(), which takes them in dimension 1"
+)
 
 _CLASSES: dict[str, Any] = {"recover": _recover_class, "tell": tell_classes}
 _LIKELIHOOD: dict[str, Any] = {"recover": _recover_class, "tell": tell_likelihood, "indices": True}

@@ -149,3 +149,44 @@ def test_defect_05_a_global_that_a_loss_reads(captured: altprop.Captured, monkey
     before = net.backward(X, Y)
     monkeypatch.setitem(globals(), "WEIGHT", 3.0)
     assert torch.allclose(net.backward(X, Y), 3 * before)
+
+
+class Sequence(nn.Module):
+    """Scores of four classes at each of six positions, classes last or second."""
+
+    def __init__(self, *, second: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.second = nn.Linear(5, 8), nn.Linear(8, 4), second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.last(torch.tanh(self.first(x)))
+        return scores.transpose(1, 2) if self.second else scores
+
+
+def moved(rule: str, loss: Any, *, second: bool) -> list[torch.Tensor]:
+    """What a rule adds to the gradients of the net above, by one backward."""
+    torch.manual_seed(3)
+    x, y = torch.randn(2, 6, 5), torch.randint(4, (2, 6))
+    net = altprop.compile(Sequence(second=second), rule, example_inputs=(x,), loss=loss, seed=1)
+    net.backward(x, y)
+    return [p.grad for p in net.parameters()]
+
+
+@pytest.mark.parametrize("rule", ["drtp", "dfa"])
+def test_a_mean_over_positions_is_the_same_wherever_the_classes_stand(rule: str) -> None:
+    last = moved(rule, "cross_entropy", second=False)
+    second = moved(rule, nn.CrossEntropyLoss(), second=True)
+    for one, other in zip(last[2:], second[2:], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_by_name_scores_whose_classes_stand_second_are_refused() -> None:
+    with pytest.raises(CompileError, match=r"classes stand in dimension 1.*loss=torch\.nn\.CrossEntropyLoss\(\)"):
+        moved("drtp", "cross_entropy", second=True)
+
+
+def test_by_name_probabilities_of_a_sequence_are_refused() -> None:
+    x, y = torch.randn(2, 6, 5), torch.rand(2, 6, 4).softmax(-1)
+    net = altprop.compile(Sequence(second=False), "dfa", example_inputs=(x,))
+    with pytest.raises(CompileError, match=r"give loss=torch\.nn\.CrossEntropyLoss\(\)"):
+        net.backward(x, y)
