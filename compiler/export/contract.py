@@ -120,11 +120,19 @@ def _header(subject: Subject, what: str, made_by: Mapping[str, Any]) -> dict[str
         "optimizer": None if optimizer is None or what != "step" else repr(optimizer),
         "batch": "dynamic" if isinstance(subject.derived.captured.batch, torch.SymInt) else "fixed",
         "made_by": {
-            "altprop": importlib.metadata.version("altprop"),
+            "altprop": _own_version(),
             "torch": torch.__version__,
             **made_by,
         },
     }
+
+
+def _own_version() -> str:
+    """The version that is installed; a checkout that is not installed, but found on the path, has none."""
+    try:
+        return importlib.metadata.version("altprop")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _head(name: str, kind: str, value: torch.Tensor) -> dict[str, Any]:

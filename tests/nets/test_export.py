@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import altprop
+from altprop.compiler.export import contract
 
 pytestmark = pytest.mark.third
 
@@ -286,3 +287,11 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
     made = torch.export.load(path).module()(dict(sorted({**values, "input": x, "target": y}.items())))
     assert float(made["loss"]) == pytest.approx(float(net.step(x, y)), abs=1e-6)
     torch.testing.assert_close(made["0.weight.next"], net.model[0].weight.detach(), atol=1e-6, rtol=1e-6)
+
+
+def test_a_checkout_that_is_not_installed_writes_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise contract.importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(contract.importlib.metadata, "version", missing)
+    assert contract._own_version() == "not installed"
