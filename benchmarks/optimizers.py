@@ -18,14 +18,15 @@ NAMES = ("MLP 784-5x256-10, batch 128", "GPT of 4 x 256, 8 x 128 tokens")
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
-def autograd(work: Work, model: nn.Module, kind: str, **options: bool) -> Step:
-    """One step of plain autograd."""
+def autograd(work: Work, model: nn.Module, kind: str, *, compiled: bool = False, **options: bool) -> Step:
+    """One step of plain autograd; `compiled` has forward and backward made by `torch.compile`."""
     inputs, target = work.inputs(), work.target()
     optimizer = OPTIMIZERS[kind](model.parameters(), lr=1e-3, **options)
+    forward = torch.compile(model) if compiled else model
 
     def step() -> None:
         optimizer.zero_grad()
-        work.loss(model(*inputs), target).backward()
+        work.loss(forward(*inputs), target).backward()
         optimizer.step()
 
     return step
@@ -50,6 +51,9 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
             candidates = {f"altprop {rule}": ours(work, copy.deepcopy(model), kind, rule) for rule in ("bp", "dfa")}
             candidates["autograd, fused"] = autograd(work, copy.deepcopy(model), kind, fused=True)
             candidates["autograd, foreach"] = autograd(work, copy.deepcopy(model), kind, foreach=True)
+            if compiled:
+                fused = autograd(work, copy.deepcopy(model), kind, compiled=True, fused=True)
+                candidates["autograd, torch.compile and fused"] = fused
             base = autograd(work, copy.deepcopy(model), kind)
             rows[f"{name}, {kind}"] = ratios(base, candidates, rounds, work.repeats, name)
     return (Table("Time of a step over plain autograd's with the same optimizer", rows),)

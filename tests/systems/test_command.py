@@ -195,7 +195,7 @@ def test_train_refuses_in_one_sentence(run: Command, words: list[str], reason: s
         (["--nope"], "no such option: --nope"),
         (["learn"], "no such command 'learn'"),
         (["train", "--lr", "fast"], "invalid value for '--lr'"),
-        (["train", "extra"], "unexpected extra argument"),
+        (["train", "mlp", "extra"], "unexpected extra argument"),
         (["train", "--hidden", "3y"], "'3y' is not a list of widths"),
         (["inspect"], "missing argument 'MODEL'"),
         (["inspect", "mlp", "--input-shape", "a,b"], "'a,b' is not the shape of a sample"),
