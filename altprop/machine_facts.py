@@ -10,12 +10,9 @@ from collections.abc import Iterator
 
 import torch
 
+from altprop.counted import counted
+
 PACKAGES = ("torch", "numpy", "networkx", "igraph", "onnx", "onnxruntime", "transformers", "lightning")
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things, such as "1 thread" and "2 cores"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def facts() -> dict[str, str]:

@@ -34,6 +34,7 @@ from torch import nn
 import altprop
 from altprop import models
 from benchmarks.form import Cell, Table
+from benchmarks.timing import quartiles
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
@@ -147,20 +148,13 @@ def compiled_here(name: str, rule: str, rounds: int) -> dict[str, Any]:
         "cold": round(cold, 2),
         "export": round(statistics.median(alone for _, alone in pairs), 3),
         "warm": round(statistics.median(ours for ours, _ in pairs), 3),
-        "ratio": [round(one, 2) for one in quartiles([ours / alone for ours, alone in pairs])],
+        "ratio": quartiles((ours / alone for ours, alone in pairs), digits=2),
         "second_rule": round(second_rule(build, other) / cold, 2),
         "model_mib": round(sum(p.numel() * p.element_size() for p in model.parameters()) / MIB),
         "peak_mib": round(peak),
         "feedback_mib": round(feedback, 1),
         "regions": len(net.graph.regions),
     }
-
-
-def quartiles(found: list[float]) -> tuple[float, float, float]:
-    """The median, and the first and third quartile."""
-    ordered = sorted(found)
-    quarter = len(ordered) // 4
-    return statistics.median(ordered), ordered[quarter], ordered[-1 - quarter]
 
 
 def pair(build: Callable[[], Built], rule: str) -> tuple[float, float]:

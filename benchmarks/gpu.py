@@ -18,6 +18,7 @@ from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step
 from benchmarks.networks import LARGE, WORKS, Work
 from benchmarks.peaks import checkpointed
+from benchmarks.timing import quartiles
 
 DEVICE = torch.device("cuda")
 RULES = ("bp", "dfa", "reclra")
@@ -120,11 +121,8 @@ def times(base: Step, step: Step, rounds: int, repeats: int) -> Cell:
     for one in (base, step):
         milliseconds(one, 3)
     pairs = [(milliseconds(step, repeats), milliseconds(base, repeats)) for _ in range(rounds)]
-    found = sorted(ours / plain for ours, plain in pairs)
-    quarter = len(found) // 4
     beside = {"ms": round(statistics.median(ours for ours, _ in pairs), 3)}
-    low, high = found[quarter], found[-1 - quarter]
-    return Cell(round(statistics.median(found), 3), round(low, 3), round(high, 3), beside)
+    return Cell(*quartiles(ours / plain for ours, plain in pairs), beside)
 
 
 def peak(step: Step) -> Cell:

@@ -7,7 +7,6 @@ is added by what forward read, such as a temperature or a configuration.
 
 import functools
 import itertools
-import statistics
 import types
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from torch import nn
 import altprop
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, taken
+from benchmarks.timing import quartiles
 
 REPEATS = 300
 
@@ -76,6 +76,4 @@ def _nothing() -> None:
 def _share(ask: Step, without: Step, step: Step, rounds: int) -> Cell:
     """The processor's time of a question, less that of a smaller one, over that of a step, taken in turns."""
     times = [[taken(one, REPEATS)[1] for one in (ask, without, step)] for _ in range(rounds)]
-    shares = sorted(100 * (asked - rest) / whole for asked, rest, whole in times)
-    quarter = len(shares) // 4
-    return Cell(*(round(one, 2) for one in (statistics.median(shares), shares[quarter], shares[-1 - quarter])))
+    return Cell(*quartiles((100 * (asked - rest) / whole for asked, rest, whole in times), digits=2))

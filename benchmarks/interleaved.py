@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from rich.progress import Progress
 
 from benchmarks.form import Cell
+from benchmarks.timing import quartiles
 
 Step = Callable[[], object]
 
@@ -38,8 +39,5 @@ def ratios(base: Step, candidates: Mapping[str, Step], rounds: int, repeats: int
 
 
 def _cell(pairs: list[tuple[float, float]]) -> Cell:
-    worked = sorted(pair[0] for pair in pairs)
-    quarter = len(worked) // 4
     clock = statistics.median(pair[1] for pair in pairs)
-    low, high = worked[quarter], worked[-1 - quarter]
-    return Cell(*(round(n, 3) for n in (statistics.median(worked), low, high)), {"clock": round(clock, 3)})
+    return Cell(*quartiles(pair[0] for pair in pairs), {"clock": round(clock, 3)})

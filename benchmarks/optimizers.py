@@ -13,23 +13,15 @@ import altprop
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step, ratios
 from benchmarks.networks import WORKS, Work
+from benchmarks.steps import autograd
 
 NAMES = ("MLP 784-5x256-10, batch 128", "GPT of 4 x 256, 8 x 128 tokens")
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
-def autograd(work: Work, model: nn.Module, kind: str, *, compiled: bool = False, **options: bool) -> Step:
-    """One step of plain autograd; `compiled` has forward and backward made by `torch.compile`."""
-    inputs, target = work.inputs(), work.target()
-    optimizer = OPTIMIZERS[kind](model.parameters(), lr=1e-3, **options)
-    forward = torch.compile(model) if compiled else model
-
-    def step() -> None:
-        optimizer.zero_grad()
-        work.loss(forward(*inputs), target).backward()
-        optimizer.step()
-
-    return step
+def theirs(work: Work, model: nn.Module, kind: str, *, compiled: bool = False, **options: bool) -> Step:
+    """One step of plain autograd by torch's optimizer."""
+    return autograd(work, model, OPTIMIZERS[kind](model.parameters(), lr=1e-3, **options), compiled=compiled)
 
 
 def ours(work: Work, model: nn.Module, kind: str, rule: str) -> Step:
@@ -49,11 +41,11 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
         model = work.make()
         for kind in OPTIMIZERS:
             candidates = {f"altprop {rule}": ours(work, copy.deepcopy(model), kind, rule) for rule in ("bp", "dfa")}
-            candidates["autograd, fused"] = autograd(work, copy.deepcopy(model), kind, fused=True)
-            candidates["autograd, foreach"] = autograd(work, copy.deepcopy(model), kind, foreach=True)
+            candidates["autograd, fused"] = theirs(work, copy.deepcopy(model), kind, fused=True)
+            candidates["autograd, foreach"] = theirs(work, copy.deepcopy(model), kind, foreach=True)
             if compiled:
-                fused = autograd(work, copy.deepcopy(model), kind, compiled=True, fused=True)
+                fused = theirs(work, copy.deepcopy(model), kind, compiled=True, fused=True)
                 candidates["autograd, torch.compile and fused"] = fused
-            base = autograd(work, copy.deepcopy(model), kind)
+            base = theirs(work, copy.deepcopy(model), kind)
             rows[f"{name}, {kind}"] = ratios(base, candidates, rounds, work.repeats, name)
     return (Table("Time of a step over plain autograd's with the same optimizer", rows),)

@@ -272,11 +272,9 @@ def run(name: str, microbatches: int, rounds: int, repeats: int) -> dict[str, di
 def cells(found: dict[str, Any]) -> tuple[Cell, dict[str, Cell]]:
     """The throughput of a rule over that of 1F1B, and the milliseconds."""
     times = found["times"]
-    gains = sorted(plain / own for plain, own, _ in times)
-    quarter = len(gains) // 4
     # Other work on the machine only ever adds time: the fastest rounds are nearest to the machine alone.
     fastest = min(row[0] for row in times) / min(row[1] for row in times)
-    gain = [round(one, 3) for one in (statistics.median(gains), gains[quarter], gains[-1 - quarter])]
+    gain = timing.quartiles(plain / own for plain, own, _ in times)
     names = ("1F1B", "ours", "one step alone")
     taken = {title: statistics.median(column) for title, column in zip(names, zip(*times, strict=True), strict=True)}
     taken["as predicted"] = found["predicted"]

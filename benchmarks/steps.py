@@ -21,10 +21,15 @@ WITH_OPTIONS = ("dfa", "reclra", "drtp")
 COMPILED = "autograd, torch.compile"
 
 
-def autograd(work: Work, model: nn.Module, *, compiled: bool = False) -> Step:
-    """One step of plain autograd; `compiled` has forward and backward made by `torch.compile`."""
+def autograd(
+    work: Work, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, *, compiled: bool = False
+) -> Step:
+    """One step of plain autograd, by SGD with momentum if nothing else is given.
+
+    `compiled` has forward and backward made by `torch.compile`.
+    """
     inputs, target = work.inputs(), work.target()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:

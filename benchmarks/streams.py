@@ -16,6 +16,7 @@ from altprop import models
 from altprop.calibrate import calibrate
 from benchmarks.form import Cell, Table
 from benchmarks.interleaved import Step
+from benchmarks.timing import quartiles
 
 GPU = "cuda:0"
 RULE, MICROBATCHES, WARM = "dfa", 4, 3
@@ -74,8 +75,5 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
 
 
 def _cell(seconds: list[float], base: list[float]) -> Cell:
-    ratios = sorted(ours / plain for ours, plain in zip(seconds, base, strict=True))
-    quarter = len(ratios) // 4
-    low, high = ratios[quarter], ratios[-1 - quarter]
     beside = {"ms": round(statistics.median(seconds) * 1e3, 3)}
-    return Cell(round(statistics.median(ratios), 3), round(low, 3), round(high, 3), beside)
+    return Cell(*quartiles(ours / plain for ours, plain in zip(seconds, base, strict=True)), beside)

@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,20 @@ def ratios(
     return {name: _summary(found) for name, found in pairs.items()}
 
 
+def quartiles(found: Iterable[float], digits: int = 3) -> tuple[float, float, float]:
+    """Returns the median of some figures, and their first and third quartile."""
+    ordered = sorted(found)
+    quarter = len(ordered) // 4
+    median, low, high = statistics.median(ordered), ordered[quarter], ordered[-1 - quarter]
+    return round(median, digits), round(low, digits), round(high, digits)
+
+
 def _summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    found = sorted(ours / plain for ours, plain in pairs)
-    quarter = len(found) // 4
+    ratio, low, high = quartiles(ours / plain for ours, plain in pairs)
     return {
-        "ratio": round(statistics.median(found), 3),
-        "low": round(found[quarter], 3),
-        "high": round(found[-1 - quarter], 3),
+        "ratio": ratio,
+        "low": low,
+        "high": high,
         "ms": round(statistics.median(ours for ours, _ in pairs) * 1e3, 3),
         "plain_ms": round(statistics.median(plain for _, plain in pairs) * 1e3, 3),
     }

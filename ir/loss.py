@@ -112,14 +112,13 @@ class Loss:
         if not self.classes:
             return "" if sizes == shape else "must have the output's shape"
         if target.is_floating_point():
-            if sizes == shape:
-                return _SECOND if len(shape) == 3 else ""
-            return "must have the output's shape, or hold classes as int64"
+            if sizes != shape:
+                return "must have the output's shape, or hold classes as int64"
+            return _PROBABILITIES if len(shape) == 3 else ""
         dim = self.feature_dim(len(shape))
         if sizes != (*shape[:dim], *shape[dim + 1 :]):
-            if len(shape) == 3 and sizes == (shape[0], shape[2]):
-                return _SECOND
-            return "must have the output's shape without the dimension of classes"
+            second = len(shape) == 3 and sizes == (shape[0], shape[2])
+            return _SECOND if second else "must have the output's shape without the dimension of classes"
         return "" if target.dtype == torch.int64 else "must hold classes as int64: target.long()"
 
     def total(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -204,8 +203,12 @@ def _recover_half(loss: Loss, output: torch.Tensor, gradient: torch.Tensor) -> t
 
 _IGNORED = -100
 _SECOND = (
-    "has the form of scores whose classes stand in dimension 1, and of a sequence the name takes indices, and scores "
-    "whose classes stand last: give loss=torch.nn.CrossEntropyLoss(), which takes them in dimension 1"
+    "fits scores whose classes stand in dimension 1. Under this name the scores of a sequence have their classes last: "
+    "give loss=torch.nn.CrossEntropyLoss()"
+)
+_PROBABILITIES = (
+    "holds probabilities. Under this name a sequence takes classes, as int64: give loss=torch.nn.CrossEntropyLoss(), "
+    "which takes probabilities, with classes in dimension 1"
 )
 
 _CLASSES: dict[str, Any] = {"recover": _recover_class, "tell": tell_classes}

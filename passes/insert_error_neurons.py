@@ -42,7 +42,7 @@ class InsertErrorNeurons(Pass):
         self.plan.check([region.name for region in graph.regions], [*outputs, *silent])
         shapes = {region.name: region.shape for region in graph.regions}
         neurons = {
-            region.name: ErrorNeurons(region.name, region.rule, shapes[region.name], *_prints(rules[region.name]))
+            region.name: _neurons(region.name, region.rule, shapes[region.name], rules[region.name])
             for region in self.plan.regions
             if region.error_neurons
         }
@@ -50,10 +50,19 @@ class InsertErrorNeurons(Pass):
         return made, len(neurons), "error neurons"
 
 
-def _prints(rule: Rule | None) -> tuple[str, str, int, bool, str]:
-    """What a rule puts into error neurons and takes from connections, its rounds, whether it is silent, its remedy."""
+def _neurons(region: str, text: str, shape: Any, rule: Rule | None) -> ErrorNeurons:
+    """The error neurons of a region, with what its rule prints there."""
     if rule is None:
-        return "", "{}", 0, False, ""
+        return ErrorNeurons(region, text, shape)
     rounds = sum(phase.rounds for phase in rule.wiring.phases(rule))
     settles = rounds > 0 and type(rule).relax is not Rule.relax
-    return equation_of(rule), rule.about.sends, rounds, rule.wiring.silent, remedy_of(rule) if settles else ""
+    return ErrorNeurons(
+        region,
+        text,
+        shape,
+        equation=equation_of(rule),
+        sends=rule.about.sends,
+        rounds=rounds,
+        silent=rule.wiring.silent,
+        remedy=remedy_of(rule) if settles else "",
+    )

@@ -12,7 +12,6 @@ python tests/run_norms.py --data-dir DIR --resume    # only what the file does n
 
 import argparse
 import contextlib
-import os
 import statistics
 import sys
 from collections.abc import Iterator
@@ -57,13 +56,12 @@ def run(rule: str, way: str, seed: int, folder: Path | None, epochs: int) -> kep
     task = TASKS[TASK]
     examples = task.examples(folder)
     torch.manual_seed(seed)
-    name, _, plan = rule.partition("@")
-    named = None if name == "default" else name
+    named = None if rule == "default" else rule
     regions = ("*norm*",) if way == "own regions" else "layer"
     generator = torch.Generator().manual_seed(seed)
     with input_gradients() if way == "gradients" else contextlib.nullcontext():
         net = altprop.compile(
-            task.model(), named, plan=plan or None, regions=regions, loss=examples.loss, seed=seed,
+            task.model(), named, regions=regions, loss=examples.loss, seed=seed,
             example_inputs=(examples.train[0][: task.batch],), optimizer=altprop.optim.Adam(lr=LR),
         )  # fmt: skip
         for _ in track(range(epochs), f"{rule}, {way}, seed {seed}", transient=True):
@@ -95,14 +93,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()
-    folder = args.data_dir or os.environ.get("ALTPROP_DATA")
     for rule in RULES:
         for seed in range(args.seeds):
             for way in WAYS:
                 wanted = {"task": TASK, "row": f"{rule}, {way}", "seed": seed, "epochs": args.epochs}
                 if args.resume and kept_runs.holds(RESULTS, wanted):
                     continue
-                made = run(rule, way, seed, None if folder is None else Path(folder), args.epochs)
+                made = run(rule, way, seed, args.data_dir, args.epochs)
                 console.print(f"{made['row']}, seed {seed}: {made['score']}")
                 kept_runs.keep(RESULTS, made)
     console.print(table(kept_runs.read(RESULTS)), soft_wrap=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from altprop.auditing.audit_report import Finding, RegionRow
 from altprop.auditing.look import Look
+from altprop.counted import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +108,11 @@ def _hidden(rows: tuple[RegionRow, ...], limits: Limits) -> list[Finding]:
     reason += f"; {flat} more have none at all, as below a sign, and learn without" if flat else ""
     floor = Finding("gradient floor", _at_least(share, limits.measurable), share, limits.measurable, reason)
     angle = _median([row.angle for row in above])
-    reason = f"median of the angle between update and true gradient, over {_counted(len(above))} above the floor"
+    among = f"over {counted(len(above), 'region')} above the floor"
+    reason = f"median of the angle between update and true gradient, {among}"
     aligned = Finding("alignment", _at_most(angle, limits.angle), angle, limits.angle, reason)
     ratio = _median([row.update_rank / row.gradient_rank for row in above])
-    reason = f"median of the update's effective rank over the gradient's, over {_counted(len(above))} above the floor"
+    reason = f"median of the update's effective rank over the gradient's, {among}"
     rank = Finding("rank of updates", _at_least(ratio, limits.rank), ratio, limits.rank, reason)
     return [floor, aligned, rank]
 
@@ -126,10 +128,6 @@ def _control(name: str, scores: Mapping[str, float], measure: str, margin: float
     than = "worse" if better < 0 else "better"
     words = f"{abs(better):.2f} {unit} {than} than the control: {ours:.4g} beside {theirs:.4g}"
     return Finding(name, better >= margin, better, margin, words)
-
-
-def _counted(regions: int) -> str:
-    return "1 region" if regions == 1 else f"{regions} regions"
 
 
 def _growth(rows: tuple[RegionRow, ...], limit: float) -> Finding:

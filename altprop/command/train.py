@@ -10,9 +10,9 @@ from altprop.command.audit_command import run_audit
 from altprop.command.options import parse_pairs, parse_regions, parse_widths
 from altprop.command.progress import ProgressReporter
 from altprop.command.screen import CommandError, note, results
+from altprop.counted import counted
 from altprop.data import available as data_sets
 from altprop.data import load
-from altprop.machine_facts import counted
 from altprop.rules.registry import DEFAULT
 from altprop.training import Result, RunConfig, make_config
 from altprop.training import train as train_run

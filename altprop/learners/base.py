@@ -42,15 +42,15 @@ class Learner(InCheckpoints):
 
     def shape(self, x: torch.Tensor) -> Sequence[int]:
         """Returns the sizes of the prediction behind the batch, such as `(32,)`; `x` may be a fake tensor."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks shape(x), which each learner has")
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the prediction, (N, *shape); runs without gradients, and alters nothing."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks predict(x), which each learner has")
 
     def learn(self, x: torch.Tensor, t: torch.Tensor) -> None:
         """Learns that the prediction for `x`, (N, ...), should have been `t`, (N, *shape)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks learn(x, t), which each learner has")
 
     def target(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Returns what the input should have been so that the prediction would have been `t`: of the shape of `x`.

@@ -47,7 +47,8 @@ def _detach_results(module: fx.GraphModule) -> int:
 def refuse_autograd_functions() -> Iterator[None]:
     """Refuses a model's own `torch.autograd.Function`s: capture would keep their forward and lose their backward.
 
-    Also those that were spelled `rev = Rev.apply` before: torch asks the function below at every call, however spelled.
+    That takes two things. Inside a transform of `torch.func` only `apply` knows which class was called. But a method
+    that was taken before, as `rev = Rev.apply`, is not the one below: of that class torch tells when it wants its node.
 
     Raises:
         CaptureError: names the function.
@@ -58,6 +59,7 @@ def refuse_autograd_functions() -> Iterator[None]:
         _refuse(cls)
         return applied.__get__(None, cls)(*args, **kwargs)
 
+    # A function of torch's is replaced while this lasts, and types forbid that for all methods alike.
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
     try:
         with listen_to_autograd_functions(_refuse):

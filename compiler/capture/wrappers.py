@@ -65,6 +65,7 @@ def arguments_named(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
     def named(*given: Any, **named_given: Any) -> Any:
         return forward(*given, **named_given)
 
+    # Python lets any function have a signature of its own, and types of functions do not know that.
     named.__signature__ = _signature(signature, args, kwargs)  # type: ignore[attr-defined]
     vars(model)["forward"] = named
     try:

@@ -26,6 +26,8 @@ class Rev(torch.autograd.Function):
 class Split(torch.autograd.Function):
     """The same in torch's newer form."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: torch.Tensor) -> torch.Tensor:
         return x.clone()
@@ -44,6 +46,7 @@ SPELLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "bound before": rev,
     "in two parts, bound before": split,
     "by the class": lambda x: Rev.apply(x),
+    "inside a transform": lambda x: torch.func.vmap(Split.apply)(x),
 }
 
 
