@@ -20,6 +20,7 @@ import processor_time
 import pytest
 import torch
 from choose import choose_thirds
+from hypothesis import settings
 
 import altprop
 
@@ -51,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(processor_time)
+    settings.register_profile("same", derandomize=True, deadline=None)  # every run tests the same examples
+    settings.load_profile("same")
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
     register_torchvision_operators()

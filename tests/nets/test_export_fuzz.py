@@ -41,7 +41,7 @@ def nets(draw: Any) -> tuple[nn.Module, str, str, bool]:
     return nn.Sequential(*layers[:-1]), rule, draw(some.sampled_from(sorted(OPTIMIZERS))), draw(some.booleans())
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(nets())
 def test_a_contract_is_all_that_a_loop_needs(drawn: tuple[nn.Module, str, str, bool]) -> None:
     model, rule, optimizer, errors = drawn

@@ -95,7 +95,7 @@ def plans(draw: st.DrawFn) -> WiringPlan:
     return WiringPlan(tuple(regions), tuple(connections), draw(NAMES))
 
 
-@settings(deadline=None)
+@settings(max_examples=60)
 @given(plans())
 def test_every_plan_survives_every_format(plan: WiringPlan) -> None:
     assert parse_plan(format_plan(plan)) == plan

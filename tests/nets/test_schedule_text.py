@@ -51,7 +51,7 @@ def schedules(draw: st.DrawFn) -> DevicePrograms:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(schedules())
 def test_any_schedule_parses_back(schedule: DevicePrograms) -> None:
     assert DevicePrograms.parse(str(schedule)) == schedule
@@ -76,7 +76,7 @@ def test_a_text_has_one_form(line: str, after: str, message: str) -> None:
         DevicePrograms.parse("\n".join(lines))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_changed_character_never_passes_unseen(data: Any) -> None:
     """The text is refused in a sentence, or what was read prints as the text that was given."""

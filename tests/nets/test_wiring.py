@@ -6,7 +6,7 @@ import kept
 import networkx as nx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import region, residual, row, wired
 from tiny import Residual, compiled
@@ -142,7 +142,6 @@ def test_errors_are_sent_when_they_are_complete() -> None:
         assert targets == sorted(targets)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 8), st.data())
 def test_every_region_hears_from_the_output_in_every_plan(count: int, data: st.DataObject) -> None:
     """Random forward graphs: all plans are free of cycles and bring a signal to every region."""

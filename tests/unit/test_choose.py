@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_two_values_meet(sizes: list[int]) -> None:
     chosen = covering(sizes)
     for (i, one), (j, other) in itertools.combinations(enumerate(sizes), 2):
@@ -19,7 +19,7 @@ def test_every_two_values_meet(sizes: list[int]) -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_value_is_in_some_case(sizes: list[int]) -> None:
     chosen = covering(sizes, together=1)
     assert len(chosen) == max(sizes)

@@ -125,7 +125,7 @@ def test_nothing_is_no_program() -> None:
         parse_program("")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_changed_character_never_passes_unseen(data: Any) -> None:
     """The text is refused in a sentence, or what was read prints as the text that was given."""
@@ -189,7 +189,7 @@ def expressions() -> st.SearchStrategy[str]:
 FAKES = Fakes.fresh(12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(expressions())
 @example("(1 - ((1 + N) * (2 + N)))")
 @example("Min(Max(2, N), Max(3, N))")
@@ -214,7 +214,7 @@ ARGUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(ARGUMENTS, max_size=4), st.dictionaries(st.sampled_from(["alpha", "dim", "out"]), ARGUMENTS))
 def test_arguments_print_and_read_back(args: list[Any], kwargs: dict[str, Any]) -> None:
     text = format_arguments(args, kwargs)
