@@ -159,6 +159,15 @@ TABLES: dict[str, Table] = {
         RESIDUAL,
         moments=(0, 1, 3, 6, 10),
     ),
+    "residual nets, thirty epochs": Table(
+        "Rows of the table above for thirty epochs: backpropagation, the default, and two rules of parallel updates",
+        ("cifar10",),
+        30,
+        45000,
+        RESNET,
+        tuple(row for row in RESIDUAL if row.label in ("bp", "default", "dkp", "modular")),
+        moments=(0, 1, 5, 15, 30),
+    ),
     "residual nets, measured": Table(
         "Short runs of rows above, whose nets were measured as they learned; the table's own length is 10,000 images",
         ("cifar10",),
