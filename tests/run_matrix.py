@@ -6,7 +6,7 @@ is not here, is a row too. The whole takes hours on a small machine, so each row
     python tests/run_matrix.py --list                      # which Pythons are here
     python tests/run_matrix.py --only 3.12 --torch '2.13.*'  # one Python, one torch
     python tests/run_matrix.py --smoke                     # some tests of each kind, in minutes
-    python tests/run_matrix.py --resume                    # only pairs without a row
+    python tests/run_matrix.py --resume                    # only pairs without a row of all these tests
     python tests/run_matrix.py --table                     # the table again, from the rows that were kept
     python tests/run_matrix.py --downloads ~/torches       # keep what is downloaded there; CUDA builds are gigabytes
 
@@ -174,6 +174,11 @@ def kept() -> dict[tuple[str, str], Row]:
     return {one.pair: one for one in found}
 
 
+def has(row: Row | None, name: str) -> bool:
+    """Whether a row says how these tests went, or how all did."""
+    return row is not None and row.tests in (name, "all")
+
+
 def daily() -> Row:
     """The pair that `constraints.txt` pins, which every day's tests run with."""
     pinned = re.search(r"^torch==((\d+\.\d+)\.\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
@@ -208,7 +213,7 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--tests", nargs="+", help="which tests, in place of the fast tier")
     parser.add_argument("--downloads", type=Path, help="a folder that keeps what is downloaded, for the next run")
     parser.add_argument("--smoke", action="store_true", help="some tests of each kind")
-    parser.add_argument("--resume", action="store_true", help="leave out pairs that have a row")
+    parser.add_argument("--resume", action="store_true", help="leave out pairs whose row has these tests, or all")
     parser.add_argument("--list", action="store_true", help="say which Pythons are here, and stop")
     parser.add_argument("--table", action="store_true", help="write the table from the rows that were kept, and stop")
     return parser.parse_args()
@@ -228,7 +233,7 @@ def main() -> None:
     torches = [asked.torch] if asked.torch else in_order([*TORCHES, newest()])
     for python in () if asked.table else pythons:
         for torch in torches:
-            if not (asked.resume and (python, torch) in rows):
+            if not (asked.resume and has(rows.get((python, torch)), name)):
                 rows[python, torch] = row(python, torch, tests, name, asked.downloads)
                 keep(rows)
     keep(rows)

@@ -58,3 +58,11 @@ def test_a_run_that_crashes_is_said_to_have_stopped(tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\necho ......\nkill -9 $$\n")
     python.chmod(0o755)
     assert MATRIX["tested"](tmp_path, ["tests"]) == ("stopped by itself, code -9", ())
+
+
+def test_a_row_of_some_tests_does_not_stand_for_all() -> None:
+    some, every = ROW("3.12", "2.13.*", "2.13.0", "some", "130 passed"), ROW("3.12", "2.13.*", "2.13.0", "all", "")
+    assert not MATRIX["has"](None, "some")
+    assert MATRIX["has"](some, "some")
+    assert not MATRIX["has"](some, "all")
+    assert MATRIX["has"](every, "some")
