@@ -9,8 +9,15 @@ import warnings
 
 import torch
 
+from altprop.ir.graph import ErrorGraph
+
 SELDOM = 50
 """On an accelerator, one step in so many is looked at."""
+
+
+def remedy_in(graph: ErrorGraph) -> str:
+    """A sentence on what to change where the rounds of a graph's rules diverge; empty where no rule has rounds."""
+    return next((one.remedy for one in graph.neurons.values() if one.remedy), "")
 
 
 class Diverging:

@@ -18,6 +18,7 @@ from altprop.ir.torch_private import InCheckpoints
 from altprop.ir.training_recipe import Recipe
 from altprop.runtime.bindings import Bindings
 from altprop.runtime.compilations import Compilations
+from altprop.runtime.diverging import Diverging, remedy_in
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import Noise, noise_forms
 from altprop.runtime.optimizer_state import OptimizerState
@@ -33,6 +34,7 @@ class NetViews(InCheckpoints):
     noise: Noise
     optimizer: Optimizer | None
     recipe: Recipe
+    diverging: Diverging
     compilations: Compilations
 
     def _compiled(self) -> Compilation:
@@ -103,6 +105,7 @@ class NetViews(InCheckpoints):
         keywords = tuple(example.kwargs)
         made = NetTensors(bindings, graph.captured.inputs, keywords, self.optimizer, self.state, self.noise, forms)
         made.structure = example.structure
+        made.diverging, made.remedy = self.diverging, remedy_in(graph)
         made.settings = {"plan": str(graph.plan), "seed of feedback": str(self.feedback.seed)}
         return made
 

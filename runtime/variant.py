@@ -19,6 +19,7 @@ from altprop.runtime.backends.base import Backend
 from altprop.runtime.backends.fast_call import straight
 from altprop.runtime.bindings import Bindings
 from altprop.runtime.call import Call
+from altprop.runtime.diverging import remedy_in
 from altprop.runtime.executor import Executor
 from altprop.runtime.feedback import FeedbackStore
 from altprop.runtime.noise import noise_forms
@@ -62,7 +63,7 @@ class Variant:
         self._executors: dict[str, Executor] = {}
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(graph)
-        self.remedy = next((one.remedy for one in graph.neurons.values() if one.remedy), "")
+        self.remedy = remedy_in(graph)
         self.has_learners = any(region.learner for region in graph.regions)
         self._dense = [_is_dense(graph.captured.value(name)) for name in graph.captured.inputs]
         targets = self._find_targets()

@@ -36,10 +36,10 @@ def audit(
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the audit as JSON.")] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Train a model by a rule and two controls beside it, and say whether its hidden layers learn.
+    """Train a model, and say whether its hidden layers learn.
 
-    The controls: the same model of which the output layer alone learns, and one layer from the input to the output. The
-    status is 1 if a check failed.
+    Two controls are trained beside it: the same model of which the output layer alone learns, and one layer from the
+    input to the output. The status is 1 if a check failed.
 
     Example: altprop audit convnet --data digits --rule dfa --json audit.json
     """

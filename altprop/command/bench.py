@@ -36,7 +36,9 @@ def bench(
     seed: options.Seed = None,
     debug: options.Debug = False,
 ) -> None:
-    """Time a training step of a classifier beside plain autograd; or measure the machine with --calibrate.
+    """Time a training step of a classifier beside plain autograd.
+
+    With --calibrate it measures the machine, for simulations of several devices.
 
     Examples: altprop bench resnet20 --rule dfa; altprop bench --calibrate machine.json
     """

@@ -6,9 +6,9 @@ from altprop.machine_facts import facts, missing
 
 
 def doctor(debug: Debug = False) -> None:
-    """Show versions, devices and compilers, and what each extra still needs.
+    """Show versions and devices, and what each extra needs.
 
-    Nothing is changed. Put what it prints into a question.
+    Compilers are named too. Nothing is changed. Put what it prints into a question.
     """
     rows = facts()
     width = max(map(len, rows)) + 2

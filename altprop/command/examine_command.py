@@ -34,10 +34,10 @@ def examine(
     seed: options.Seed = None,
     debug: options.Debug = False,
 ) -> None:
-    """Say what of a model would compile, what would not, and why, before any work.
+    """Say what of a model would compile, what not, and why.
 
-    The status is 1 if the model does not compile. With --rule it also says whether rule and plan fit the model, and how
-    feedback starts where not at random.
+    Nothing is trained. The status is 1 if the model does not compile. With --rule it also says whether rule and plan
+    fit the model, and how feedback starts where not at random.
 
     Example: altprop examine resnet20 --input-shape 3,32,32
     """

@@ -27,7 +27,9 @@ def export(
     initial: Annotated[str, typer.Option(help="Form of the initial state: .npz or .safetensors.")] = ".npz",
     delegate: Annotated[str, typer.Option(help='Of a .pte: "xnnpack", or nothing for kernels alone.')] = "",
 ) -> None:
-    """Write a training step, or another program, that runs without altprop and without torch.
+    """Write a training step as a file for other engines.
+
+    It runs without altprop and without torch. --what writes another program than the step.
 
     Example: altprop export mlp --data digits --rule reclra --optimizer adamw -o step.onnx
     """

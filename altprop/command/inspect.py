@@ -28,9 +28,11 @@ def inspect(
         str | None, typer.Option(metavar="PASS", help="Print the graph after one pass; '?' lists the passes.")
     ] = None,
 ) -> None:
-    """Print the wired error-pathway graph of a model, and how each of its parameters learns.
+    """Print the error-pathway graph of a model, and how it learns.
 
-    Nothing is trained. Example: altprop inspect convnet --rule dfa --data digits --draw pathway.svg
+    A table says of each parameter what moves it. Nothing is trained.
+
+    Example: altprop inspect convnet --rule dfa --data digits --draw pathway.svg
     """
     if draw is not None and draw.suffix not in PICTURES:
         raise CommandError(f"{draw}: a drawing ends in one of {', '.join(PICTURES)}")

@@ -29,7 +29,9 @@ def plan(
         typer.Option(metavar="FILE", help="Check that a plan's file fits the model, and compile it."),
     ] = None,
 ) -> None:
-    """Write the wiring plan of a model, to be read and edited; or check one with --check.
+    """Write the wiring plan of a model, or check one.
+
+    A plan is a file to be read and edited. --check says whether an edited one fits the model.
 
     Examples: altprop plan mlp --rule reclra -o plan.json; altprop plan --check plan.json mlp
     """

@@ -18,9 +18,11 @@ def report(
     plan: options.Plan = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = Path("report.html"),
 ) -> None:
-    """Write one HTML file on a compilation, to attach to a question: machine, model, passes, refusals, parameters.
+    """Write one HTML file on a compilation, for a question.
 
-    A model that is refused gets its report too. Example: altprop report model.py:Net --input-shape 3,32,32
+    It holds the machine, model, passes, refusals and parameters. A model that is refused gets its report too.
+
+    Example: altprop report model.py:Net --input-shape 3,32,32
     """
     if out.suffix != ".html":
         raise CommandError(f"{out}: a report ends in .html")

@@ -18,9 +18,11 @@ def repro(
     plan: options.Plan = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The script to write.")] = Path("repro.py"),
 ) -> None:
-    """Cut a model that does not compile down to its smallest failing part, and write that as a script.
+    """Cut a model that does not compile to its smallest part.
 
-    The script holds the model's file, so that it runs elsewhere. Example: altprop repro model.py:Net --input-shape 16
+    The smallest part that fails is written as a script. It holds the model's file, so that it runs elsewhere.
+
+    Example: altprop repro model.py:Net --input-shape 16
     """
     if not is_user_model(choice.model):
         raise CommandError(f"repro cuts models of your own, such as model.py:Net; {choice.model} names none")

@@ -30,9 +30,10 @@ def rules(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """List the learning rules, with one line on each; or show one: its equation, recipe, options and picture.
+    """List the learning rules, or show one with its equation.
 
-    Give one to the other commands with --rule; options go into parentheses: --rule 'reclra(beta=0.05)'.
+    Of one it also shows the recipe, options and picture. Give a rule to the other commands with --rule; its options go
+    into parentheses: --rule 'reclra(beta=0.05)'.
     """
     if name is None:
         lines = altprop.rules.available()

@@ -37,9 +37,11 @@ def schedule(
     ] = None,
     chart: Annotated[Path | None, typer.Option(metavar="FILE", help=f"Draw a chart: {', '.join(CHARTS)}.")] = None,
 ) -> None:
-    """Cut a training step into one program a device, and print a simulated step: time to the right, a row a device.
+    """Cut a training step into one program a device.
 
-    Letters are forwards (F), messages (M), errors (E), updates (U), optimizer (s), transfers (S, R); dots are idle.
+    It prints a simulated step: time to the right, a row a device. Letters are forwards (F), messages (M), errors (E),
+    updates (U), optimizer (s), transfers (S, R); dots are idle.
+
     Example: altprop schedule model.py:Net --input-shape 3,32,32 --rule reclra --devices 5 --chart step.svg
     """
     if chart is not None and chart.suffix not in CHARTS:

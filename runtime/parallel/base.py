@@ -51,7 +51,10 @@ class Runtime:
         given = self._given(inputs, target)
         scalars = self.net.optimizer.scalars(self.net.state.advance())
         with torch.no_grad(), self._uncast():
-            return self._run(given, scalars)
+            loss = self._run(given, scalars)
+        if loss is not None:
+            self.net.diverging.look(self.net.remedy, loss)
+        return loss
 
     def run_named(self, named: Mapping[str, Any], scalars: Mapping[str, float]) -> torch.Tensor | None:
         """Runs one step from what a caller gives by name, `kind:name`; nothing is drawn, and no step counted.

@@ -6,6 +6,7 @@ from typing import Any
 from altprop.ir.errors import ScheduleError
 from altprop.ir.optimizers import Optimizer
 from altprop.runtime.bindings import Bindings
+from altprop.runtime.diverging import Diverging
 from altprop.runtime.noise import Form, Noise
 from altprop.runtime.optimizer_state import OptimizerState
 
@@ -23,6 +24,8 @@ class NetTensors:
         noise_forms: what a step of the whole net wants.
         structure: how the inputs of the capture were built.
         settings: what else makes nets train differently, as texts; ranks compare it.
+        diverging: tells the net's user once that what it settles does not settle.
+        remedy: what to change then; empty where no rule has rounds.
     """
 
     def __init__(
@@ -42,3 +45,4 @@ class NetTensors:
         self.noise, self.noise_forms = noise, noise_forms
         self.structure: Any = None
         self.settings: Mapping[str, str] = {}
+        self.diverging, self.remedy = Diverging(), ""

@@ -58,6 +58,15 @@ def test_a_rule_that_diverges_says_so_once_and_names_a_way_out(rule: str) -> Non
         assert len([one for one in said if "NaN" in str(one.message)]) == 1
 
 
+@pytest.mark.parametrize("runtime", ["serial", "threads"])
+def test_a_schedule_says_so_too(runtime: str) -> None:
+    net = copy.deepcopy(unbounded("pc(rate=3.0)"))
+    running = net.schedule(devices=2, batch=4, microbatches=1).runtime(runtime)
+    with pytest.warns(UserWarning, match="is NaN. In the rounds.*smaller rate=") as said:
+        steps(running)
+    assert [one.filename for one in said if "NaN" in str(one.message)] == [__file__]
+
+
 def test_a_rule_that_does_not_settle_says_nothing() -> None:
     net = unbounded("bp")
     with torch.no_grad():

@@ -103,6 +103,13 @@ def test_every_command_has_help(run: Command, command: str) -> None:
     assert command in run.succeeds("--help").out
 
 
+def test_the_help_says_of_each_command_a_whole_sentence(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run.succeeds("--help").out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) > 10
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
 def test_version(run: Command) -> None:
     assert run.succeeds("--version").out == f"altprop {altprop.__version__}\n"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -89,3 +90,9 @@ def test_counts_are_whole_and_computed_figures_are_said_to_be() -> None:
     text = form.Result("predict", {"devices of": "153 GFLOP/s"}, 0, (made,)).markdown()
     assert "| MLP | 6 | 6.00 |" in text
     assert text.startswith("Computed for: devices of 153 GFLOP/s.\n")
+
+
+def test_a_median_stands_between_its_quartiles() -> None:
+    quartiles = runpy.run_path(str(ROOT / "benchmarks" / "timing.py"))["quartiles"]
+    assert quartiles([8.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 5.0)
+    assert quartiles([1 / 3], digits=2) == (0.33, 0.33, 0.33)
