@@ -37,6 +37,7 @@ class Table:
         subset: samples of the training split that are used; None means all.
         moments: epochs behind which the net is measured; 0 is before training.
         found: what our runs say of it.
+        curves: the file in `docs` that draws how the rows learned; empty for none.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Table:
     subset: int | None = None
     moments: tuple[int, ...] = ()
     found: str = ""
+    curves: str = ""
 
 
 def _errors(mnist: float, fashion: float) -> dict[str, float]:
@@ -158,6 +160,7 @@ TABLES: dict[str, Table] = {
         RESNET,
         RESIDUAL,
         moments=(0, 1, 3, 6, 10),
+        curves="curves.svg",
     ),
     "residual nets, thirty epochs": Table(
         "Rows of the table above for thirty epochs: backpropagation, the default, and two rules of parallel updates",
@@ -167,6 +170,7 @@ TABLES: dict[str, Table] = {
         RESNET,
         tuple(row for row in RESIDUAL if row.label in ("bp", "default", "dkp", "modular")),
         moments=(0, 1, 5, 15, 30),
+        curves="curves_thirty.svg",
     ),
     "residual nets, measured": Table(
         "Short runs of rows above, whose nets were measured as they learned; the table's own length is 10,000 images",

@@ -209,16 +209,16 @@ def tables() -> list[str]:
     for name, table in TABLES.items():
         own = [run for run in runs if run["table"] == name]
         if own:
-            made += [f"\n## {name}\n\n{table.source}.\n", _table(table, own), *_more(name, table, own)]
+            made += [f"\n## {name}\n\n{table.source}.\n", _table(table, own), *_more(table, own)]
     return made
 
 
-def _more(name: str, table: Table, runs: list[dict[str, Any]]) -> list[str]:
+def _more(table: Table, runs: list[dict[str, Any]]) -> list[str]:
     """What stands below a table: its curves, and what was found by measuring the nets as they learned."""
     made = [f"\n{table.found}"] if table.found else []
-    if name == wirings.TABLE:
-        curves.plot(runs, DOCS / "curves.svg")
-        made.append("\n![Validation accuracy of each row over epochs](curves.svg)")
+    if table.curves:
+        curves.plot(runs, DOCS / table.curves)
+        made.append(f"\n![Validation accuracy of each row over epochs]({table.curves})")
     seen = [run for row in table.rows for run in runs if run["row"] == row.label and run.get("looks")]
     return [*made, MOMENTS, moments.table(seen)] if seen else made
 
