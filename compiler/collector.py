@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 ENOUGH = 50_000
 """Objects that make collecting worth its time, some milliseconds: stages of a small net leave fewer all together."""
+FEW = 2_000
+"""Objects that may count as frozen although nobody froze any: Python 3.12's immortal ones do, some hundreds."""
 _HELD: contextvars.ContextVar[int | None] = contextvars.ContextVar("held", default=None)
 """The generation up to which is collected between stages, while the collector is held back."""
 
@@ -24,7 +26,7 @@ def uncollected() -> Iterator[None]:
         yield
         return
     gc.disable()
-    frozen = gc.get_freeze_count() == 0  # who froze something has to thaw it
+    frozen = gc.get_freeze_count() < FEW  # who froze something has to thaw it
     if frozen:
         gc.freeze()  # what was there before is not looked through between the stages
     token = _HELD.set(2 if frozen else 1)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from altprop.compiler.capture.code_names import ATTRIBUTES, GLOBALS
 from altprop.ir.torch_private import OpOverload, OpOverloadPacket
 
 _MOST = 20_000  # values; a fingerprint of more is no longer cheap
@@ -302,9 +303,9 @@ def names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...], tu
     attributes: dict[str, None] = {}
     modules: dict[str, None] = {}
     for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if step.opname in GLOBALS:
             names[str(step.argval)] = None
-        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+        elif step.opname in (*ATTRIBUTES, "IMPORT_FROM"):
             attributes[str(step.argval)] = None
         elif step.opname == "IMPORT_NAME":
             modules[str(step.argval)] = None

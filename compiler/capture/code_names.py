@@ -6,6 +6,10 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
+"""Instructions that read an attribute. From Python 3.12 on `super().name` has one of its own."""
+GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
+"""Instructions that read a global."""
 Step = tuple[str, Any]
 """("attribute", its name) or ("item", its key)."""
 
@@ -40,11 +44,9 @@ def names_in(code: types.CodeType) -> Names:
     return Names(**{kind: frozenset(names) for kind, names in found.items()})
 
 
-_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
 _KINDS = {
-    **dict.fromkeys(_GLOBALS, "globals"),
-    **dict.fromkeys(_ATTRIBUTES, "attributes"),
+    **dict.fromkeys(GLOBALS, "globals"),
+    **dict.fromkeys(ATTRIBUTES, "attributes"),
     "STORE_ATTR": "set",
 }
 
@@ -56,7 +58,7 @@ def chains_in(code: types.CodeType) -> tuple[Chain, ...]:
     steps = list(dis.get_instructions(code))
     for place, step in enumerate(steps):
         is_cell = step.opname == "LOAD_DEREF" and step.argval in code.co_freevars
-        if is_cell or step.opname in _GLOBALS:
+        if is_cell or step.opname in GLOBALS:
             found[Chain(str(step.argval), _steps_behind(steps[place + 1 :]), is_cell)] = None
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):  # what it takes from this function's own variables is none of the world's
@@ -70,7 +72,7 @@ def _steps_behind(rest: Sequence[dis.Instruction]) -> tuple[Step, ...]:
     place = 0
     while place < len(rest):
         step = rest[place]
-        if step.opname in _ATTRIBUTES:
+        if step.opname in ATTRIBUTES:
             found.append(("attribute", str(step.argval)))
             place += 1
         elif step.opname == "LOAD_CONST" and place + 1 < len(rest) and rest[place + 1].opname == "BINARY_SUBSCR":

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from altprop.compiler.capture.refuse import INNER_GRADIENT
+from altprop.compiler.capture.refuse import FOREIGN_OBJECT, INNER_GRADIENT
 from altprop.ir.user_lines import frames_of, place_in_text, place_of
 
 _REMEDIES = (
@@ -13,6 +13,8 @@ _REMEDIES = (
         "A local program has no derivative of a derivative: write the inner derivative with operators, or compute it "
         "outside the model.",
     ),
+    # Torch before 2.13 says no more of a generator.
+    (r"torch\._C\.Generator", f"{FOREIGN_OBJECT[0].upper()}{FOREIGN_OBJECT[1:]}"),
     (
         r"data-dependent|GuardOnDataDependent|Could not guard|torch\.cond|symbolic_bool|is_nonzero",
         "Control flow that depends on the values of a tensor cannot be captured: use torch.where, a mask, or "
@@ -24,7 +26,7 @@ _REMEDIES = (
         "out.",
     ),
     (
-        r"DynamicOutputShape|UnsupportedOperator|^aten\.\w+(\.\w+)?$",
+        r"DynamicOutputShape|UnsupportedOperator|(?m:^aten\.\w+(\.\w+)?$)",
         "An operator is called here whose results have sizes that only the values of a tensor tell, or that torch "
         "cannot trace: write it with other operators (linalg.pinv for linalg.lstsq), or leave it outside the model.",
     ),

@@ -10,7 +10,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from altprop.compiler.capture.decompose import Decomposed
 from altprop.compiler.capture.drop_noops import drop_effects, tidy
-from altprop.compiler.capture.refuse import refuse_integers, refuse_mixed_types, refuse_numbers
+from altprop.compiler.capture.refuse import FOREIGN_OBJECT, refuse_integers, refuse_mixed_types, refuse_numbers
 from altprop.compiler.capture.shared_fakes import move_home
 from altprop.compiler.capture.strangers import Strangers
 from altprop.ir.captured_graph import CapturedGraph, ModuleCall, live_nodes
@@ -162,10 +162,7 @@ def _read_inputs(program: Decomposed, model: nn.Module) -> _Reader:
         elif spec.kind is InputKind.TOKEN:
             continue
         else:
-            raise CaptureError(
-                "the forward uses an object of torch's own that no program takes, such as a torch.Generator. Draw "
-                "without generator=, and seed torch before the step; or give what the object makes as an input."
-            )
+            raise CaptureError(FOREIGN_OBJECT)
     return reader
 
 

@@ -17,6 +17,10 @@ _PRODUCTS = (
 )
 
 INNER_GRADIENT = "torch.autograd.grad is called inside the forward"
+FOREIGN_OBJECT = (
+    "the forward uses an object of torch's own that no program takes, such as a torch.Generator. Draw without "
+    "generator=, and seed torch before the step; or give what the object makes as an input."
+)
 
 
 def refuse_modules(model: nn.Module) -> None:

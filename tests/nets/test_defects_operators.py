@@ -58,12 +58,15 @@ def in_bags(h: torch.Tensor) -> torch.Tensor:
 )
 def test_defect_38_operators_equal_autograd(operator: Callable[[torch.Tensor], torch.Tensor]) -> None:
     model = Between(operator).double()
+    try:
+        nn.functional.cross_entropy(model(X), Y).backward()
+    except NotImplementedError as error:  # torch before 2.13 has no derivative of nextafter
+        pytest.skip(str(error))
+    expected = model.first.weight.grad
+    model.zero_grad()
     net = altprop.compile(model, "bp", example_inputs=(X,))
     net.backward(X, Y)
-    found = model.first.weight.grad
-    model.zero_grad()
-    nn.functional.cross_entropy(model(X), Y).backward()
-    torch.testing.assert_close(found, model.first.weight.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.first.weight.grad, expected, rtol=0, atol=1e-12)
 
 
 def test_a_loss_in_chunks_is_taken_at_once() -> None:

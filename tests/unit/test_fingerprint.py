@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from altprop.compiler.cache.fingerprint import NotToldError, fingerprint
+from altprop.compiler.cache.fingerprint import NotToldError, fingerprint, names_of
 from altprop.ir.loss import get_loss
 
 HEADER = "import torch\nimport functools\nimport math\nimport enum\nimport dataclasses\nfrom torch import nn\n"
@@ -191,3 +191,8 @@ def test_the_order_of_a_set_does_not_count() -> None:
     words = [f"word {n}" for n in range(50)]
     assert fingerprint(set(words)) == fingerprint(set(words[1::2]) | set(words[::2]))
     assert fingerprint(functools.partial(max, Colour.RED)) == fingerprint(functools.partial(max, Colour.RED))
+
+
+def test_what_is_read_through_super_is_an_attribute() -> None:
+    read = made("class f(nn.Module):\n    def forward(self, x):\n        return super().near(x)\n").forward
+    assert names_of(read.__code__)[1] == ("near",)

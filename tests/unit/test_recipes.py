@@ -1,6 +1,7 @@
 """Recipes: every rule's settings, as data, and how a run takes them."""
 
 import pytest
+from choose import rules_of_ours
 
 import altprop
 from altprop.rules import Recipe
@@ -9,7 +10,7 @@ from altprop.training.build import build_optimizer
 from altprop.training.run import learning_rate
 
 
-@pytest.mark.parametrize("name", list(altprop.rules.available()))
+@pytest.mark.parametrize("name", rules_of_ours())
 def test_a_run_takes_the_recipe_of_its_rule(name: str) -> None:
     recipe = altprop.rules.get(name).about.recipe
     config = make_config(flags={"rule": name})
