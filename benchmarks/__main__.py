@@ -3,6 +3,7 @@
 python -m benchmarks list
 python -m benchmarks run steps optimizers
 python -m benchmarks run steps --only "GPT*" --rounds 5
+python -m benchmarks run steps --out elsewhere
 python -m benchmarks page
 """
 
@@ -11,12 +12,12 @@ import dataclasses
 import fnmatch
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
-from benchmarks.form import Result, load, lost_ground, merge, save
+from benchmarks.form import Result, differences, load, lost_ground, merge, read, save
 from benchmarks.registry import BENCHMARKS, SCRIPTS, Benchmark
 
 HERE = Path(__file__).parent
@@ -36,12 +37,36 @@ def run(name: str, only: str, rounds: int, *, compiled: bool, remark: str) -> Re
     rows = [row for row in BENCHMARKS[name].names if fnmatch.fnmatchcase(row, only)]
     if not rows:
         raise SystemExit(f'{name} has no row "{only}"; it has: {", ".join(BENCHMARKS[name].names)}')
-    tables = BENCHMARKS[name].measure(rows, rounds, compiled=compiled)
+    taken = rounds if BENCHMARKS[name].measured else 0
+    tables = tuple(table.counted(taken) for table in BENCHMARKS[name].measure(rows, rounds, compiled=compiled))
     threads = torch.get_num_threads()
     if threads > 1:
         tables = tuple(dataclasses.replace(table, title=f"{table.title}, {threads} threads") for table in tables)
-    taken = rounds if BENCHMARKS[name].measured else 0
     return Result(name, BENCHMARKS[name].where(), taken, tables, remark)
+
+
+def committed(path: Path) -> Result | None:
+    """The result that was last committed under a file's name; without git, what the file holds.
+
+    A run overwrites the file. So a second run of the same bad figure would find nothing lost beside the file.
+    """
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    try:
+        found = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return load(path)
+    return read(found.stdout)
+
+
+def refuse_a_part(path: Path, here: Mapping[str, str]) -> None:
+    """Refuses a run of some rows where those that would stay are of another machine or other versions."""
+    old = load(path)
+    said = differences(old.machine, here) if old else ""
+    if said:
+        raise SystemExit(
+            f"{path.name} is of another machine or other versions ({said}), so its other rows cannot stay beside those "
+            "of this run. Run all rows on one thread first, without --only, or take --out FOLDER for a file elsewhere."
+        )
 
 
 def write_pages(names: Iterable[str] = BENCHMARKS, folder: Path | None = None, results: Path = RESULTS) -> None:
@@ -75,6 +100,9 @@ def _run_all(args: argparse.Namespace) -> int:
     unknown = [name for name in args.names if name not in {*BENCHMARKS, *SCRIPTS}]
     if unknown:
         raise SystemExit(f'there is no benchmark "{unknown[0]}"; there are {", ".join([*BENCHMARKS, *SCRIPTS])}')
+    if not args.keep_nothing and (args.only != "*" or args.threads > 1):
+        for name in (name for name in args.names if name in BENCHMARKS):
+            refuse_a_part(args.out / f"{name}.json", BENCHMARKS[name].where())
     torch.set_num_threads(args.threads)
     lost: list[str] = []
     for name in args.names:
@@ -82,12 +110,13 @@ def _run_all(args: argparse.Namespace) -> int:
             script, *more = SCRIPTS[name].words
             subprocess.run([sys.executable, str(HERE / script), *more], check=True, cwd=HERE.parent)
             continue
-        before = load(RESULTS / f"{name}.json")
+        path = args.out / f"{name}.json"
         result = run(name, args.only, args.rounds, compiled=not args.without_compiled, remark=args.remark)
         print(result.markdown())
-        lost += lost_ground(before, result)
+        lost += lost_ground(committed(RESULTS / path.name), result)
         if not args.keep_nothing:
-            save(merge(load(RESULTS / f"{name}.json"), result), RESULTS)  # another run may have kept rows meanwhile
+            save(merge(load(path), result), args.out)  # another run may have kept rows meanwhile
+        if not args.keep_nothing and args.out.resolve() == RESULTS.resolve():
             write_pages([name])
     print("\n".join(lost))
     return 1 if any("lost ground" in line for line in lost) else 0
@@ -108,6 +137,9 @@ def main(given: list[str] | None = None) -> int:
     runs.add_argument("--threads", type=int, default=1)
     runs.add_argument("--without-compiled", action="store_true", help="leave torch.compile out")
     runs.add_argument("--keep-nothing", action="store_true", help="print, but write nothing")
+    runs.add_argument(
+        "--out", type=Path, default=RESULTS, metavar="FOLDER", help="where results are kept; elsewhere no page changes"
+    )
     runs.add_argument("--remark", default="", help="a sentence on the circumstances, for the page")
     args = parser.parse_args(given)
     if args.command == "run":

@@ -19,12 +19,14 @@ class Cell:
         low: first quartile of the rounds, None of what was counted once.
         high: third quartile.
         beside: further figures by name, such as the same by processor time.
+        rounds: how often it was taken; None of what was counted, and of results that are older than this.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     beside: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rounds: int | None = None
 
     def __str__(self) -> str:
         digits = 1 if abs(self.value) >= 10 else 2
@@ -50,6 +52,10 @@ class Table:
     title: str
     rows: Rows
     better: str = "less"
+
+    def counted(self, rounds: int) -> "Table":
+        """The same, where each figure with quartiles says of how many rounds it is."""
+        return dataclasses.replace(self, rows={name: _counted(row, rounds) for name, row in self.rows.items()})
 
     def markdown(self) -> str:
         """Returns the table."""
@@ -89,9 +95,17 @@ class Result:
     def markdown(self) -> str:
         """Returns all tables, and what they were measured on."""
         said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
-        head = f"Measured on: {said}; {self.rounds} rounds or more." if self.rounds else f"Computed for: {said}."
+        head = f"Measured on: {said}; {self._taken()}." if self.rounds else f"Computed for: {said}."
         lines = [f"{head} {self.remark}".rstrip(), ""]
         return "\n".join([*lines, "\n\n".join(table.markdown() for table in self.tables)])
+
+    def _taken(self) -> str:
+        """How often figures were taken, from the least to the most."""
+        counts = [cell.rounds for _, cell, _ in self.cells() if cell.low is not None]
+        known = [count for count in counts if count is not None]
+        if not known or len(known) < len(counts):
+            return f"{self.rounds} rounds or more"
+        return f"{min(known)} rounds" if min(known) == max(known) else f"{min(known)} to {max(known)} rounds"
 
 
 def save(result: Result, folder: Path) -> Path:
@@ -104,9 +118,12 @@ def save(result: Result, folder: Path) -> Path:
 
 def load(path: Path) -> Result | None:
     """Reads a result; None where there is none of this form."""
-    if not path.exists():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text())
+    return read(path.read_text()) if path.exists() else None
+
+
+def read(text: str) -> Result | None:
+    """Reads the text of a result; None where it is of another form."""
+    found: dict[str, Any] = json.loads(text)
     if found.pop("form", None) != FORM:
         return None
     tables = tuple(
@@ -114,6 +131,18 @@ def load(path: Path) -> Result | None:
         for t in found.pop("tables")
     )
     return Result(tables=tables, **found)
+
+
+def _counted(row: Mapping[str, Cell], rounds: int) -> dict[str, Cell]:
+    return {
+        column: cell if cell.low is None else dataclasses.replace(cell, rounds=rounds) for column, cell in row.items()
+    }
+
+
+def differences(old: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Says what is otherwise in an earlier result's machine and versions than here; "" where nothing is."""
+    keys = [key for key in dict.fromkeys([*old, *here]) if old.get(key) != here.get(key)]
+    return ", ".join(f"{key} {old.get(key, 'not said')} there, {here.get(key, 'none')} here" for key in keys)
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Cell]:
@@ -124,7 +153,8 @@ def merge(old: Result | None, new: Result) -> Result:
     """Returns a result in which the rows that were measured anew stand in the place of the old ones.
 
     Args:
-        old: an earlier result of the same benchmark; taken over only where it is of the same machine and versions.
+        old: an earlier result of the same benchmark; taken over only where it is of the same machine and versions. So
+            a run of some rows has to be refused where it is not (`differences`), or it would delete the others.
         new: the rows of this run.
     """
     if old is None or dict(old.machine) != dict(new.machine):
@@ -133,7 +163,9 @@ def merge(old: Result | None, new: Result) -> Result:
     for table in new.tables:
         rows = _merged(tables[table.title].rows, table.rows) if table.title in tables else table.rows
         tables[table.title] = dataclasses.replace(table, rows=rows)
-    return dataclasses.replace(new, tables=tuple(tables.values()), rounds=min(old.rounds, new.rounds))
+    stays = {where for where, _, _ in old.cells()} - {where for where, _, _ in new.cells()}
+    remark = new.remark or (old.remark if stays else "")
+    return dataclasses.replace(new, tables=tuple(tables.values()), rounds=min(old.rounds, new.rounds), remark=remark)
 
 
 def _merged(old: Rows, new: Rows) -> Rows:
@@ -152,7 +184,8 @@ def lost_ground(old: Result | None, new: Result) -> list[str]:
     return [
         f"{new.name} lost ground: {where}: {cell.value:.2f}, it was {was.value:.2f}."
         for where, was, cell, better in found
-        if (better == "less" and _above(cell, was)) or (better == "more" and _above(was, cell))
+        if set(cell.beside) == set(was.beside)  # else one may be by the clock, the other by the processor
+        and ((better == "less" and _above(cell, was)) or (better == "more" and _above(was, cell)))
     ]
 
 

@@ -46,10 +46,10 @@ def ratios(
 
 
 def quartiles(found: Iterable[float], digits: int = 3) -> tuple[float, float, float]:
-    """Returns the median of some figures, and their first and third quartile."""
+    """Returns the median of some figures, and their first and third quartile, between figures in a straight line."""
     ordered = sorted(found)
-    quarter = len(ordered) // 4
-    median, low, high = statistics.median(ordered), ordered[quarter], ordered[-1 - quarter]
+    # Python before 3.13 takes no quantiles of a single figure.
+    low, median, high = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
     return round(median, digits), round(low, digits), round(high, digits)
 
 

@@ -53,6 +53,37 @@ def test_lost_ground_is_said() -> None:
     assert "nothing is compared" in said
 
 
+def test_figures_are_compared_where_the_same_stands_in_front() -> None:
+    """By the processor's time on one side and by the clock on the other, they are two things."""
+    before, after = result({"MLP": (0.6, 0.55, 0.65)}), result({"MLP": (0.8, 0.75, 0.85)})
+    rows = {"MLP": {"dfa": form.Cell(0.8, 0.75, 0.85, {"processor": 0.6})}}
+    turned = dataclasses.replace(after, tables=(form.Table("Time", rows),))
+    assert form.lost_ground(before, turned) == []
+    assert len(form.lost_ground(before, after)) == 1
+
+
+def test_differences_of_machines_and_versions_are_said() -> None:
+    here = {"processor": "two", "cores": "1", "jax": "1"}
+    assert form.differences(MACHINE, here) == "processor one there, two here, jax not said there, 1 here"
+    assert form.differences({**MACHINE, "jax": "1"}, MACHINE) == "jax 1 there, none here"
+    assert form.differences(MACHINE, MACHINE) == ""
+
+
+def test_a_page_says_of_how_many_rounds_figures_are() -> None:
+    """From the least to the most, as rows differ; "or more" where an older figure does not say it."""
+    old = result({"MLP": (0.6, 0.5, 0.7)})
+    few, many = (
+        dataclasses.replace(old, rounds=rounds, tables=(result({name: (0.4, 0.3, 0.5)}).tables[0].counted(rounds),))
+        for name, rounds in (("GPT", 3), ("MLP", 15))
+    )
+    assert "; 5 rounds or more." in old.markdown()
+    assert "; 3 rounds or more." in form.merge(old, few).markdown()
+    assert "; 3 rounds." in few.markdown()
+    assert "; 3 to 15 rounds." in form.merge(few, many).markdown()
+    counts = form.Table("Sizes", {"MLP": {"regions": form.Cell(6)}}).counted(3)
+    assert counts.rows["MLP"]["regions"].rounds is None
+
+
 def test_rows_that_were_not_measured_stay() -> None:
     before, after = result({"MLP": (0.6, 0.5, 0.7), "GPT": (0.5, 0.4, 0.6)}), result({"GPT": (0.4, 0.3, 0.5)})
     fewer = dataclasses.replace(after, rounds=3)
@@ -61,6 +92,12 @@ def test_rows_that_were_not_measured_stay() -> None:
     assert {name: row["dfa"].value for name, row in rows.items()} == {"MLP": 0.6, "GPT": 0.4}
     other = form.merge(before, result({"GPT": (0.4, 0.3, 0.5)}, {"processor": "two"}))
     assert list(other.tables[0].rows) == ["GPT"]
+
+
+def test_a_remark_stays_as_long_as_rows_that_it_is_of() -> None:
+    before = dataclasses.replace(result({"MLP": (0.6, 0.5, 0.7)}), remark="Other work ran.")
+    assert form.merge(before, result({"GPT": (0.4, 0.3, 0.5)})).remark == "Other work ran."
+    assert form.merge(before, result({"MLP": (0.4, 0.3, 0.5)})).remark == ""
 
 
 def test_cells_that_were_not_measured_stay_beside_those_that_were() -> None:
@@ -92,7 +129,10 @@ def test_counts_are_whole_and_computed_figures_are_said_to_be() -> None:
     assert text.startswith("Computed for: devices of 153 GFLOP/s.\n")
 
 
-def test_a_median_stands_between_its_quartiles() -> None:
+def test_quartiles_are_quartiles_of_any_number_of_rounds() -> None:
+    """Of three they are not the least and the greatest."""
     quartiles = runpy.run_path(str(ROOT / "benchmarks" / "timing.py"))["quartiles"]
     assert quartiles([8.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 5.0)
+    assert quartiles([4.0, 1.0, 2.0]) == (2.0, 1.5, 3.0)
+    assert quartiles([1.0, 2.0, 3.0, 4.0]) == (2.5, 1.75, 3.25)
     assert quartiles([1 / 3], digits=2) == (0.33, 0.33, 0.33)

@@ -1,5 +1,7 @@
 """What the runner of benchmarks knows: results in the one form, and a section of a page for each."""
 
+import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,4 +61,50 @@ def test_names_that_there_are_not_are_refused() -> None:
     with pytest.raises(SystemExit, match='there is no benchmark "paralel"'):
         runner.main(["run", "paralel"])
     with pytest.raises(SystemExit, match='parallel has no row "GPT"'):
-        runner.main(["run", "parallel", "--only", "GPT"])
+        runner.main(["run", "parallel", "--only", "GPT", "--keep-nothing"])
+
+
+def one_figure(folder: Path, value: float, machine: dict[str, str]) -> None:
+    save(
+        Result("steps", machine, 3, (Table("Time", {"MLP": {"dfa": Cell(value)}, "GPT": {"dfa": Cell(0.5)}}),)), folder
+    )
+
+
+def test_a_run_of_some_rows_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that it does not measure would be deleted."""
+    made = dataclasses.replace(BENCHMARKS["steps"], measure=lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setitem(runner.BENCHMARKS, "steps", made)
+    here = BENCHMARKS["steps"].where()
+    one_figure(tmp_path, 0.5, {**here, "torch": "1.0"})
+    for part in (["--only", "MLP*"], ["--threads", "2"]):
+        with pytest.raises(SystemExit, match=r"torch 1.0 there, .*Run all rows on one thread first.* --out FOLDER"):
+            runner.main(["run", "steps", *part, "--out", str(tmp_path)])
+    assert load(tmp_path / "steps.json") is not None
+    runner.refuse_a_part(tmp_path / "none.json", here)
+    one_figure(tmp_path, 0.5, here)
+    runner.refuse_a_part(tmp_path / "steps.json", here)
+
+
+def test_a_run_elsewhere_changes_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = (Table("Time", {"MLP": {"dfa": Cell(0.5, 0.4, 0.6)}}),)
+    made = dataclasses.replace(BENCHMARKS["steps"], measure=lambda *_, **__: tables, names=("MLP", "GPT"))
+    monkeypatch.setitem(runner.BENCHMARKS, "steps", made)
+    monkeypatch.setattr(runner, "write_pages", lambda *_: pytest.fail("a page was written"))
+    runner.main(["run", "steps", "--only", "MLP", "--rounds", "3", "--out", str(tmp_path)])
+    kept = load(tmp_path / "steps.json")
+    assert kept is not None
+    assert kept.tables[0].rows["MLP"]["dfa"].rounds == 3
+
+
+def test_ground_is_lost_beside_what_was_committed(tmp_path: Path) -> None:
+    """A run overwrites the file, so a second one would find nothing beside it."""
+    one_figure(tmp_path, 0.5, {})
+    assert runner.committed(tmp_path / "steps.json") == load(tmp_path / "steps.json")  # no repository
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "kept"]):
+        subprocess.run([*git, *words], check=True)
+    one_figure(tmp_path, 0.9, {})
+    found = runner.committed(tmp_path / "steps.json")
+    assert found is not None
+    assert found.tables[0].rows["MLP"]["dfa"].value == 0.5
+    assert runner.committed(tmp_path / "none.json") is None
