@@ -2,26 +2,40 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 DOCS_VENV := .venv-docs
+EXECUTORCH_VENV := .venv-executorch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+INSTALL := -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Not in constraints.txt: installed alone, without its dependencies, for the model definitions that tests use.
 TORCHVISION := torchvision==0.28.0
 # Code in these has lines that fit beside the site's contents.
 PAGES := $(wildcard docs/*.md docs/*/*.md)
+# With what of ExecuTorch's many dependencies our files need; installed alone too. Nothing here is in the usual set-up.
+EXECUTORCH := tests/executorch.txt
+# The tests that ask whether it is there.
+EXECUTORCH_TESTS = $(shell grep -rl --include='test_*.py' 'pte_file.is_installed' tests)
 # Test processes; each runs on one thread, so that they do not fight over the cores.
 JOBS ?= 2
 TESTS ?= tests
 # What is measured and tested here is compiled here, and leaves nothing in the user's cache.
 export ALTPROP_CACHE ?= off
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+WORKERS = -m pytest -q -n $(JOBS) --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python $(WORKERS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full docs links pages matrix bench tables coverage reliability lint format types directions unit clean distclean
+.PHONY: help demo test test-full test-executorch docs links pages matrix bench tables coverage reliability lint format types directions unit clean distclean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# The usual set-up, into an environment.
+define set_up
+$(1)/bin/python $(INSTALL) setuptools wheel
+$(1)/bin/python $(INSTALL) torch
+$(1)/bin/python $(INSTALL) --no-build-isolation --editable '.[dev,examples,onnx]'
+$(1)/bin/python $(INSTALL) --no-deps $(TORCHVISION)
+endef
 
 $(BIN)/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -29,10 +43,7 @@ $(BIN)/python:
 	"$(PYTHON)" -m venv $(VENV)
 
 $(READY): pyproject.toml constraints.txt Makefile | $(BIN)/python
-	$(PIP) setuptools wheel
-	$(PIP) torch
-	$(PIP) --no-build-isolation --editable '.[dev,examples,onnx]'
-	$(PIP) --no-deps $(TORCHVISION)
+	$(call set_up,$(VENV))
 	@touch $@
 
 demo: $(READY)  ## train a small model by local learning and write its pictures to results/demo
@@ -43,6 +54,17 @@ test: lint types unit  ## every check, and every test but those marked full
 
 test-full: lint types  ## every check, and every test: an hour or more
 	ALTPROP_VERIFY=1 $(PYTEST) $(TESTS)
+
+# Of the tests it runs those marked full too: nearly all of them are. One that is skipped is shown.
+test-executorch: $(EXECUTORCH_VENV)/.ready  ## the tests of .pte files, with ExecuTorch in an environment of its own
+	$(EXECUTORCH_VENV)/bin/python -c 'import executorch.runtime'
+	OMP_NUM_THREADS=1 $(EXECUTORCH_VENV)/bin/python $(WORKERS) -rs $(EXECUTORCH_TESTS)
+
+$(EXECUTORCH_VENV)/.ready: pyproject.toml constraints.txt $(EXECUTORCH) | $(BIN)/python
+	$(BIN)/python -m venv $(EXECUTORCH_VENV)
+	$(call set_up,$(EXECUTORCH_VENV))
+	$(EXECUTORCH_VENV)/bin/python $(INSTALL) --no-deps --requirement $(EXECUTORCH)
+	@touch $@
 
 docs: $(DOCS_VENV)/.ready  ## build the site into site/; what it needs has an environment of its own
 	$(DOCS_VENV)/bin/zensical build --strict --clean
@@ -107,5 +129,5 @@ clean:  ## remove what builds and runs left, but not the environment
 	rm -rf build dist site results/demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## remove the environment too
-	rm -rf $(VENV) $(DOCS_VENV)
+distclean: clean  ## remove the environments too
+	rm -rf $(VENV) $(DOCS_VENV) $(EXECUTORCH_VENV)

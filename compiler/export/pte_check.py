@@ -56,7 +56,8 @@ def _run(runner: PteRunner, made: LoweredProgram, given: Tensors) -> dict[Slot, 
     except RunError as error:
         where = " and ".join(made.regions.get(error.operator, ["the program"]))
         name = f"the operator {error.operator}" if error.operator else "an operator"
-        raise ExportError(f"{where}: {name} fails in ExecuTorch's runtime ({error}); {WAYS_OUT}.") from error
+        reason = f" ({error})" if str(error) else ""
+        raise ExportError(f"{where}: {name} fails in ExecuTorch's runtime{reason}; {WAYS_OUT}.") from error
 
 
 def _first_different(made: LoweredProgram, constants: Tensors, given: Tensors) -> str | None:

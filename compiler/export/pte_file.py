@@ -52,6 +52,7 @@ def write_program(
     """
     if delegate not in DELEGATES:
         raise ExportError(f'delegate="{delegate}": there are {", ".join(map(repr, DELEGATES))}.')
+    refuse_double(subject)
     check_installed(delegate)
     size = batch_of(subject, batch)
     optimizer = subject.optimizer if original.is_step else None
@@ -91,6 +92,20 @@ def batch_of(subject: Subject, wanted: int | None) -> int:
     if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
         raise ExportError(f"batch={wanted!r}: how many samples the file takes is a whole number above 0.")
     return wanted
+
+
+def refuse_double(subject: Subject) -> None:
+    """Refuses models in float64: the runtime's kernels for the softmax of a loss, among others, fail without a reason.
+
+    Raises:
+        ExportError: names the first parameter in float64.
+    """
+    for name, parameter in subject.model.named_parameters():
+        if parameter.dtype == torch.float64:
+            raise ExportError(
+                f"{name} is {parameter.dtype}, which not all of ExecuTorch's kernels take: convert the model, "
+                'model.float(), or train by another file: ".pt2" takes it, and so does ".onnx" without convolutions.'
+            )
 
 
 def is_installed() -> bool:

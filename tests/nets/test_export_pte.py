@@ -13,7 +13,7 @@ from torch import nn
 
 import altprop
 from altprop import ExportError
-from altprop.compiler.export import pte_file, pte_lower
+from altprop.compiler.export import pte_check, pte_file, pte_lower, pte_run
 from altprop.compiler.export.retrace import region_of
 
 NEEDED = "ExecuTorch is not installed: pip install 'altprop[executorch]'"
@@ -228,6 +228,31 @@ def test_a_difference_names_the_region_and_the_operator(tmp_path: Path, monkeypa
     with pytest.raises(ExportError, match=r'than torch, by (.|\n)*region "0", operator aten.tanh.default. Nothing'):
         net.export(tmp_path / "step.pte")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_in_float64_is_refused_in_front(tmp_path: Path) -> None:
+    """Before ExecuTorch is looked for, and before anything is lowered."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    net = altprop.compile(model, "dfa", example_inputs=x, optimizer=altprop.optim.SGD(lr=0.1))
+    with pytest.raises(ExportError, match=r'^0.weight is torch.float64, .*model.float\(\), or .* ".pt2" takes it'):
+        net.export(tmp_path / "step.pte")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [("", "ExecuTorch's runtime; write"), ("no memory", r"ExecuTorch's runtime \(no memory\); write")],
+)
+def test_a_failing_operator_is_named_with_the_reason_if_there_is_one(reason: str, says: str) -> None:
+    def runner(values: list[Any]) -> list[Any]:
+        raise pte_run.RunError(reason, "aten::mm.out")
+
+    made = pte_lower.LoweredProgram(b"", None, {}, {}, 0, {}, {"aten::mm.out": ['region "0"']})  # type: ignore[arg-type]
+    with pytest.raises(
+        ExportError, match=f'^region "0": the operator aten::mm.out fails in {says} it in other operators'
+    ):
+        pte_check._run(runner, made, {})  # type: ignore[arg-type]
 
 
 class LoweredError(Exception):
