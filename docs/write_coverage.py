@@ -26,7 +26,8 @@ moves each parameter that autograd would move; and a batch of another size runs.
 *frozen in part*: by its plan the rule trains some regions alone, and `net.explain()` says which. *fades in k of n*: on
 the way down a deep chain the error shrinks, or a flat part of an activation ends it, until k of the n parameters move
 by less than rounding; a stronger error, or feedback drawn anew or made stronger, reaches them. A number points to the
-sentence of a refusal under the tables.{not_run}
+sentence of a refusal under the tables.
+What was not run yet is named above its table, or is a cell *not run*.
 
 Cells by the version of torch that they ran under: {versions}.
 A cell is not run again when the code changes, unless it had failed or its line is removed.
@@ -53,11 +54,14 @@ def table(records: dict[str, dict[str, Any]], headings: dict[str, list[str]], ru
 
     count = Counter(record["torch"].partition("+")[0] for record in records.values())
     versions = ", ".join(f"{number} under {version}" for version, number in sorted(count.items()))
-    missing = any(f"{name} {rule}" not in records for names in headings.values() for name in names for rule in rules)
-    lines = [HEAD.format(versions=versions, not_run=" *not run*: no outcome is kept yet." if missing else "")]
+    lines = [HEAD.format(versions=versions)]
     for heading, names in headings.items():
-        lines += [f"## {heading}", "", f"| model | {' | '.join(rules)} |", f"|{'---|' * (len(rules) + 1)}"]
-        lines += [f"| {name} | {' | '.join(cell(name, rule) for rule in rules)} |" for name in names]
+        ran = [rule for rule in rules if any(f"{name} {rule}" in records for name in names)]
+        rest = [f"`{rule}`" for rule in rules if rule not in ran]
+        lines += [f"## {heading}", ""]
+        lines += [f"Not run on these models yet: {', '.join(rest)}.", ""] if rest else []
+        lines += [f"| model | {' | '.join(ran)} |", f"|{'---|' * (len(ran) + 1)}"]
+        lines += [f"| {name} | {' | '.join(cell(name, rule) for rule in ran)} |" for name in names]
         lines.append("")
     lines += ["## Refusals", ""] if notes else []
     lines += [f"{number}. {note}" for number, note in enumerate(notes, 1)]
