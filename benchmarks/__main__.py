@@ -58,15 +58,28 @@ def committed(path: Path) -> Result | None:
     return read(found.stdout)
 
 
-def refuse_a_part(path: Path, here: Mapping[str, str]) -> None:
-    """Refuses a run of some rows where those that would stay are of another machine or other versions."""
+def refuse_a_part(path: Path, here: Mapping[str, str], threads: int, *, some: bool) -> None:
+    """Refuses a run that cannot keep what it does not measure, as that is of another machine or other versions.
+
+    Args:
+        path: the file of results.
+        here: this machine and its versions.
+        threads: of the run.
+        some: whether it leaves out rows or columns.
+    """
     old = load(path)
     said = differences(old.machine, here) if old else ""
-    if said:
+    if old and said and (some or any(not _is_of(table.title, threads) for table in old.tables)):
         raise SystemExit(
-            f"{path.name} is of another machine or other versions ({said}), so its other rows cannot stay beside those "
-            "of this run. Run all rows on one thread first, without --only, or take --out FOLDER for a file elsewhere."
+            f"{path.name} is of another machine or other versions ({said}), so what this run does not measure cannot "
+            "stay beside it. Run all rows, or drop the others with --replace, or keep this run elsewhere with --out "
+            "FOLDER."
         )
+
+
+def _is_of(title: str, threads: int) -> bool:
+    """Whether a table is of so many threads."""
+    return title.endswith(f", {threads} threads") if threads > 1 else not title.endswith(" threads")
 
 
 def write_pages(names: Iterable[str] = BENCHMARKS, folder: Path | None = None, results: Path = RESULTS) -> None:
@@ -100,9 +113,9 @@ def _run_all(args: argparse.Namespace) -> int:
     unknown = [name for name in args.names if name not in {*BENCHMARKS, *SCRIPTS}]
     if unknown:
         raise SystemExit(f'there is no benchmark "{unknown[0]}"; there are {", ".join([*BENCHMARKS, *SCRIPTS])}')
-    if not args.keep_nothing and (args.only != "*" or args.threads > 1):
-        for name in (name for name in args.names if name in BENCHMARKS):
-            refuse_a_part(args.out / f"{name}.json", BENCHMARKS[name].where())
+    some = args.only != "*" or args.without_compiled
+    for name in () if args.keep_nothing or args.replace else [name for name in args.names if name in BENCHMARKS]:
+        refuse_a_part(args.out / f"{name}.json", BENCHMARKS[name].where(), args.threads, some=some)
     torch.set_num_threads(args.threads)
     lost: list[str] = []
     for name in args.names:
@@ -140,6 +153,7 @@ def main(given: list[str] | None = None) -> int:
     runs.add_argument(
         "--out", type=Path, default=RESULTS, metavar="FOLDER", help="where results are kept; elsewhere no page changes"
     )
+    runs.add_argument("--replace", action="store_true", help="drop what is of another machine or other versions")
     runs.add_argument("--remark", default="", help="a sentence on the circumstances, for the page")
     args = parser.parse_args(given)
     if args.command == "run":
@@ -151,7 +165,7 @@ def main(given: list[str] | None = None) -> int:
     for name, benchmark in BENCHMARKS.items():
         print(f"{name}: {benchmark.about}; rows: {', '.join(benchmark.names)}")
     for name, script in SCRIPTS.items():
-        print(f"{name}: benchmarks/{script.words[0]}; it has a form of its own: {script.why}")
+        print(f"{name}: benchmarks/{' '.join(script.words)}; {script.about} It has a form of its own: {script.why}")
     return 0
 
 

@@ -1,18 +1,23 @@
-"""The step of `benchmarks.rounds` by libraries of predictive coding: jpc and pcx, as their own tutorials write it.
+"""Time of a step of predictive coding, by ours and by libraries, over jpc's, at its faster of two ways.
 
-jpc 1.0 is at https://github.com/thebuckleylab/jpc and wants jax of at most 0.5.2; pcx 0.6 is on PyPI. Both take the
-square distance per layer, cross-entropy at the output, and AdamW of optax. jpc has two forms: `jpc.make_pc_step`, which
-integrates the activities' flow, here by Euler's method with steps of a constant size, so that rounds are rounds; and a
-loop of `jpc.update_pc_activities`, a jitted call a round. pcx writes its rounds out in one jitted step.
+The step is that of the benchmark `rounds`, with 20 rounds, as the libraries' own tutorials write it. All take the
+square distance per layer, cross-entropy at the output, and AdamW (of optax). jpc has two forms: `jpc.make_pc_step`,
+which integrates the activities' flow, here by Euler's method with steps of a constant size, so that rounds are rounds;
+and a loop of `jpc.update_pc_activities`, a jitted call a round. pcx writes its rounds out in one jitted step.
+
+It needs an environment of its own: `pip install pcx diffrax`, jpc from https://github.com/thebuckleylab/jpc, and a JAX
+of at most 0.5.2, as jpc wants it. On that the function by hand takes longer than on a later one.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.interleaved import Step
+from benchmarks import rounds as by_hand
+from benchmarks.form import Table
+from benchmarks.interleaved import Step, ratios
 
 Sizes = tuple[int, ...]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -168,3 +173,17 @@ STEPS: dict[str, Callable[[Sizes, Batch, int, float, float], Step]] = {
     "pcx": pcx_step,
 }
 """What makes a step, by name; the first is what the others are compared with."""
+NAMES = ("20 rounds",)
+PACKAGES = ("jax", "jpc", "pcx")
+
+
+def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
+    """Measures the one row."""
+    base, *others = (make(by_hand.WIDTHS, by_hand.batch(), 20, by_hand.RATE, by_hand.LR) for make in STEPS.values())
+    candidates = {
+        "altprop pc": by_hand.ours(20),
+        **dict(zip(list(STEPS)[1:], others, strict=True)),
+        "JAX by hand": by_hand.theirs(20),
+    }
+    rows = {name: ratios(base, candidates, rounds, 3, "beside libraries") for name in names}
+    return (Table("Time of a step over jpc's", rows),)

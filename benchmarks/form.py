@@ -154,7 +154,7 @@ def merge(old: Result | None, new: Result) -> Result:
 
     Args:
         old: an earlier result of the same benchmark; taken over only where it is of the same machine and versions. So
-            a run of some rows has to be refused where it is not (`differences`), or it would delete the others.
+            a run that measures less has to be refused where it is not (`differences`), or it would delete the rest.
         new: the rows of this run.
     """
     if old is None or dict(old.machine) != dict(new.machine):

@@ -2,12 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from rich.progress import Progress
 
 from benchmarks.form import Cell
-from benchmarks.timing import quartiles
+from benchmarks.timing import empty_cache, quartiles, worked
 
 Step = Callable[[], object]
 
@@ -20,11 +21,20 @@ def taken(step: Step, repeats: int) -> tuple[float, float]:
     return (time.perf_counter() - start) / repeats, (time.process_time() - worked) / repeats
 
 
-def ratios(base: Step, candidates: Mapping[str, Step], rounds: int, repeats: int, title: str) -> dict[str, Cell]:
-    """Returns each candidate's time over the base's: by the processor, its quartiles, and beside it by the clock.
+def made(start: Callable[[], Step]) -> tuple[Step, float]:
+    """Returns a step that has run once, and what this took: the processor's seconds, the C++ compiler's included.
 
-    Other work on the machine falls on the clock, and much less on the processor's time.
+    Inductor finds nothing that an earlier process has compiled.
     """
+    with empty_cache():
+        before = worked()
+        step = start()
+        step()
+        return step, worked() - before
+
+
+def ratios(base: Step, candidates: Mapping[str, Step], rounds: int, repeats: int, title: str) -> dict[str, Cell]:
+    """Returns each candidate's time over the base's, with quartiles: see `cell`."""
     for step in (base, *candidates.values()):
         taken(step, 2)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
@@ -33,11 +43,18 @@ def ratios(base: Step, candidates: Mapping[str, Step], rounds: int, repeats: int
         for _ in range(rounds):
             for name, step in candidates.items():
                 plain, ours = taken(base, repeats), taken(step, repeats)
-                found[name].append((ours[1] / plain[1], ours[0] / plain[0]))
+                found[name].append((ours[0] / plain[0], ours[1] / plain[1]))
                 progress.advance(task)
-    return {name: _cell(pairs) for name, pairs in found.items()}
+    return {name: cell(pairs, torch.get_num_threads()) for name, pairs in found.items()}
 
 
-def _cell(pairs: list[tuple[float, float]]) -> Cell:
-    clock = statistics.median(pair[1] for pair in pairs)
-    return Cell(*quartiles(pair[0] for pair in pairs), {"clock": round(clock, 3)})
+def cell(pairs: Sequence[tuple[float, float]], threads: int) -> Cell:
+    """Ratios by the clock and by the processor, as a figure.
+
+    On one thread the processor's time stands in front: other work on the machine falls on the clock, and much less on
+    it. On several the clock does, since the processor's time is that of all threads together.
+    """
+    clock, processor = ([pair[number] for pair in pairs] for number in (0, 1))
+    if threads > 1:
+        return Cell(*quartiles(clock), {"processor": round(statistics.median(processor), 3)})
+    return Cell(*quartiles(processor), {"clock": round(statistics.median(clock), 3)})

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in about five minutes: a step eager, recorded and compiled, its memory, streams, the GPU's
 # tests. Run it from anywhere, on a machine with a GPU; it rewrites the GPU's sections of docs/benchmarks.md. Where one
-# part fails the others still run, and the exit status says so.
+# part fails the others still run, and the exit status says so. Results of another machine are dropped.
 #
 #   benchmarks/on_gpu.sh              # all of it
 #   ROUNDS=3 benchmarks/on_gpu.sh     # quicker
@@ -28,12 +28,12 @@ part() {
 }
 # Small networks first, and each by itself: what is measured is kept, whatever happens to the next.
 for only in "MLP*" "ResNet-20*" "GPT*" "ResNet-50*"; do
-  part "$PYTHON" -m benchmarks run gpu --only "$only" --rounds "$ROUNDS"
+  part "$PYTHON" -m benchmarks run gpu --only "$only" --replace --rounds "$ROUNDS"
 done
-part "$PYTHON" -m benchmarks run streams --rounds "$ROUNDS"
+part "$PYTHON" -m benchmarks run streams --replace --rounds "$ROUNDS"
 if "$PYTHON" -c 'import sys, onnxruntime as o; sys.exit("CUDAExecutionProvider" not in o.get_available_providers())' \
   2>/dev/null; then
-  part "$PYTHON" -m benchmarks run onnx_step_gpu --rounds "$ROUNDS"
+  part "$PYTHON" -m benchmarks run onnx_step_gpu --replace --rounds "$ROUNDS"
 fi
 part "$PYTHON" -m pytest -q tests/systems/test_gpu.py tests/systems/test_gpu_schedule.py tests/systems/test_gpu_session.py
 

@@ -24,6 +24,7 @@ WORK: dict[str, tuple[str, tuple[int, ...], int]] = {
     "ResNet-20, batch 64": ("resnet20", (64, 3, 32, 32), 2),
 }
 NAMES = tuple(WORK)
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
 def timed(name: str, rounds: int, device: torch.device) -> dict[str, Cell]:

@@ -15,7 +15,8 @@ from benchmarks.interleaved import Step, ratios
 from benchmarks.networks import WORKS, Work
 from benchmarks.steps import autograd
 
-NAMES = ("MLP 784-5x256-10, batch 128", "GPT of 4 x 256, 8 x 128 tokens")
+NAMES = ("MLP 784-5x256-10, batch 128", "ResNet-20, batch 64", "GPT of 4 x 256, 8 x 128 tokens")
+RULES = ("bp", "dfa", "reclra")
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
@@ -40,7 +41,7 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
         torch.manual_seed(0)
         model = work.make()
         for kind in OPTIMIZERS:
-            candidates = {f"altprop {rule}": ours(work, copy.deepcopy(model), kind, rule) for rule in ("bp", "dfa")}
+            candidates = {f"altprop {rule}": ours(work, copy.deepcopy(model), kind, rule) for rule in RULES}
             candidates["autograd, fused"] = theirs(work, copy.deepcopy(model), kind, fused=True)
             candidates["autograd, foreach"] = theirs(work, copy.deepcopy(model), kind, foreach=True)
             if compiled:

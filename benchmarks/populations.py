@@ -24,6 +24,7 @@ SIZES = {
     for members in (32, 128)
 }
 NAMES = tuple(SIZES)
+PACKAGES = ("evotorch",)
 RULES = ("es", "es(credit='region')", "snes", "cem")
 
 

@@ -4,15 +4,10 @@ The net is the small task's, 784-5x256-10 with tanh, a batch of 100, AdamW. The 
 predictive coding compiles to on a CPU: the rounds as a `fori_loop`, Jacobi order, exact products by hand, buffers
 donated. `pip install jax` beside torch; it is needed for this benchmark alone. A figure of 1 is JAX.
 
-The row "beside libraries" has 20 rounds, and its figure of 1 is jpc, at its faster of two ways. They are in
-`benchmarks/coding_libraries.py`, with pcx. It needs an environment of its own: `pip install pcx diffrax`, jpc from its
-repository, and a JAX of at most 0.5.2, as jpc wants it. On that the function by hand takes longer than on a later one.
-
 `python -m benchmarks.rounds` prints what rules that settle reach on digits: 64-64-64-10, 1,200 of 1,257 samples an
 epoch in batches of 100, 30 epochs, the optimizer and rate of the rule's recipe (AdamW at 3e-3 for `bp`), three seeds.
 """
 
-import importlib.util
 import itertools
 import statistics
 import sys
@@ -30,8 +25,8 @@ from benchmarks.interleaved import Step, ratios
 WIDTHS = (784, 256, 256, 256, 256, 256, 10)
 BATCH, RATE, LR, EPOCHS = 100, 0.1, 1e-3, 30
 ROWS = {f"{rounds} rounds": rounds for rounds in (5, 20, 50)}
-LIBRARIES = "20 rounds, beside libraries"
-NAMES = (*ROWS, LIBRARIES)
+NAMES = tuple(ROWS)
+PACKAGES = ("jax",)
 RULES = ("bp", "pc", "epc", "ep", "dualprop", "mac", "pepita")
 FROZEN = "hidden layers frozen"  # the control of pepita, with its optimizer
 OPTIMIZERS = {"adamw": altprop.optim.AdamW, "adam": altprop.optim.Adam, "sgd": altprop.optim.SGD}
@@ -120,24 +115,9 @@ def _adamw(jax: Any, jnp: Any, weights: Any, moments: Any, moved: Any) -> Any:
 
 
 def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
-    """Measures some of `NAMES`; the libraries only where they are installed."""
-    rows = {
-        name: ratios(theirs(ROWS[name]), {"altprop pc": ours(ROWS[name])}, rounds, 3, name)
-        for name in names
-        if name in ROWS
-    }
-    tables = [Table("Time of a step over JAX's", rows)] if rows else []
-    if LIBRARIES in names and all(importlib.util.find_spec(module) for module in ("jpc", "pcx")):
-        from benchmarks.coding_libraries import STEPS
-
-        base, *others = (make(WIDTHS, batch(), 20, RATE, LR) for make in STEPS.values())
-        candidates = {
-            "altprop pc": ours(20),
-            **dict(zip(list(STEPS)[1:], others, strict=True)),
-            "JAX by hand": theirs(20),
-        }
-        tables.append(Table("Time of a step over jpc's", {"20 rounds": ratios(base, candidates, rounds, 3, LIBRARIES)}))
-    return tuple(tables)
+    """Measures some of `NAMES`."""
+    rows = {name: ratios(theirs(ROWS[name]), {"altprop pc": ours(ROWS[name])}, rounds, 3, name) for name in names}
+    return (Table("Time of a step over JAX's", rows),)
 
 
 def accuracy(rule: str, seed: int) -> float:

@@ -1,11 +1,10 @@
 """Time of a full training step beside plain autograd and `torch.compile`d autograd; inductor's rows; channels last.
 
-Figures are ratios by the processor's time, and by the clock beside them. "Compile seconds" are those of a processor for
-making what is timed and for its first step, in a process that has compiled other nets.
+Figures are ratios by the processor's time, and by the clock beside them. "Compile seconds" are those of a processor,
+the C++ compiler's included, for making what is timed and for its first step, in a process that has compiled other nets.
 """
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional
 import altprop
 from altprop import models
 from benchmarks.form import Cell, Table
-from benchmarks.interleaved import Step, ratios
+from benchmarks.interleaved import Step, made, ratios
 
 RULES = ("bp", "fa", "dfa", "reclra")
 Make = Callable[[], nn.Module]
@@ -91,13 +90,11 @@ def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table
         make, shape, repeats = WORK[name]
         torch.manual_seed(0)
         x, y, model = torch.randn(shape), torch.randint(0, 10, (shape[0],)), make()
-        made = {**eager_of(model, x, y), **(compiled_of(model, x, y) if compiled else {})}
+        starts = {**eager_of(model, x, y), **(compiled_of(model, x, y) if compiled else {})}
         candidates, seconds = {}, {}
-        for title, start in made.items():
-            began = time.process_time()
-            candidates[title] = start()
-            candidates[title]()
-            seconds[title] = Cell(round(time.process_time() - began, 2))
+        for title, start in starts.items():
+            candidates[title], taken = made(start)
+            seconds[title] = Cell(round(taken, 2))
         found = ratios(plain_step(copy.deepcopy(model), x, y), candidates, rounds, repeats, name)
         rows = {title: {"time": cell, "compile seconds": seconds[title]} for title, cell in found.items()}
         tables.append(Table(name, {"plain autograd": {"time": Cell(1.0)}, **rows}))

@@ -3,22 +3,31 @@
 `net.step` with SGD and momentum in the program, beside the same model, loss and `torch.optim.SGD`. Figures are ratios
 by the processor's time (quartiles in brackets), and by the clock. On processors that are not Intel's a part of the gain
 has nothing to do with local learning: large products go to oneDNN. The column "bp" says how much that is.
+
+"Compile s" are the processor's seconds, the C++ compiler's included, for making what inductor compiles and for its
+first step, where no earlier process has compiled the same. Two further nets' are in the benchmark `step`.
 """
 
 import copy
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 import altprop
 from benchmarks.form import Cell, Table
-from benchmarks.interleaved import Step, ratios
+from benchmarks.interleaved import Step, made, ratios
 from benchmarks.networks import WORKS, Work
 
 RULES = ("bp", "fa", "kp", "dfa", "reclra")
 WITH_OPTIONS = ("dfa", "reclra", "drtp")
 COMPILED = "autograd, torch.compile"
+INDUCTOR = (
+    "GPT of 4 x 256, 8 x 128 tokens",
+    "ViT of 4 x 128, batch 32",
+    "MobileNetV2 x 0.25, 64 x 64, batch 16",
+)
 
 
 def autograd(
@@ -40,25 +49,45 @@ def autograd(
     return step
 
 
-def ours(work: Work, model: nn.Module, rule: str, memory: str = "usual") -> Step:
+def ours(work: Work, model: nn.Module, rule: str, memory: str = "usual", backend: str = "eager") -> Step:
     """One `net.step` of a rule, with as much memory as is wished."""
     inputs, target = work.inputs(), work.target()
     text = f"{rule}({work.options})" if work.options and rule in WITH_OPTIONS else rule
     optimizer = altprop.optim.SGD(lr=0.01, momentum=0.9)
-    net = altprop.compile(model, rule=text, example_inputs=inputs, optimizer=optimizer, memory=memory)
+    net = altprop.compile(model, rule=text, example_inputs=inputs, optimizer=optimizer, memory=memory, backend=backend)
     given = inputs[0] if len(inputs) == 1 else inputs
     return lambda: net.step(given, target)
 
 
+def compiled_of(name: str, work: Work, model: nn.Module) -> dict[str, Callable[[], Step]]:
+    """What makes each candidate that inductor compiles, on its own copy of the same model."""
+    rules = ("dfa", "reclra") if name in INDUCTOR else ()
+    return {
+        COMPILED: lambda: autograd(work, copy.deepcopy(model), compiled=True),
+        **{
+            f"{rule}, inductor": lambda rule=rule: ours(work, copy.deepcopy(model), rule, backend="inductor")
+            for rule in rules
+        },
+    }
+
+
+def row(name: str, rounds: int, *, compiled: bool) -> dict[str, Cell]:
+    """Measures one of `WORKS`."""
+    work = WORKS[name]
+    torch.manual_seed(0)
+    model = work.make()
+    candidates = {rule: ours(work, copy.deepcopy(model), rule) for rule in RULES}
+    seconds: dict[str, float] = {}
+    for title, start in compiled_of(name, work, model).items() if compiled else ():
+        candidates[title], seconds[title] = made(start)
+    cells = ratios(autograd(work, model), candidates, rounds, work.repeats, name)
+    for title, taken in seconds.items():
+        beside = {**cells[title].beside, "compile s": round(taken, 1)}
+        cells[title] = dataclasses.replace(cells[title], beside=beside)
+    return cells
+
+
 def measure(names: Sequence[str], rounds: int, *, compiled: bool) -> tuple[Table, ...]:
     """Measures some of `WORKS`."""
-    rows: dict[str, dict[str, Cell]] = {}
-    for name in names:
-        work = WORKS[name]
-        torch.manual_seed(0)
-        model = work.make()
-        candidates = {rule: ours(work, copy.deepcopy(model), rule) for rule in RULES}
-        if compiled:
-            candidates[COMPILED] = autograd(work, copy.deepcopy(model), compiled=True)
-        rows[name] = ratios(autograd(work, model), candidates, rounds, work.repeats, name)
+    rows = {name: row(name, rounds, compiled=compiled) for name in names}
     return (Table("Time of a step over plain autograd's", rows),)

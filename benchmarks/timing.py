@@ -1,14 +1,18 @@
 """Interleaved timing: every candidate is timed next to plain autograd in the same round, and ratios are reported."""
 
+import contextlib
 import ctypes
 import ctypes.util
 import json
+import os
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.progress import Progress
@@ -43,6 +47,18 @@ def ratios(
                 pairs[name].append((seconds(step, repeats), plain))
                 progress.advance(task)
     return {name: _summary(found) for name, found in pairs.items()}
+
+
+def worked() -> float:
+    """Returns the processor's seconds of this process so far, and of those that it started and waited for."""
+    return sum(os.times()[:4])
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Inductor finds nothing that an earlier process has compiled."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": folder}):
+        yield
 
 
 def quartiles(found: Iterable[float], digits: int = 3) -> tuple[float, float, float]:

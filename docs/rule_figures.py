@@ -6,6 +6,7 @@ a new rule takes part in is on the rule's page by itself. `FIGURES` lists them i
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,15 +91,34 @@ def tables(name: str) -> Iterator[tuple[str, str, str, float]]:
                 yield table["title"], row, column, cell["value"]
 
 
+def step_times() -> Iterator[tuple[str, str, float]]:
+    """Times of a step over plain autograd's, on one thread: net, rule, value."""
+    for title, row, column, value in tables("steps.json"):
+        if "threads" not in title:
+            yield row, column, value
+    for title, row, _, value in tables("targets.json"):
+        if row.startswith("altprop ") and "threads" not in title:
+            yield title, row.removeprefix("altprop "), value
+
+
+NETS = {"MLP": "MLP 784-5x256-10, batch 128", "ResNet-20": "ResNet-20, batch 64"}
+_MARK = re.compile(rf"\d+\.\d\d(<!-- ({'|'.join(NETS)}), (.+?) -->)")
+
+
+def with_times(text: str) -> str:
+    """A text in which each time of a step with a mark behind it, such as `0.41<!-- MLP, dfa -->`, is the kept one."""
+    found = {(net, rule): value for net, rule, value in step_times()}
+    return _MARK.sub(lambda mark: f"{found[NETS[mark[2]], mark[3]]:.2f}{mark[1]}", text)
+
+
+def without_marks(text: str) -> str:
+    """A text in which those figures stand alone."""
+    return _MARK.sub(lambda mark: mark[0].removesuffix(mark[1]), text)
+
+
 def times(rule: str) -> Iterator[Row]:
     """Times of a step over plain autograd's, on one thread."""
-    found = [(row, column, value) for title, row, column, value in tables("steps.json") if "threads" not in title]
-    found += [
-        (title, row.removeprefix("altprop "), value)
-        for title, row, _, value in tables("targets.json")
-        if row.startswith("altprop ") and "threads" not in title
-    ]
-    for net, name, value in found:
+    for net, name, value in step_times():
         if is_of(name, rule):
             what = f"[time of a step](../benchmarks.md) over plain autograd's, {net}"
             yield what + _options(name, rule), f"{value:.2f}", "plain autograd 1.00"

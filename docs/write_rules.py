@@ -5,6 +5,7 @@
 
 All of a page is there already: the rule's docstrings and data, what docs/rules.md says of it under its name, and what
 the benchmarks kept (`rule_figures.py`). So a new rule has a page as soon as this has run; nobody writes one by hand.
+Times of steps in docs/rules.md have a mark behind them, such as `0.41<!-- MLP, dfa -->`, and are written anew, too.
 """
 
 import dataclasses
@@ -58,12 +59,15 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("." if text and not text.endswith(".") else "")
 
 
+def overview() -> str:
+    """The overview, with the times of steps that the benchmarks kept."""
+    return rule_figures.with_times(OVERVIEW.read_text("utf-8"))
+
+
 def words(name: str) -> str:
     """What the overview says under the rule's name, without the picture, with links as they are from here."""
-    found = re.search(
-        rf"^### {re.escape(name)}\n(.*?)(?=^###? )", OVERVIEW.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
-    text = re.sub(r"<img [^>]*>\n+", "", found[1]) if found else ""
+    found = re.search(rf"^### {re.escape(name)}\n(.*?)(?=^###? )", overview(), re.DOTALL | re.MULTILINE)
+    text = rule_figures.without_marks(re.sub(r"<img [^>]*>\n+", "", found[1])) if found else ""
     text = re.sub(r"\]\(#", "](../rules.md#", text)
     text = re.sub(r"\]\((?!\.\./|https?:)", "](../", text)
     text = re.sub(r"^####", "##", text, flags=re.MULTILINE).strip()
@@ -144,7 +148,7 @@ def written() -> dict[Path, str]:
     """All files that this writes, with what belongs into them."""
     pages = {DOCS / "rules" / f"{name}.md": page(name, rule) for name, rule in shipped().items()}
     contents = "\n".join(f'      {{ "{name}" = "rules/{name}.md" }},' for name in shipped())
-    pages[OVERVIEW] = between(OVERVIEW.read_text("utf-8"), BEGIN, END, listed())
+    pages[OVERVIEW] = between(overview(), BEGIN, END, listed())
     pages[SITE] = between(SITE.read_text("utf-8"), FIRST, LAST, contents)
     return pages
 

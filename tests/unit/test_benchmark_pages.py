@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as runner  # noqa: E402
 from benchmarks.form import Cell, Result, Table, load, save  # noqa: E402
+from benchmarks.interleaved import cell  # noqa: E402
 from benchmarks.registry import BENCHMARKS, SCRIPTS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,10 +36,29 @@ def test_rows_of_results_are_rows_of_benchmarks() -> None:
         assert set(result.tables[0].rows) <= set(BENCHMARKS[name].names)
 
 
-def test_scripts_say_why_they_have_a_form_of_their_own() -> None:
+def test_scripts_say_what_they_are_and_why_they_have_a_form_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     for script in SCRIPTS.values():
         assert (ROOT / "benchmarks" / script.words[0]).exists()
         assert script.why
+    assert SCRIPTS["onnx_table"].about == "Size and latency of the zoo's step files, written into docs/onnx.md."
+    runner.main(["list"])
+    assert f"onnx_table: benchmarks/onnx_table.py; {SCRIPTS['onnx_table'].about}" in capsys.readouterr().out
+
+
+def test_the_list_names_all_that_can_be_run() -> None:
+    """Each file with a command of its own is a benchmark or a script."""
+    files = {
+        path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if "\nif __name__ ==" in path.read_text("utf-8")
+    }
+    assert files <= {*BENCHMARKS, *SCRIPTS}
+    assert not set(BENCHMARKS) & set(SCRIPTS)
+
+
+def test_results_say_the_versions_that_count() -> None:
+    """Of all packages whose time is measured; those that are not installed say nothing."""
+    assert BENCHMARKS["onnx_step"].packages == ("onnxruntime", "onnxruntime-gpu")
+    made = dataclasses.replace(BENCHMARKS["steps"], packages=("pytest", "no-such-package"))
+    assert made.where() == {**BENCHMARKS["steps"].where(), "pytest": pytest.__version__}
 
 
 def test_a_section_is_written_into_its_own_page(tmp_path: Path) -> None:
@@ -57,6 +77,13 @@ def test_a_section_is_written_into_its_own_page(tmp_path: Path) -> None:
     assert f"## {BENCHMARKS['parallel'].about}" in page.read_text()
 
 
+def test_the_clock_stands_in_front_where_there_are_several_threads() -> None:
+    """The processor's time is then that of all threads together."""
+    pairs = [(0.5, 0.7), (0.6, 0.8), (0.7, 0.9)]
+    assert cell(pairs, 1) == Cell(0.8, 0.75, 0.85, {"clock": 0.6})
+    assert cell(pairs, 2) == Cell(0.6, 0.55, 0.65, {"processor": 0.8})
+
+
 def test_names_that_there_are_not_are_refused() -> None:
     with pytest.raises(SystemExit, match='there is no benchmark "paralel"'):
         runner.main(["run", "paralel"])
@@ -70,19 +97,28 @@ def one_figure(folder: Path, value: float, machine: dict[str, str]) -> None:
     )
 
 
-def test_a_run_of_some_rows_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows that it does not measure would be deleted."""
-    made = dataclasses.replace(BENCHMARKS["steps"], measure=lambda *_, **__: pytest.fail("it ran"))
-    monkeypatch.setitem(runner.BENCHMARKS, "steps", made)
-    here = BENCHMARKS["steps"].where()
+def test_a_run_of_less_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not measure would be deleted."""
+
+    def measure(*_: object, **__: object) -> tuple[Table, ...]:
+        raise RuntimeError("it runs")
+
+    monkeypatch.setitem(runner.BENCHMARKS, "steps", dataclasses.replace(BENCHMARKS["steps"], measure=measure))
+    here, path = BENCHMARKS["steps"].where(), tmp_path / "steps.json"
+    run = ["run", "steps", "--out", str(tmp_path)]
+    some: list[list[str]] = [["--only", "MLP*"], ["--threads", "2"], ["--without-compiled"]]
     one_figure(tmp_path, 0.5, {**here, "torch": "1.0"})
-    for part in (["--only", "MLP*"], ["--threads", "2"]):
-        with pytest.raises(SystemExit, match=r"torch 1.0 there, .*Run all rows on one thread first.* --out FOLDER"):
-            runner.main(["run", "steps", *part, "--out", str(tmp_path)])
-    assert load(tmp_path / "steps.json") is not None
-    runner.refuse_a_part(tmp_path / "none.json", here)
+    for part in some:
+        with pytest.raises(SystemExit, match=r"torch 1.0 there, .*Run all rows, or .* --replace, or .* --out FOLDER"):
+            runner.main([*run, *part])
+    assert load(path) is not None
+    for part in ([], [*some[0], "--replace"], [*some[0], "--keep-nothing"]):
+        with pytest.raises(RuntimeError, match="it runs"):
+            runner.main([*run, *part])
     one_figure(tmp_path, 0.5, here)
-    runner.refuse_a_part(tmp_path / "steps.json", here)
+    for part in some[:1]:
+        with pytest.raises(RuntimeError, match="it runs"):
+            runner.main([*run, *part])
 
 
 def test_a_run_elsewhere_changes_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
