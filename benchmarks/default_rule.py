@@ -41,6 +41,18 @@ ROWS = (
     "reclra@direct",
     "reclra@direct@groups",
 )
+WORDS = {
+    "bp": "`bp`",
+    "default@groups": "the default",
+    "default@groups@decay=0.5": "decay 0.5",
+    "default@groups@decay=0.5@output_decay=0.05": "decay 0.5, of the output layer 0.05",
+    "default@groups@decay=0": "no decay",
+    "default": "one rate for all",
+    FROM_WEIGHTS: "from the weights",
+    "reclra@direct": "direct, one rate for all",
+    "reclra@direct@groups": "direct",
+}
+"""What a table's head calls a row; of others it has their own text."""
 LR = 1e-3
 LOOKED_AT = 256
 """Samples that the angle of the feedback is told of."""
@@ -111,7 +123,8 @@ def table(runs: list[kept_runs.Run]) -> str:
     """Returns the runs as Markdown: a line a task, a column a row, each beside what backpropagation has."""
     found = {one["row"] for one in runs}
     rows = [row for row in dict.fromkeys([*ROWS, *sorted(found)]) if row in found]
-    lines = [f"| task | epochs | {' | '.join(f'`{row}`' for row in rows)} |", "|---" * (len(rows) + 2) + "|"]
+    names = " | ".join(WORDS.get(row, f"`{row}`") for row in rows)
+    lines = [f"| task | epochs | {names} |", "|---" * (len(rows) + 2) + "|"]
     for task, chosen in TASKS.items():
         own = [one for one in runs if one["task"] == task]
         if own:
@@ -126,7 +139,8 @@ def angles(runs: list[kept_runs.Run]) -> str:
     rows = [
         row for row in dict.fromkeys([*ROWS, *(one["row"] for one in known)]) if any(one["row"] == row for one in known)
     ]
-    lines = [f"| task | {' | '.join(f'`{row}`' for row in rows)} |", "|---" * (len(rows) + 1) + "|"]
+    names = " | ".join(WORDS.get(row, f"`{row}`") for row in rows)
+    lines = [f"| task | {names} |", "|---" * (len(rows) + 1) + "|"]
     for task in TASKS:
         found = [[one["feedback_angle"] for one in known if (one["task"], one["row"]) == (task, row)] for row in rows]
         if any(found):

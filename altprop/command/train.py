@@ -56,7 +56,10 @@ def train(
     rule: options.Rule = None,
     plan: options.Plan = None,
     regions: options.Regions = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.", show_default="the rule's own")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="sgd, adam, adamw or muon, whose rate is as adamw's.", show_default="the rule's own"),
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the rule's own")] = None,
     lr_schedule: Annotated[
         str | None, typer.Option(help="constant, cosine or step.", show_default="the rule's own")

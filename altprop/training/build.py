@@ -1,6 +1,7 @@
 """From a configuration to a model, an optimizer, and a compiled net."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,20 @@ def build_model(config: RunConfig, shape: Sequence[int], classes: int) -> nn.Mod
 
 def build_optimizer(config: RunConfig) -> "altprop.optim.Optimizer":
     """Build the optimizer that runs inside the program; what the configuration leaves out is its default."""
-    options: dict[str, float | bool] = {"lr": config.lr}
+    options: dict[str, Any] = {"lr": config.lr}
     for key in ("weight_decay", "feedback_lr", "feedback_weight_decay", "output_rate"):
         if getattr(config, key) is not None:
             options[key] = getattr(config, key)
     if config.optimizer == "sgd":
         options |= {"momentum": config.momentum or 0.0, "nesterov": config.nesterov}
-    kinds = {"sgd": altprop.optim.SGD, "adam": altprop.optim.Adam, "adamw": altprop.optim.AdamW}
+    if config.optimizer == "muon":
+        options["adjust_lr_fn"] = "match_rms_adamw"  # its rate is what AdamW's would be
+    kinds = {
+        "sgd": altprop.optim.SGD,
+        "adam": altprop.optim.Adam,
+        "adamw": altprop.optim.AdamW,
+        "muon": altprop.optim.Muon,
+    }
     return kinds[config.optimizer](**options)
 
 

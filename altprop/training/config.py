@@ -49,7 +49,7 @@ class RunConfig(BaseModel):
     regions: str | list[str] = "layer"
 
     # What is not given here comes from the rule's recipe, as long as the optimizer is the recipe's.
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     lr_schedule: Literal["constant", "cosine", "step"] = "constant"
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None

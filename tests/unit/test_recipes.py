@@ -39,6 +39,11 @@ def test_what_the_user_sets_wins() -> None:
     assert (config.lr, config.lr_schedule) == (1e-3, "constant")
 
 
+def test_muon_takes_the_rate_of_adamw() -> None:
+    made = build_optimizer(make_config(flags={"optimizer": "muon", "lr": 2e-3}))
+    assert made == altprop.optim.Muon(lr=2e-3, adjust_lr_fn="match_rms_adamw")
+
+
 def test_several_rules_take_the_general_recipe() -> None:
     config = RunConfig(rule={"conv*": "dfa", "*": "bp"})
     assert (config.optimizer, config.lr) == (Recipe().optimizer, Recipe().lr)
