@@ -5,6 +5,9 @@ each hidden one, and the angle between `z_i B_i^T` and the output's pre-activati
 once hidden weights are held and only the output layer and the feedback learn: what the feedback does is seen alone.
 
 python benchmarks/alignment.py --data-dir DIR     # writes benchmarks/results/alignment.json and docs/alignment.svg
+python benchmarks/alignment.py --data-dir DIR --steps 100 --out trial.json
+
+A run of fewer steps never takes the place of the one in the file.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import matplotlib as mpl
 import timing
 import torch
@@ -25,6 +29,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "alignment.json"
 RULES = {
     "DFA": "dfa(distribution='kaiming_uniform')",
     "DKP": "dkp(distribution='kaiming_uniform', weight_decay=1e-6)",
@@ -92,6 +97,11 @@ def _target(item: tuple[str, Any]) -> int:
     return int(item[0].rpartition("->")[2])
 
 
+def steps_of(results: dict[str, Any]) -> int:
+    """How many steps the runs in a file have; 0 where there are none."""
+    return max((one["step"][-1] for rules in results.get("ways", {}).values() for one in rules.values()), default=0)
+
+
 def main() -> None:
     """Reads the command line, trains, draws and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,7 +110,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--feedback-lr", type=float, default=1e-2)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results; another leaves the picture alone")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     args = parser.parse_args()
+    if args.dry_run:
+        print(f"MNIST, alignment: {len(WAYS) * len(RULES)} runs of {args.steps} steps")
+        return
+    kept_runs.refuse_shorter(args.out, {"steps": args.steps}, {"steps": steps_of(kept_runs.whole(args.out))})
     rates = {"lr": args.lr, "feedback_lr": args.feedback_lr}
     sets = load("mnist", args.data_dir)
     found = {
@@ -111,8 +127,9 @@ def main() -> None:
         ends = {name: (angles[0], angles[-1]) for name, angles in found[way][label]["angles"].items()}
         moved = ", ".join(f"{name}: {first:.0f} -> {last:.0f}" for name, (first, last) in ends.items())
         print(f"{label}, {way}: {moved}")
-    timing.save(ROOT / "benchmarks" / "results" / "alignment.json", {"rates": rates, "batch": BATCH, "ways": found})
-    plot(found, ROOT / "docs" / "alignment.svg")
+    timing.save(args.out, {"rates": rates, "batch": BATCH, "ways": found})
+    if args.out == RESULTS:
+        plot(found, ROOT / "docs" / "alignment.svg")
 
 
 if __name__ == "__main__":

@@ -73,15 +73,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="in the place of the task's own")
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds as long already")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    jobs = [
+        {"task": task, "row": row, "seed": 0, "epochs": args.epochs or EPOCHS[task]}
+        for task in args.task or EPOCHS
+        for row in args.row or ROWS
+    ]
+    wanted = [job for job in jobs if not (args.resume and kept_runs.holds(args.out, job))]
+    if args.dry_run:
+        print(kept_runs.estimate(wanted, kept_runs.read(args.out)))
+        return
+    for job in wanted:
+        made = run(job["task"], job["row"], 0, args.data_dir, job["epochs"])
+        kept_runs.keep(args.out, made)
+        print(f"{job['task']}: {job['row']}: {made['verdict']} in {made['seconds']} s", flush=True)
     for task in args.task or EPOCHS:
-        for row in args.row or ROWS:
-            wanted = {"task": task, "row": row, "seed": 0, "epochs": args.epochs or EPOCHS[task]}
-            if not (args.resume and kept_runs.holds(args.out, wanted)):
-                made = run(task, row, 0, args.data_dir, wanted["epochs"])
-                kept_runs.keep(args.out, made)
-                print(f"{task}: {row}: {made['verdict']} in {made['seconds']} s", flush=True)
         print(table(kept_runs.read(args.out), task))
 
 

@@ -169,6 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds as long already")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     return parser.parse_args()
 
 
@@ -177,15 +178,21 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     folder = args.data_dir or os.environ.get("ALTPROP_DATA")
-    for task in args.task or TASKS:
-        for row in args.row or ROWS:
-            for seed in range(args.first_seed, args.first_seed + args.seeds):
-                wanted = {"task": task, "row": row, "seed": seed, "epochs": args.epochs or TASKS[task].epochs}
-                if args.resume and kept_runs.holds(args.out, wanted):
-                    continue
-                made = run(task, row, seed, None if folder is None else Path(folder), args.epochs)
-                print(f"{task}: {row}, seed {seed}: {made['score']} in {made['seconds']} s", flush=True)
-                kept_runs.keep(args.out, made)
+    jobs = [
+        {"task": task, "row": row, "seed": seed, "epochs": args.epochs or TASKS[task].epochs}
+        for task in args.task or TASKS
+        for row in args.row or ROWS
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
+    ]
+    wanted = [job for job in jobs if not (args.resume and kept_runs.holds(args.out, job))]
+    if args.dry_run:
+        print(kept_runs.estimate(wanted, kept_runs.read(args.out)))
+        return
+    for job in wanted:
+        task, row, seed = job["task"], job["row"], job["seed"]
+        made = run(task, row, seed, None if folder is None else Path(folder), args.epochs)
+        print(f"{task}: {row}, seed {seed}: {made['score']} in {made['seconds']} s", flush=True)
+        kept_runs.keep(args.out, made)
     print(table(kept_runs.read(args.out)))
 
 

@@ -22,6 +22,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import on_device
 import timing
 import torch
@@ -255,7 +256,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
     parser.add_argument("--data", action="append", choices=list(PAPER), help="Fashion-MNIST alone, unless given")
     parser.add_argument("--row", action="append", choices=list(ROWS), help="only this one; may be given again")
-    parser.add_argument("--epochs", type=int, default=50, help="in all, those of earlier runs included")
+    parser.add_argument("--epochs", type=int, help="in all, those of earlier runs included; else the paper's")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="eager")
@@ -264,6 +265,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=ROOT / "results" / "dkp_table", help="where the runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of results; another leaves docs alone")
     parser.add_argument("--table", action="store_true", help="train nothing, only gather what the runs have written")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     return parser.parse_args()
 
 
@@ -272,12 +274,18 @@ def main() -> None:
     args = arguments()
     until = time.time() + 60 * args.minutes
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    own = (args.device, args.backend, threads, until, args.data_dir, args.runs)
     jobs = [
-        Job(data, row, seed, args.epochs, args.device, args.backend, threads, until, args.data_dir, args.runs)
+        Job(data, row, seed, args.epochs or EPOCHS[data], *own)
         for seed in range(args.seeds)
         for data in args.data or ["fashion-mnist"]
         for row in args.row or ROWS
     ]
+    if args.dry_run:
+        wanted = [{"data": job.data, "row": job.row, "seed": job.seed, "epochs": job.epochs} for job in jobs]
+        left = [job for job in wanted if not kept_runs.holds(args.results, job)]
+        print(kept_runs.estimate(left, kept_runs.read(args.results)))
+        return
     jobs = [] if args.table else [job for job in jobs if not done(job)]
     if jobs:
         train_all(jobs, args.jobs, args.results)

@@ -103,11 +103,18 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs") / "published", help="where published.py keeps runs")
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds as long already")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--dry-run", action="store_true", help="only say which rows would be looked at")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    table, data = TABLES[TABLE], load(DATA, args.data_dir)
-    published = kept_runs.read(PUBLISHED)
-    for row in track([row for row in table.rows if row.label not in (FROZEN, SHALLOW)], "looking", transient=True):
+    table = TABLES[TABLE]
+    rows = [row for row in table.rows if row.label not in (FROZEN, SHALLOW)]
+    if args.dry_run:
+        folders = {row.label: args.runs / Job(TABLE, row, DATA, 0, table.epochs, None).folder for row in rows}
+        there = [label for label, folder in folders.items() if (folder / "result.json").exists()]
+        print(f"{len(there)} of {len(rows)} rows have a whole run in {args.runs}, to be looked at in seconds")
+        return
+    data, published = load(DATA, args.data_dir), kept_runs.read(PUBLISHED)
+    for row in track(rows, "looking", transient=True):
         job = Job(TABLE, row, DATA, 0, table.epochs, None)
         key = {"task": TASK, "row": row.label, "seed": 0, "epochs": table.epochs, "samples": len(data.train)}
         held = args.resume and kept_runs.holds(args.out, key)

@@ -1,7 +1,8 @@
 """Runs in a file of results: each by its key, and none is ever replaced by a shorter one."""
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,45 @@ def check_rows(asked: Iterable[str] | None, known: Iterable[str]) -> None:
     strange = [row for row in asked or () if row not in there]
     if strange:
         raise SystemExit(f"no row is called {', '.join(strange)}; there are: {', '.join(there)}.")
+
+
+def estimate(wanted: Sequence[Run], held: Sequence[Run]) -> str:
+    """Says how long runs would take, by what an epoch of the same task has taken so far: a line a task.
+
+    Args:
+        wanted: each with its epochs, and a task or the name of its data.
+        held: what the file has.
+    """
+    lines = []
+    for task in dict.fromkeys(map(_task_of, wanted)):
+        epochs = [run["epochs"] for run in wanted if _task_of(run) == task]
+        known = [one for one in held if _task_of(one) == task and one.get("seconds") and one.get("epochs")]
+        each = statistics.mean(one["seconds"] / one["epochs"] for one in known) if known else 0.0
+        took = f"{each * sum(epochs) / 60:.0f} minutes of what the others ran on" if known else "unknown how long"
+        lines.append(f"{task}{': ' if task else ''}{len(epochs)} runs, {sum(epochs)} epochs in all; {took}")
+    return "\n".join(lines) or "nothing is left to run"
+
+
+def _task_of(run: Run) -> str:
+    return str(run.get("task") or run.get("data") or "")
+
+
+def whole(path: Path) -> Run:
+    """A file of results that are not kept run by run; empty if there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def refuse_shorter(path: Path, asked: Mapping[str, int], held: Mapping[str, Any]) -> None:
+    """Refuses to train what would put a shorter run in the place of a longer one.
+
+    Args:
+        path: the file of results.
+        asked: how long the run would be, such as {"epochs": 3, "seeds": 2}.
+        held: the same of what the file holds.
+
+    Raises:
+        SystemExit: says how long the run in the file is.
+    """
+    if any(held.get(name, 0) > count for name, count in asked.items()):
+        length = ", ".join(f"{held[name]} {name}" for name in asked if name in held)
+        raise SystemExit(f"{path} holds a longer run ({length}), which stays: give --out another file.")

@@ -9,9 +9,11 @@ epoch in batches of 100, 30 epochs, the optimizer and rate of the rule's recipe 
 """
 
 import itertools
+import json
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ ROWS = {f"{rounds} rounds": rounds for rounds in (5, 20, 50)}
 NAMES = tuple(ROWS)
 PACKAGES = ("jax",)
 RULES = ("bp", "pc", "epc", "ep", "dualprop", "mac", "pepita")
+ACCURACIES = Path(__file__).parent / "results" / "settling.json"
 FROZEN = "hidden layers frozen"  # the control of pepita, with its optimizer
 OPTIMIZERS = {"adamw": altprop.optim.AdamW, "adam": altprop.optim.Adam, "sgd": altprop.optim.SGD}
 
@@ -139,10 +142,18 @@ def accuracy(rule: str, seed: int) -> float:
         return 100 * float((model(test).argmax(1) == data.test.labels).float().mean())
 
 
+def keep(rule: str, found: list[float], path: Path = ACCURACIES) -> None:
+    """Writes the accuracies of a rule beside those of the others."""
+    held = json.loads(path.read_text("utf-8")) if path.exists() else {"accuracy": {}}
+    settings = {"data": "digits", "epochs": EPOCHS, "batch": BATCH, "seeds": len(found)}
+    path.write_text(json.dumps(settings | {"accuracy": held["accuracy"] | {rule: found}}, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
-    """Prints a line a rule, of those named or of all."""
+    """Prints and keeps a line a rule, of those named or of all."""
     for rule in sys.argv[1:] or (*RULES, FROZEN):
         found = [accuracy(rule, seed) for seed in range(3)]
+        keep(rule, found)
         print(f"{rule:20} {statistics.mean(found):.1f}, from {min(found):.1f} to {max(found):.1f}", flush=True)
 
 

@@ -6,15 +6,18 @@ batches are of 128, for 15 epochs.
 
 python benchmarks/small_task.py --data-dir DIR               # all rules; writes small_task.json and docs/rules.md
 python benchmarks/small_task.py --data-dir DIR --rule "dfa(scale=0.5)" --lr 3e-4 --seeds 1     # prints, writes nothing
+python benchmarks/small_task.py --resume --dry-run           # what it would take
+
+No row takes the place of one of more seeds.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import timing
 import torch
 from rich.progress import Progress
@@ -130,12 +133,20 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows measured now, and those measured before of other rules."""
-    before = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
+def merged(rows: list[dict[str, Any]], path: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows measured now, and those measured before: of other rules, or over more seeds."""
     known = {*altprop.rules.available(), CONTROL}
-    names = {row["rule"] for row in rows}
-    return [row for row in before if row["rule"] in known - names] + rows
+    before = {row["rule"]: row for row in kept_runs.whole(path).get("rows", []) if row["rule"] in known}
+    longer = [row for row in rows if row["rule"] not in before or row["seeds"] >= before[row["rule"]]["seeds"]]
+    names = {row["rule"] for row in longer}
+    return [row for name, row in before.items() if name not in names] + longer
+
+
+def left(args: argparse.Namespace) -> list[str]:
+    """The rules that are to be trained."""
+    asked = args.rule or [CONTROL, *altprop.rules.available()]
+    rows = kept_runs.whole(args.out).get("rows", []) if args.resume else []
+    return [rule for rule in asked if not any(row["rule"] == rule and row["seeds"] >= args.seeds for row in rows)]
 
 
 def parse() -> argparse.Namespace:
@@ -145,6 +156,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rule", action="append", help="only this one; may be given again")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the results of chosen rules too")
+    parser.add_argument("--resume", action="store_true", help="leave out rules that the file holds with as many seeds")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results; another leaves docs alone")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     for key, kind in (
         ("optimizer", str),
         ("lr-schedule", str),
@@ -163,13 +177,18 @@ def main() -> None:
     args = parse()
     keys = ("optimizer", "lr_schedule", "lr", "feedback_lr", "momentum", "weight_decay", "feedback_weight_decay")
     settings = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    wanted = left(args)
+    if args.dry_run:
+        print(f"the small task: {len(wanted) * args.seeds} runs of {EPOCHS} epochs, of {len(wanted)} rules")
+        return
     torch.set_num_threads(1)
-    rows = measure(args.rule or [CONTROL, *altprop.rules.available()], small_task(args.data_dir), args.seeds, settings)
+    rows = measure(wanted, small_task(args.data_dir), args.seeds, settings)
     print(table(rows))
     if (args.rule is None or args.write) and not settings:
-        rows = merged(rows)
-        timing.save(RESULTS, {"machine": timing.machine(), "epochs": EPOCHS, "batch": BATCH, "rows": rows})
-        timing.replace_section(ROOT / "docs" / "rules.md", "small task", table(rows))
+        rows = merged(rows, args.out)
+        timing.save(args.out, {"machine": timing.machine(), "epochs": EPOCHS, "batch": BATCH, "rows": rows})
+        if args.out == RESULTS:
+            timing.replace_section(ROOT / "docs" / "rules.md", "small task", table(rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ python benchmarks/starts.py --resume --seeds 3
 import argparse
 import math
 import statistics
+import time
 from pathlib import Path
 
 import kept_runs
@@ -67,6 +68,7 @@ def angle(net: altprop.LocalNet, inputs: torch.Tensor, labels: torch.Tensor) -> 
 
 def run(row: str, seed: int) -> kept_runs.Run:
     """Trains once; returns angles and test accuracies at the moments."""
+    begin = time.process_time()
     examples = TASK.examples(None)
     inputs, labels = examples.train
     torch.manual_seed(seed)
@@ -85,7 +87,8 @@ def run(row: str, seed: int) -> kept_runs.Run:
         if epoch in MOMENTS:
             angles.append(angle(net, inputs[:256], labels[:256]))
             reached.append(round(score(TASK, net, examples.test), 2))
-    return {"row": row, "seed": seed, "epochs": MOMENTS[-1], "angles": angles, "accuracies": reached}
+    own = {"row": row, "seed": seed, "epochs": MOMENTS[-1], "seconds": round(time.process_time() - begin, 1)}
+    return own | {"angles": angles, "accuracies": reached}
 
 
 def table(runs: list[kept_runs.Run]) -> str:
@@ -126,12 +129,16 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="leave out what the file holds")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, default=PICTURE, help="where the angles are drawn")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in range(args.seeds):
-        for row in args.row or ROWS:
-            if not (args.resume and kept_runs.holds(args.out, {"row": row, "seed": seed, "epochs": MOMENTS[-1]})):
-                kept_runs.keep(args.out, run(row, seed))
+    jobs = [{"row": row, "seed": seed, "epochs": MOMENTS[-1]} for seed in range(args.seeds) for row in args.row or ROWS]
+    wanted = [job for job in jobs if not (args.resume and kept_runs.holds(args.out, job))]
+    if args.dry_run:
+        print(kept_runs.estimate(wanted, kept_runs.read(args.out)))
+        return
+    for job in wanted:
+        kept_runs.keep(args.out, run(job["row"], job["seed"]))
     runs = kept_runs.read(args.out)
     print(table(runs))
     plot(runs, args.picture)

@@ -1,14 +1,20 @@
 """Measures the tables of `docs/rules.md`: rules, plans and feedback updates on Fashion-MNIST.
 
 python benchmarks/tables.py --data-dir DIR            # writes benchmarks/results/tables.json and docs/rules.md
-python benchmarks/tables.py --data-dir DIR --epochs 1 --seeds 1 --dry-run
+python benchmarks/tables.py --data-dir DIR --epochs 1 --seeds 1 --out trial.json
+python benchmarks/tables.py --dry-run                 # what it would take
+
+A shorter run, of fewer epochs or seeds, never takes the place of the one in the file. With --resume, rows that the file
+holds as long stay.
 """
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import kept_runs
 import timing
 import torch
 from rich.progress import Progress
@@ -19,6 +25,7 @@ from altprop.models import MLP
 from altprop.training import evaluate
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "tables.json"
 BATCH = 100
 RUNS: tuple[tuple[str, str], ...] = (
     ("bp", "chain"),
@@ -59,12 +66,12 @@ def train(rule: str, plan: str, sets: DataSet, epochs: int, seed: int) -> dict[s
     return {"error": error, "growth": norm(net) / before if before else float("nan")}
 
 
-def measure(sets: DataSet, epochs: int, seeds: int) -> list[dict[str, Any]]:
-    """Trains every row over several seeds."""
+def measure(sets: DataSet, epochs: int, seeds: int, runs: Sequence[tuple[str, str]] = RUNS) -> list[dict[str, Any]]:
+    """Trains rows over several seeds."""
     rows = []
     with Progress(transient=True) as progress:
-        task = progress.add_task("training", total=len(RUNS) * seeds)
-        for rule, plan in RUNS:
+        task = progress.add_task("training", total=len(runs) * seeds)
+        for rule, plan in runs:
             found = []
             for seed in range(seeds):
                 found.append(train(rule, plan, sets, epochs, seed))
@@ -98,20 +105,29 @@ def table(rows: list[dict[str, Any]], epochs: int, seeds: int) -> str:
 
 def main() -> None:
     """Reads the command line, trains, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets; else ALTPROP_DATA, or ./data")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    parser.add_argument("--resume", action="store_true", help="leave out the rows that the file holds as long already")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results; another leaves docs alone")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     args = parser.parse_args()
+    length, held = {"epochs": args.epochs, "seeds": args.seeds}, kept_runs.whole(args.out)
+    is_as_long = args.resume and all(held.get(name) == count for name, count in length.items())
+    kept = [row for row in held["rows"] if (row["rule"], row["plan"]) in RUNS] if is_as_long else []
+    left = [run for run in RUNS if run not in {(row["rule"], row["plan"]) for row in kept}]
+    if args.dry_run:
+        print(f"Fashion-MNIST, MLP: {len(left) * args.seeds} runs of {args.epochs} epochs")
+        return
+    kept_runs.refuse_shorter(args.out, length, held)
     torch.set_num_threads(1)
-    sets = load("fashion-mnist", args.data_dir)
-    rows = measure(sets, args.epochs, args.seeds)
+    made = kept + (measure(load("fashion-mnist", args.data_dir), args.epochs, args.seeds, left) if left else [])
+    rows = sorted(made, key=lambda row: RUNS.index((row["rule"], row["plan"])))
     text = table(rows, args.epochs, args.seeds)
     print(text)
-    if not args.dry_run:
-        results = {"machine": timing.machine(), "epochs": args.epochs, "seeds": args.seeds, "rows": rows}
-        timing.save(ROOT / "benchmarks" / "results" / "tables.json", results)
+    timing.save(args.out, {"machine": timing.machine(), **length, "rows": rows})
+    if args.out == RESULTS:
         timing.replace_section(ROOT / "docs" / "rules.md", "rules", text)
 
 

@@ -1,7 +1,7 @@
 """What parallelism costs: accuracy of each wiring beside how fast several devices step it, by the simulator.
 
     python benchmarks/wirings.py                         # writes results, docs/wirings.svg; then docs/write_evidence.py
-    python benchmarks/wirings.py --dry-run --row blocks
+    python benchmarks/wirings.py --row blocks            # the others keep their times
 
 Accuracies are those that `published.py` kept of ResNet-20 on CIFAR-10, at equal epochs. Step times are simulated, of a
 batch of the same size: backpropagation in its pipeline 1F1B, the wirings in our list order, and each with the number of
@@ -114,11 +114,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", type=Path, help="numbers of the machine; else the defaults of altprop.Machine")
     parser.add_argument("--row", action="append", choices=[row.label for row in wirings], help="only this one")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results; another leaves the picture alone")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take")
     args = parser.parse_args()
     machine = altprop.Machine.load(args.machine) if args.machine else altprop.Machine()
     wanted = [row for row in wirings if not args.row or row.label in (*args.row, "bp")]
-    seconds = {
+    if args.dry_run:
+        print(f"{len(wanted)} wirings simulated, each on {len(DEVICES)} numbers of devices; nothing is trained")
+        return
+    held = kept_runs.whole(args.out) if args.row else {}
+    if held and held["machine"] != vars(machine):
+        raise SystemExit(f"{args.out} holds times of another machine: leave out --row, or give --out another file.")
+    seconds = held.get("seconds", {}) | {
         row.label: {str(count): made for count, made in step_seconds(row, machine).items()}
         for row in track(wanted, description="simulating", transient=True)
     }
@@ -129,10 +136,9 @@ def main() -> None:
     rows = with_accuracy(results, kept_runs.read(RUNS))
     if rows:
         print(table(rows))
-    if not args.dry_run:
-        timing.save(RESULTS, results)
-        if rows:
-            plot(rows, PICTURE)
+    timing.save(args.out, results)
+    if rows and args.out == RESULTS:
+        plot(rows, PICTURE)
 
 
 if __name__ == "__main__":

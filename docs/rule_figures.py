@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import rule_scores
+
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 Row = tuple[str, str, str]
 
@@ -133,6 +135,16 @@ def memory(rule: str) -> Iterator[Row]:
             yield f"[saved activations](../benchmarks.md#memory), {net}", f"{value:.1f} MiB", plain
 
 
+def libraries(rule: str) -> Iterator[Row]:
+    """Times of a step over those of other libraries."""
+    for name, anchor in (("populations.json", "populations"), ("rounds.json", "rounds-of-predictive-coding")):
+        for title, row, column, value in tables(name):
+            own = column.removeprefix("altprop ")
+            if own != column and is_of(own, rule):
+                what = f"[{title[:1].lower()}{title[1:]}](../benchmarks.md#{anchor}), {row}"
+                yield what + _options(own, rule), f"{value:.2f}", "theirs 1.00"
+
+
 def coverage(rule: str) -> Iterator[Row]:
     """On how many models of the grid the rule ran."""
     own = [outcome for cell, outcome in outcomes().items() if cell.rpartition(" ")[2] == rule]
@@ -150,8 +162,10 @@ FIGURES: tuple[Callable[[str], Iterator[Row]], ...] = (
     convnets,
     dense,
     two_convolutions,
+    *rule_scores.SCORES,
     times,
     memory,
+    libraries,
     coverage,
 )
 

@@ -11,7 +11,7 @@ from altprop.ir.loss import Loss
 from altprop.ir.timings import spent
 from altprop.ir.updates import LocalUpdate
 from altprop.passes.base import Pass
-from altprop.passes.cut.activation import is_flat
+from altprop.passes.cut.activation import flat_operator
 from altprop.passes.derive.deriver import Deriver
 from altprop.passes.derive.obstacles import refuse_silent_ways
 from altprop.passes.derive.settle import Settling, phases_of
@@ -84,9 +84,10 @@ def _check(graph: ErrorGraph, done: Mapping[str, LocalUpdate], name: str, rule: 
     Raises:
         RuleError: names the region or the connection.
     """
-    if rule.wiring.reads_derivative and is_flat(graph.captured, graph.region(name)):
+    flat = flat_operator(graph.captured, graph.region(name)) if rule.wiring.reads_derivative else None
+    if flat is not None:
         raise RuleError(
-            f'region "{name}" has a sign activation, whose derivative is zero; the rule '
+            f'region "{name}" has the activation "{flat}", whose derivative is zero; the rule '
             f'"{rule.about.name}" multiplies by it and would learn nothing. Use reclra.'
         )
     refuse_silent_ways(graph, graph.region(name), rule)

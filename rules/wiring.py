@@ -105,7 +105,7 @@ class Wiring:
         alone: whether a region needs no signal; then it has no error neurons and no connections.
         silent: whether a region may hear from no other: it sees in the net's phases what it needs.
         draws_noise: whether it reads `local.noise`, or asks a connection to `respond` to noise.
-        reads_derivative: whether it uses `phi'`; then a region with a sign activation is refused.
+        reads_derivative: whether it uses `phi'`; then a region whose activation has a derivative of zero is refused.
         proportional: whether the updates of a loss that is multiplied by two are twice as large, feedback's included.
             Where they are not, a program behind a loss of the user's own divides that loss's scale out of the errors,
             and multiplies the updates by it. None: as the rule's base, unless the rule overrides one of the functions;

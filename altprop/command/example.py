@@ -85,7 +85,10 @@ def _sample_shapes(name: str, shapes: list[str] | None, data: str | None) -> lis
     if shapes:
         return [parse_shape(shape) for shape in shapes]
     if data is not None and data not in SHAPES:
-        raise CommandError(f"there is no data set called '{data}'; choose one of {', '.join(SHAPES)}")
+        raise CommandError(
+            f"there is no data set called '{data}'; choose one of {', '.join(SHAPES)}, or say by --input-shape what "
+            "shape a sample of your own data has"
+        )
     if data is not None:
         return [SHAPES[data]]
     if is_user_model(name):

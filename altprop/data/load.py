@@ -61,6 +61,10 @@ def load(
         DataError: if the set is not known, or its files are missing or damaged.
     """
     if name not in LOADERS:
-        raise DataError(f"there is no data set called '{name}'; choose one of {', '.join(LOADERS)}")
+        raise DataError(
+            f"there is no data set called '{name}'; choose one of {', '.join(LOADERS)}, or use data of your own in "
+            "Python, where altprop.audit(model, train, test) audits a model and a loop of net.step(inputs, target) "
+            "trains it"
+        )
     where = default_folder() if folder is None else Path(folder).expanduser()
     return LOADERS[name](where, validation).subset(subset)

@@ -38,7 +38,8 @@ _REMEDIES = (
     (r"UninitializedParameter|lazy", "Lazy modules have no parameters yet: run the model once before compiling."),
     (
         r"takes \d+ positional|too many positional|missing \d+ required|missing a required|unexpected keyword",
-        "The example inputs do not fit forward: example_inputs is the tuple of its positional arguments.",
+        "The example inputs do not fit forward: example_inputs is the tuple of its positional arguments; on the "
+        "command line, give --input-shape once for each.",
     ),
     (
         r"shape|size mismatch|same reduction dim|shapes cannot be multiplied|expected input",
@@ -67,8 +68,13 @@ def explain_failure(model: nn.Module, error: BaseException) -> str:
     if re.search(_HIDDEN[0], text):
         return f"{module} cannot be captured{place}: {_HIDDEN[1]}"
     remedy = _PACKED if _reads_packed(error) else _remedy(text)
-    said = "" if re.search(_WORDS, first) else f"{first[:300]} "
+    said = "" if re.search(_WORDS, first) else f"{_sentence(first[:300])} "
     return f"{module} cannot be captured{place}: {said}{remedy}"
+
+
+def _sentence(text: str) -> str:
+    """A line with a full stop, where it ends without a mark."""
+    return text if text.endswith((".", "!", "?", ":", ";", ",")) else f"{text}."
 
 
 def _reads_packed(error: BaseException) -> bool:

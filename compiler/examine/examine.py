@@ -28,7 +28,7 @@ from altprop.ir.plain_tensors import refuse_model
 from altprop.ir.plan import WiringPlan
 from altprop.ir.reading import shape_text
 from altprop.ir.region import Region
-from altprop.passes.cut.activation import is_flat
+from altprop.passes.cut.activation import flat_operator
 from altprop.passes.cut.blocks import find_blocks
 from altprop.passes.cut.roles import find_roles
 from altprop.passes.cut_regions import CutRegions
@@ -244,10 +244,10 @@ def _region_findings(graph: ErrorGraph) -> Iterator[Remark]:
     if not outputs:
         yield Remark("error", "", "no region computes what the model returns")
     for region in graph.regions:
-        if is_flat(captured, region):
-            yield Remark(
-                "note", region.name, "has a sign activation: only rules without phi', such as reclra, train it"
-            )
+        flat = flat_operator(captured, region)
+        if flat is not None:
+            what = f'has the activation "{flat}", whose derivative is zero: only rules without it, such as reclra, '
+            yield Remark("note", region.name, what + "train it")
         if region.ports:
             yield Remark("note", region.name, "several values leave it; direct feedback reaches its activity only")
     if outputs:

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from altprop.ir.captured_graph import CapturedGraph
+from altprop.ir.operators import short_name
 from altprop.ir.region import Region
 from altprop.ir.walks import comes_from, leads_to, positions
 from altprop.passes.cut.operator_kinds import (
@@ -59,18 +60,19 @@ def find_activation(
     return Activation(activity, (), activity)
 
 
-def is_flat(captured: CapturedGraph, region: Region) -> bool:
-    """Whether the activation has no derivative, or one of zero: all ways through it lead over a sign, or its like."""
-    reached = {region.preactivation}
-    for name in region.phi:
-        node = captured.node(name)
-        if (
-            is_floating_or_tuple(node)
-            and not has_no_derivative(node)
-            and any(source.name in reached for source in node.all_input_nodes)
-        ):
-            reached.add(name)
-    return bool(region.phi) and region.activity not in reached
+def flat_operator(captured: CapturedGraph, region: Region) -> str | None:
+    """The first operator of an activation whose derivative is zero, as "sign"; None if errors pass the activation.
+
+    The derivative is zero where all ways through the activation lead over a sign, or its like.
+    """
+    reached, flat = {region.preactivation}, []
+    for node in map(captured.node, region.phi):
+        if any(source.name in reached for source in node.all_input_nodes):
+            if is_floating_or_tuple(node) and not has_no_derivative(node):
+                reached.add(node.name)
+            else:
+                flat.append(short_name(node))
+    return flat[0] if flat and region.activity not in reached else None
 
 
 _PROBES = (-3.0, -1.0, -0.3, 0.3, 1.0, 3.0)

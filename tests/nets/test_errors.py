@@ -103,7 +103,14 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "complex parameter": (lambda: compiled(model=complex_model()), r"0\.weight is complex: use real tensors"),
     "nan": (lambda: compiled(model=broken_model()), r"parameter 2\.weight holds NaN or infinity"),
     "no tensor": (lambda: compiled(example_inputs=(3,)), "no tensor among its inputs"),
-    "too many": (lambda: compiled(example_inputs=(X, X)), "example inputs do not fit forward"),
+    "flat": (
+        lambda: compiled(model=nn.Sequential(nn.Linear(7, 5), altprop.nn.Round(), nn.Linear(5, 3))),
+        'region "0" has the activation "round", whose derivative is zero',
+    ),
+    "too many": (
+        lambda: compiled(example_inputs=(X, X)),
+        r"[^.:]\. The example inputs do not fit forward: .* positional arguments; .* --input-shape once for each\.",
+    ),
     "wrong width": (lambda: compiled(example_inputs=(X[:, :5],)), "cannot be captured.*check their shapes"),
     "unused": (
         lambda: compiled(model=Unused()),

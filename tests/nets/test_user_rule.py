@@ -179,6 +179,6 @@ def test_signs_train_by_rec_lra(digits: DataSet) -> None:
 @pytest.mark.parametrize("rule", ["dfa", "fa", "bp"])
 def test_signs_are_refused_where_the_derivative_is_needed(rule: str) -> None:
     x = torch.randn(4, 1, 8, 8)
-    message = rf'region "1" has a sign activation, whose derivative is zero; the rule "{rule}" multiplies by it'
+    message = rf'region "1" has the activation "sign", whose derivative is zero; the rule "{rule}" multiplies by it'
     with pytest.raises(altprop.RuleError, match=message.replace('"1"', '"[13]"')):
         altprop.compile(make_model(altprop.nn.Sign), rule, example_inputs=(x,))

@@ -276,7 +276,7 @@ def test_clear_errors_where_it_does_not_apply() -> None:
         with pytest.raises(altprop.RuleError, match=message):
             altprop.rules.get(wrong)
     signs = nn.Sequential(nn.Linear(4, 5), altprop.nn.Sign(), nn.Linear(5, 3))
-    refuse("has a sign activation", "dtp", signs, torch.randn(4, 4))
+    refuse('has the activation "sign"', "dtp", signs, torch.randn(4, 4))
 
 
 def test_several_sources_are_refused() -> None:

@@ -170,7 +170,9 @@ def test_train_with_a_plan_that_was_written_before(run: Command, tmp_path: Path)
         (["--lr", "0"], "--lr: input should be greater than 0, not 0.0"),
         (["--optimizer", "lion"], "--optimizer: input should be 'sgd', 'adam' or 'adamw', not 'lion'"),
         (["--momentum", "0.9"], "momentum and nesterov belong to sgd"),
-        (["--data", "imagenet"], "there is no data set called 'imagenet'"),
+        (["--data", "my.py:load"], "there is no data set called 'my.py:load'; choose one of digits, mnist, "),
+        (["--data", "my.py:load"], "or use data of your own in Python, where altprop.audit(model, train, test) audits"),
+        (["--data", "my.py:load"], "and a loop of net.step(inputs, target) trains it"),
         (["--data", "mnist"], "mnist: train-images-idx3-ubyte.gz is missing; fetch"),
         (["--data", "cifar10", "--data-dir", "nowhere"], "lie in nowhere/cifar-10-batches-py"),
         (["--model", "vgg"], "there is no model called 'vgg'"),
@@ -242,6 +244,11 @@ def test_train_does_not_touch_a_run(run: Command) -> None:
 def test_resume_without_a_run_starts_one(run: Command) -> None:
     done = run.succeeds("train", "--hidden", "8", *QUICK, "--out", "here", "--resume")
     assert "here holds no run yet: starting with the first epoch" in done.err
+
+
+def test_audit_names_the_way_for_data_of_your_own(run: Command) -> None:
+    said = run.fails("audit", "mlp", "--data", "my.py:load")
+    assert "or use data of your own in Python, where altprop.audit(model, train, test) audits a model" in said
 
 
 @pytest.mark.parametrize("words", [["--debug", "train"], ["train", "--debug"]])
@@ -316,6 +323,7 @@ def test_inspect_takes_token_numbers(run: Command) -> None:
         (["net.py:Net"], "say what shape one sample for net.py:Net has"),
         (["mlp", "--draw", "net.gif"], "a drawing ends in one of .svg"),
         (["mlp", "--data", "imagenet"], "there is no data set called 'imagenet'"),
+        (["mlp", "--data", "my.py:load"], "or say by --input-shape what shape a sample of your own data has"),
         (["mlp", "--input-type", "float99"], "there is no input type 'float99'"),
         (["net.py:Net", "--input-shape", "63"], "hidden"),
     ],

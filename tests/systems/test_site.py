@@ -62,6 +62,29 @@ def test_a_rules_page_has_its_equations_options_picture_and_figures() -> None:
     assert "](../benchmarks.md)" in text, "links of the overview lead on from a page"
 
 
+@pytest.mark.parametrize(
+    ("rule", "page"),
+    [
+        ("ls", "../learners.md#measured"),
+        ("pc", "../benchmarks.md#rounds-of-predictive-coding"),
+        ("snes", "../benchmarks.md#populations"),
+        ("reclra", "../evidence.md#the-default-beside-backpropagation"),
+        ("kp", "../evidence.md#starts"),
+        ("kp", "../evidence.md#audits"),
+        ("lra_e", "../evidence.md#rec-lra-table-1"),
+    ],
+)
+def test_a_rules_page_shows_what_each_file_of_results_has_of_it(rule: str, page: str) -> None:
+    text = RULES["page"](rule, altprop.rules.get(rule))
+    assert f"]({page})" in text.partition("## Measured")[2]
+
+
+def test_a_rule_without_any_figure_says_so() -> None:
+    silent = "Nothing is measured of this rule yet."
+    assert silent in RULES["page"]("ebd", altprop.rules.get("ebd"))
+    assert silent not in RULES["page"]("steps_x", altprop.rules.get("steps_x"))
+
+
 def test_the_reference_names_what_there_is() -> None:
     names = re.findall(r"^::: altprop\.(\S+)$", (DOCS / "reference.md").read_text("utf-8"), re.MULTILINE)
     assert names
@@ -92,12 +115,28 @@ def test_tutorials_show_what_they_print(page: Path) -> None:
         assert bool(shows) == bool(printed), f"run python docs/run_blocks.py {page.stem}"
 
 
+def test_a_page_may_hold_a_file_for_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its block is written into the file, and torchrun is asked to run it."""
+    asked = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append([*command, Path("train.py").read_text("utf-8")])
+        return subprocess.CompletedProcess(command, 0, "done\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    code = "# train.py: torchrun --nproc-per-node 2 train.py\nprint('done')\n"
+    text = BLOCKS["run"](f"```python\n{code}```\n")
+    assert text == f"```python\n{code}```\n\n<!-- printed -->\n```text\ndone\n```\n"
+    (command,) = asked
+    assert command[-4:] == ["--nproc-per-node", "2", "train.py", code]
+
+
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", BLOCKS["pages"](), ids=lambda path: path.stem)
 def test_the_code_of_pages_runs(page: Path) -> None:
     try:
-        BLOCKS["run"](page.read_text("utf-8"))
+        BLOCKS["renewed"](page)
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not installed")
 
