@@ -135,9 +135,16 @@ def memory(rule: str) -> Iterator[Row]:
             yield f"[saved activations](../benchmarks.md#memory), {net}", f"{value:.1f} MiB", plain
 
 
+LIBRARIES = {
+    "populations.json": "populations",
+    "rounds.json": "rounds-of-predictive-coding",
+    "coding_libraries.json": "predictive-coding-beside-libraries",
+}
+
+
 def libraries(rule: str) -> Iterator[Row]:
     """Times of a step over those of other libraries."""
-    for name, anchor in (("populations.json", "populations"), ("rounds.json", "rounds-of-predictive-coding")):
+    for name, anchor in LIBRARIES.items():
         for title, row, column, value in tables(name):
             own = column.removeprefix("altprop ")
             if own != column and is_of(own, rule):
