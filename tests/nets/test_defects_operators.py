@@ -87,12 +87,20 @@ def test_a_loss_in_chunks_is_taken_at_once() -> None:
     torch.testing.assert_close(found, model.weight.grad, rtol=0, atol=1e-12)
 
 
+SIZES_ARE_NUMBERS = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
+sizes_are_symbols = pytest.mark.skipif(
+    SIZES_ARE_NUMBERS, reason="torch before 2.12 binds these sizes, and steps are right"
+)
+
+
+@sizes_are_symbols
 def test_defect_38_sizes_that_follow_the_batch_are_refused() -> None:
     model = Between(lambda h: torch.linalg.svdvals(h) * h, 6)
     with pytest.raises(CompileError, match=r"activity of \"first\" has the shape .* whose sizes follow the batch"):
         altprop.compile(model, "dfa", example_inputs=(torch.randn(9, 8),))
 
 
+@sizes_are_symbols
 def test_defect_38_sizes_that_fit_one_batch_alone_are_refused() -> None:
     model = Between(lambda h: torch.linalg.svdvals(h) * h[:, :4], 4)
     with pytest.raises(
