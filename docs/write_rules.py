@@ -117,6 +117,8 @@ def measured(name: str) -> Iterator[str]:
     if rows:
         yield table(("what", "this rule", "beside it"), rows)
         yield "Each figure is read from a file in `benchmarks/results`; the links say how it was measured."
+    elif " %" in words(name):
+        yield "What was measured of this rule is said above; no file in `benchmarks/results` keeps it yet."
     else:
         yield "Nothing is measured of this rule yet."
 

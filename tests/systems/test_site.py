@@ -82,7 +82,8 @@ def test_a_rules_page_shows_what_each_file_of_results_has_of_it(rule: str, page:
 def test_a_rule_without_any_figure_says_so() -> None:
     silent = "Nothing is measured of this rule yet."
     assert silent in RULES["page"]("ebd", altprop.rules.get("ebd"))
-    assert silent not in RULES["page"]("steps_x", altprop.rules.get("steps_x"))
+    for rule in ("steps_x", "ep"):
+        assert silent not in RULES["page"](rule, altprop.rules.get(rule))
 
 
 def test_the_reference_names_what_there_is() -> None:
