@@ -162,9 +162,10 @@ def main() -> None:
     if not words.quick:
         kept = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else {}
         rows = {key: {**kept, **rows}[key] for key in LABELS if key in kept or key in rows}
-        timing.save(RESULTS, {"machine": timing.machine(), "rows": rows})
-        timing.replace_section(ROOT / "docs" / "onnx.md", "onnx_profile", table(rows))
-        timing.replace_section(ROOT / "docs" / "onnx.md", "onnx_rest", rest_table(rows))
+        where = timing.machine()
+        timing.save(RESULTS, {"machine": where, "rows": rows})
+        for section, text in (("onnx_profile", table(rows)), ("onnx_rest", rest_table(rows))):
+            timing.replace_section(ROOT / "docs" / "onnx.md", section, f"{timing.measured_on(where)}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Size and latency of the zoo's step files, written into docs/onnx.md.
 
-python benchmarks/onnx_table.py              # exports, times, rewrites the table; ten minutes or so
-python benchmarks/onnx_table.py --only mlp   # some models, printed alone
+python benchmarks/onnx_table.py              # what is not measured yet; ten minutes or so in all
+python benchmarks/onnx_table.py --only mlp   # some models, anew; the other rows stay
+python benchmarks/onnx_table.py --minutes 3  # as far as it comes
+
+Each row is kept in results/onnx_table.json at once. One of another machine or of other versions is measured again.
 """
 
 import argparse
@@ -10,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ import altprop
 from altprop import models
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "onnx_table.json"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import register_torchvision_operators  # noqa: E402
@@ -83,14 +87,14 @@ def feeds(path: Path, inputs: Any, target: Any) -> tuple[dict[str, np.ndarray], 
     return given | {s["name"]: np.array(s["default"], s["dtype"]) for s in contract["scalars"]}, size
 
 
-def measure(name: str, rule: str, folder: Path) -> list[str]:
-    """Exports one step and times it; returns its numbers, dashes if it is refused."""
+def measure(name: str, rule: str, folder: Path) -> dict[str, float]:
+    """Exports one step and times it; returns its numbers, none if it is refused."""
     net, inputs, target = WORK[name](name, rule)
     example = pytree.tree_map(lambda leaf: leaf[:4], target)
     try:
         path = net.export(folder / f"{name}-{rule}.onnx", target=example)
     except altprop.CompileError:
-        return ["-"] * 4
+        return {}
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
@@ -105,38 +109,52 @@ def measure(name: str, rule: str, folder: Path) -> list[str]:
         start = time.perf_counter()
         session.run(None, given)
         times.append(time.perf_counter() - start)
-    step = statistics.median(times[1:]) * 1e3
-    return [f"{path.stat().st_size / 1024:.0f}", f"{size:.2g}", f"{opened * 1e3:.0f}", f"{step:.2g}"]
+    step = statistics.median(times[1:])
+    return {"KiB": path.stat().st_size / 1024, "states": size, "opening": opened * 1e3, "step": step * 1e3}
 
 
-def row(name: str, folder: Path) -> list[str]:
-    """A line of the table: each number by each rule."""
-    found = [measure(name, rule, folder) for rule in RULES]
-    return [name, *(" / ".join(numbers) for numbers in zip(*found, strict=True))]
+def shown(number: float) -> str:
+    """Two digits, or all of a whole number."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def table(rows: list[list[str]]) -> str:
-    """Returns the table, with the machine that it holds for."""
-    heads = ["model", "file, KiB", "states, MiB", "opening, ms", f"step of {BATCH}, ms"]
-    lines = [heads, ["---"] * len(heads), *rows]
-    made = timing.machine()
-    where = f"On {made['processor']} ({made['simd']}), one thread, SGD with momentum, median of eight steps;"
-    text = f"{where} {' / '.join(RULES)}. The first {len(OWN)} models are `altprop.models`', the others the tests'."
+def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], machine: Mapping[str, str]) -> str:
+    """Returns the table, with the machine that it holds for: each number by each rule."""
+    heads = {"KiB": "file, KiB", "states": "states, MiB", "opening": "opening, ms", "step": f"step of {BATCH}, ms"}
+    lines = [["model", *heads.values()], ["---"] * (1 + len(heads))]
+    for name in filter(rows.__contains__, WORK):
+        found = [rows[name][rule] for rule in RULES]
+        cells = [" / ".join(shown(one[key]) if key in one else "-" for one in found) for key in heads]
+        lines.append([name, *cells])
+    where = f"{timing.measured_on(machine)} SGD with momentum, median of eight steps; {' / '.join(RULES)}."
+    text = f"{where} The first {len(OWN)} models are `altprop.models`', the others the tests'."
     return text + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def kept_rows() -> dict[str, dict[str, dict[str, float]]]:
+    """The rows of before that are of this machine and these versions."""
+    kept: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    found: dict[str, dict[str, dict[str, float]]] = kept.get("rows", {})
+    return found if kept.get("machine") == timing.machine() else {}
+
+
 def main() -> None:
-    """Measures and writes."""
+    """Measures, keeps each row, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=list(WORK), nargs="+")
+    parser.add_argument("--only", choices=list(WORK), nargs="+", help="measure these, also if they are there")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after as many")
     words = parser.parse_args()
+    torch.set_num_threads(1)
     register_torchvision_operators()
-    names = words.only or list(WORK)
+    end, rows = time.monotonic() + 60 * words.minutes, kept_rows()
     with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
-        rows = [row(name, Path(folder)) for name in progress.track(names)]
-    print(table(rows))
-    if not words.only:
-        timing.replace_section(ROOT / "docs" / "onnx.md", "table", table(rows))
+        for name in progress.track(words.only or [one for one in WORK if one not in rows]):
+            if time.monotonic() < end:
+                rows[name] = {rule: measure(name, rule, Path(folder)) for rule in RULES}
+                timing.save(RESULTS, {"machine": timing.machine(), "rows": rows})
+    text = table(rows, timing.machine())
+    print(text)
+    timing.replace_section(ROOT / "docs" / "onnx.md", "table", text)
 
 
 if __name__ == "__main__":

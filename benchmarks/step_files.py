@@ -18,6 +18,7 @@ fastest step, on one thread.
 
 import argparse
 import copy
+import functools
 import json
 import tempfile
 import time
@@ -28,6 +29,19 @@ from typing import Any
 import numpy as np
 import timing
 import torch
+from step_file_tables import (
+    ALIKE,
+    ARENA_RULES,
+    EQUAL,
+    IN_TABLE,
+    OTHER,
+    RULES,
+    arena_table,
+    equal,
+    other_table,
+    table,
+    where_table,
+)
 from step_nets import BATCH, NETS, batch_of
 
 import altprop
@@ -35,12 +49,7 @@ import altprop
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "step_files.json"
 STEPS = 20
-EQUAL = 1e-5
-MAGNIFIED = 10  # times as far as a change of the last bit goes in torch
-ALIKE = 15  # steps that are equal each by itself
 DELEGATED = ("dfa",)  # rules whose steps are also lowered to XNNPACK, which takes long
-RULES = ("dfa", "drtp", "reclra", "dkp", "local_loss", "fa")
-ARENA_RULES = ("dfa", "drtp", "local_loss", "bp")
 ARENA_BATCHES = (8, 32)
 # Files take rates in float32: in float64 torch has to take the same.
 RATE, SMALL_RATE = float(np.float32(0.01)), float(np.float32(1e-3))
@@ -74,17 +83,24 @@ def in_onnxruntime(path: Path) -> Runner:
     return lambda given: dict(zip(tails, session.run(tails, {name: given[name] for name in heads}), strict=True))
 
 
+@functools.cache
+def set_threads(count: int) -> None:
+    """Sets the threads of ExecuTorch, before it loads anything: a program that is loaded holds those of then."""
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+    _unsafe_reset_threadpool(count)
+
+
 class InExecuTorch:
     """A program, loaded: its method is of no use without the program, which is kept for as long."""
 
     def __init__(self, path: Path) -> None:
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
+        set_threads(torch.get_num_threads())
         self.contract = json.loads(path.with_suffix(".json").read_text("utf-8"))
         self.program = Runtime.get().load_program(path.read_bytes())
         self.method = self.program.load_method("forward")
-        _unsafe_reset_threadpool(torch.get_num_threads())
 
     def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs it once."""
@@ -93,10 +109,23 @@ class InExecuTorch:
         return {name: value.numpy() for name, value in zip(self.contract["gives"], results, strict=True)}
 
 
+def in_torch_export(path: Path) -> Runner:
+    """Opens a step file with torch alone."""
+    step = torch.export.load(path).module()
+
+    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = {name: torch.from_numpy(np.asarray(value)) for name, value in sorted(given.items())}
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in step(values).items()}
+
+    return run
+
+
 ENGINES: dict[str, tuple[str, Callable[[Path], Runner], dict[str, str]]] = {
     "onnxruntime": (".onnx", in_onnxruntime, {}),
     "ExecuTorch": (".pte", InExecuTorch, {}),
     "XNNPACK": (".pte", InExecuTorch, {"delegate": "xnnpack"}),
+    OTHER: (".pt2", in_torch_export, {}),
 }
 
 
@@ -203,7 +232,7 @@ def in_float64(name: str, rule: str, optimizer: str, engine: str) -> dict[str, A
     return {key: found[key] for key in ("difference", "refused") if key in found}
 
 
-def measure(name: str, rule: str, optimizer: str, engines: Sequence[str] = tuple(ENGINES)) -> dict[str, Any]:
+def measure(name: str, rule: str, optimizer: str, engines: Sequence[str] = IN_TABLE) -> dict[str, Any]:
     """Measures one row, in some engines."""
     try:
         net = compiled(name, rule, optimizer)
@@ -212,6 +241,8 @@ def measure(name: str, rule: str, optimizer: str, engines: Sequence[str] = tuple
     trained = copy.deepcopy(net)
     losses, fastest = trained_in_torch(trained, name)
     states = sum(value.nbytes for value in net.state_dict().values() if isinstance(value, torch.Tensor))
+    if not {"ExecuTorch", "XNNPACK"}.isdisjoint(engines):
+        set_threads(torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         chosen = [one for one in engines if one != "XNNPACK" or rule in DELEGATED]
         rows = {one: follow(net, trained, losses, name, one, Path(folder)) for one in chosen}
@@ -242,93 +273,6 @@ def arena(name: str, rule: str, batch: int) -> dict[str, Any]:
         return {"refused": str(error)}
 
 
-def equal(row: Mapping[str, Any], engine: str) -> str:
-    """Whether an engine did as torch."""
-    found = row.get(engine)
-    if found is None or "refused" in found:
-        return "–" if found is None else "refused"
-    gap = found["difference"]
-    if gap <= EQUAL:
-        return "equal"
-    exact = found.get("float64", {}).get("difference", np.inf)
-    if exact <= EQUAL:
-        return f"rounding grows to {gap:.0e}; float64: {exact:.0e}"
-    drifted = row["torch"].get("drift", 0.0)
-    if gap <= MAGNIFIED * drifted:
-        return f"rounding grows to {gap:.0e}; torch: {drifted:.0e}"
-    steps = found.get("alike", 0)
-    return f"rounding grows to {gap:.0e}; steps: {steps}" if steps >= ALIKE else f"**off by** {gap:.0e}"
-
-
-def table(rows: Mapping[str, Any]) -> str:
-    """The table of nets by rules by engines, and the sentences of what was refused."""
-    lines = [
-        f"| net | rule, optimizer | {' | '.join(ENGINES)} | .onnx / .pte, kB | torch / {' / '.join(ENGINES)}, ms "
-        "| states, kB | arena, kB |",
-        f"| --- | --- |{' --- |' * (len(ENGINES) + 4)}",
-    ]
-    refusals: list[str] = []
-    for key in sorted(rows, key=order):
-        row, (name, rule, optimizer) = rows[key], key.split(", ")
-        if "refused" in row:
-            refusals.append(f"{name}, {rule}: {row['refused']}")
-            lines.append(f"| {name} | {rule}, {optimizer} | refused ({len(refusals)}) |{' |' * (len(ENGINES) + 3)}")
-            continue
-        words = []
-        for engine in ENGINES:
-            word = equal(row, engine)
-            if word == "refused":
-                refusals.append(f"{name}, {rule}, {engine}: {row[engine]['refused']}")
-                word = f"refused ({len(refusals)})"
-            words.append(word)
-        sizes = " / ".join(kilobytes(row[engine].get("bytes")) for engine in ("onnxruntime", "ExecuTorch"))
-        times = " / ".join(f"{row[one]['ms']:.2g}" if "ms" in row.get(one, {}) else "–" for one in ("torch", *ENGINES))
-        memory = f"{kilobytes(row['torch']['states'])} | {kilobytes(row['ExecuTorch'].get('arena'))}"
-        lines.append(f"| {name} | {rule}, {optimizer} | {' | '.join(words)} | {sizes} | {times} | {memory} |")
-    return "\n".join([*lines, "", *(f"{number}. {text}" for number, text in enumerate(refusals, start=1))]).rstrip()
-
-
-def order(key: str) -> tuple[int, ...]:
-    """Where a row stands: by net, rule, and optimizer or batch."""
-    name, rule, last = key.split(", ")
-    rules = list(dict.fromkeys((*RULES, *ARENA_RULES)))
-    final = list(OPTIMIZERS).index(last) if last in OPTIMIZERS else int(last)
-    return list(NETS).index(name), rules.index(rule), final
-
-
-def kilobytes(count: int | None) -> str:
-    """A number of bytes in kB."""
-    return "–" if count is None else f"{count / 1000:.0f}" if count >= 10_000 else f"{count / 1000:.1f}"
-
-
-def arena_table(rows: Mapping[str, Any]) -> str:
-    """The table of arenas: a line a net and batch, a column a rule."""
-    lines = [
-        f"| net | batch | {' | '.join(rule if rule != 'bp' else 'backprop' for rule in ARENA_RULES)} |",
-        f"| --- | --- |{' --- |' * len(ARENA_RULES)}",
-    ]
-    pairs = list(dict.fromkeys((key.split(", ")[0], key.split(", ")[2]) for key in sorted(rows, key=order)))
-    for name, batch in pairs:
-        found = [rows.get(f"{name}, {rule}, {batch}", {}) for rule in ARENA_RULES]
-        words = [kilobytes(one["arena"]) if "arena" in one else "refused" if one else "–" for one in found]
-        lines.append(f"| {name} | {batch} | {' | '.join(words)} |")
-    return "\n".join(lines)
-
-
-def where_table(rows: Mapping[str, Any]) -> str:
-    """Which operator runs where with XNNPACK, over all rows, how often."""
-    counts: dict[str, dict[str, int]] = {}
-    for row in rows.values():
-        for where, operators in row.get("XNNPACK", {}).get("operators", {}).items():
-            for operator, count in operators.items():
-                place = counts.setdefault(operator.partition("::")[2].partition(".")[0], {})
-                place[where] = place.get(where, 0) + count
-    engines = sorted({where for found in counts.values() for where in found})
-    lines = [f"| operator | {' | '.join(engines)} |", f"| --- |{' --- |' * len(engines)}"]
-    lines += [f"| {one} | {' | '.join(str(f.get(e, '')) for e in engines)} |" for one, f in sorted(counts.items())]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measures what is asked for and not there yet, after each row writes what there is, and fills the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -338,7 +282,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=list(ARENA_BATCHES))
     parser.add_argument("--arenas", action="store_true", help="measure arenas alone")
     parser.add_argument("--again", action="store_true", help="measure also what is there")
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES), help="the others stay")
+    parser.add_argument("--engines", nargs="+", default=list(IN_TABLE), choices=list(ENGINES), help="the others stay")
     words = parser.parse_args()
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}, "arenas": {}}
     section, last = ("arenas", words.batches) if words.arenas else ("rows", words.optimizers)
@@ -348,11 +292,13 @@ def main() -> None:
         if label not in kept[section] or words.again:
             made = arena(*key) if words.arenas else measure(*key, words.engines)
             kept[section][label] = joined(kept[section].get(label, {}), made)
-            timing.save(RESULTS, {"machine": timing.machine(), "rows": kept["rows"], "arenas": kept["arenas"]})
+            kept["machine"] = timing.machine()
+            timing.save(RESULTS, kept)
             found = kept[section][label]
-            print(label, found if words.arenas else {one: equal(found, one) for one in ENGINES}, flush=True)
+            print(label, found if words.arenas else {one: equal(found, one) for one in words.engines}, flush=True)
     page = ROOT / "docs" / "deploy.md"
-    timing.replace_section(page, "step_files", table(kept["rows"]))
+    timing.replace_section(page, "step_files", f"{timing.measured_on(kept['machine'])}\n\n{table(kept['rows'])}")
+    timing.replace_section(page, "pt2", f"{timing.measured_on(kept['machine'])}\n\n{other_table(kept['rows'])}")
     timing.replace_section(page, "arenas", arena_table(kept["arenas"]))
     timing.replace_section(page, "operators", where_table(kept["rows"]))
 

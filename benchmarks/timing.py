@@ -94,6 +94,13 @@ def machine() -> dict[str, str]:
     }
 
 
+def measured_on(machine: Mapping[str, str]) -> str:
+    """Returns a sentence on the machine of a result, for the page."""
+    count = machine["cores"]
+    threads = "one thread" if count == "1" else f"{count} threads"
+    return f"Measured on {machine['processor']} ({machine['simd']}), {threads}, torch {machine['torch']}."
+
+
 def keep_memory() -> bool:
     """Tells the C library to keep what is freed, for all that runs in this process; False where it cannot be told.
 

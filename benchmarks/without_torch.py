@@ -101,7 +101,8 @@ def table(results: dict[str, Any]) -> str:
     count = len(results["runs"][0]["torch"])
     lines = [
         f"{results['steps']} steps of {results['batch']} images, AdamW at 1e-3, {count} seeds: mean test accuracy in "
-        "percent, its standard deviation over seeds, and the largest difference of a seed.",
+        "percent, its standard deviation over seeds, and the largest difference of a seed. "
+        + timing.measured_on(results["machine"]),
         "",
         "| net | rule | torch | onnxruntime alone | means differ by | one seed, at most |",
         "| --- | --- | --- | --- | --- | --- |",

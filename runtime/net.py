@@ -226,8 +226,7 @@ class LocalNet(NetState):
         variant = self._variant(call, target)
         given = self._given(variant, call, target, counts=False)
         if self.optimizer is not None:
-            numbers = self.optimizer.scalars(1) | self.optimizer.mixture(1.0, own=1, other=1)
-            given |= {Slot("scalar", name): number for name, number in numbers.items()}
+            given |= {Slot("scalar", name): number for name, number in variant.first_scalars(self.optimizer).items()}
         executor = variant.executor("backward" if self.optimizer is None else "step")
         with _uncast(call.device_type), torch.no_grad():
             return count_held(executor.program, executor.arguments(given))

@@ -148,6 +148,11 @@ class Variant:
             return {Slot("scalar", name): torch.tensor(number, dtype=torch.float64) for name, number in named}
         return {Slot("scalar", name): number for name, number in named}
 
+    def first_scalars(self, optimizer: Optimizer) -> dict[str, float]:
+        """Returns the optimizer's numbers of the first step, also those of programs that take turns."""
+        mixed = {} if self._turns is None else optimizer.mixture(1.0, own=1, other=1)
+        return optimizer.scalars(1) | mixed
+
     def _scalars(self, optimizer: Optimizer, seed: int, step: int) -> dict[str, float]:
         """The optimizer's numbers; each of two programs that take turns counts its own steps."""
         turns = self._turns

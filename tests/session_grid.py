@@ -172,18 +172,47 @@ def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def load(path: Path) -> dict[str, str]:
     """Outcomes so far, by `"model rule"`."""
-    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, str] = _kept(path)["cells"]
     return found
 
 
-def fill(path: Path, models: Sequence[str], rules: Sequence[str], seconds: float) -> Iterator[str]:
-    """Runs the cells that have no outcome, or a bad one, until the time is up; keeps each at once, and yields it."""
+def processors(path: Path) -> list[str]:
+    """The processors on which cells have run."""
+    found: list[str] = _kept(path)["processors"]
+    return found
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"processors": [], "cells": {}}
+    return found
+
+
+def fill(
+    path: Path,
+    models: Sequence[str],
+    rules: Sequence[str],
+    seconds: float,
+    *,
+    processor: str = "",
+    again: str = BAD,
+) -> Iterator[str]:
+    """Runs cells until the time is up; keeps each outcome at once, and yields it.
+
+    Args:
+        path: where outcomes are kept.
+        models: of the cells.
+        rules: of the cells.
+        seconds: no cell begins after as many.
+        processor: what this machine has, for the page.
+        again: cells are run that have no outcome, or one that begins so.
+    """
     end = time.monotonic() + seconds
     for name in models:
         for rule in rules:
-            known = load(path)
-            if known.get(f"{name} {rule}", BAD).startswith(BAD) and time.monotonic() < end:
-                known[f"{name} {rule}"] = outcome = _outcome(name, rule)
+            known = _kept(path)
+            if known["cells"].get(f"{name} {rule}", again).startswith(again) and time.monotonic() < end:
+                known["cells"][f"{name} {rule}"] = outcome = _outcome(name, rule)
+                known["processors"] = sorted({*known["processors"], processor} - {""})
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n")
                 yield f"{name} {rule}: {outcome}"
@@ -197,7 +226,7 @@ def _outcome(name: str, rule: str) -> str:
 
 
 def table(outcomes: Mapping[str, str]) -> str:
-    """The table of `docs/onnx.md`: a line for each model."""
+    """The table of `docs/onnx.md`: a line for each model, of the rules that have run; what has not is said above it."""
     lines = ["| model | equal | not equal |", "| --- | --- | --- |"]
     notes: list[str] = []
     for name in ZOO:
@@ -211,8 +240,17 @@ def table(outcomes: Mapping[str, str]) -> str:
                 outcome = f"refused ({notes.index(note) + 1})"
             if outcome != "equal":
                 others.setdefault(outcome, []).append(rule)
-        missing = [rule for rule in RULES if rule not in found]
-        others |= {"not run": missing} if missing else {}
         text = "; ".join(f"{', '.join(rules)}: {outcome}" for outcome, rules in others.items())
-        lines.append(f"| {name} | {len(equal)} of {len(RULES)} | {text} |")
+        lines.append(f"| {name} | {len(equal)} of {len(found)} | {text} |")
     return "\n".join([*lines, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
+
+
+def ran(outcomes: Mapping[str, str]) -> str:
+    """A sentence on how much of the grid has run."""
+    whole = [rule for rule in RULES if all(f"{name} {rule}" in outcomes for name in ZOO)]
+    never = [rule for rule in RULES if not any(f"{name} {rule}" in outcomes for name in ZOO)]
+    part = [rule for rule in RULES if rule not in (*whole, *never)]
+    words = [f"{len(whole)} of {len(RULES)} rules have run on all {len(ZOO)} models"]
+    words += [f"on some of them {', '.join(part)}"] if part else []
+    words += [f"on none {', '.join(never)}"] if never else []
+    return "; ".join(words) + "."

@@ -231,3 +231,11 @@ def test_recipes_of_several_rules() -> None:
     assert recipe_of({"a": rules.get("dfa"), "*": rules.get("drtp")}) == rules.Recipe()
     assert recipe_of({"a": None, "*": rules.get("drtp")}) == recipe["drtp"]
     assert recipe_of({"*": rules.get("dfa")}, plan) == recipe["drtp"]  # the plan says the rules
+
+
+def test_what_a_step_holds_is_counted() -> None:
+    """The memory of a net whose rules take no turns asks Muon for nothing that it has not."""
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+    net = kept.compile(model, "dfa", example_inputs=(x,), optimizer=altprop.optim.Muon(lr=0.1))
+    assert net.memory(x, torch.tensor([0, 1, 0, 1])).live > 0

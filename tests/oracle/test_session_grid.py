@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import session_grid
 import torch
-from session_grid import BAD, RULES, fill, load, run_cell, table
+from session_grid import BAD, RULES, fill, load, processors, ran, run_cell, table
 from zoo import ZOO
 
 from altprop.runtime.backends.onnxruntime import SessionStep
@@ -60,15 +60,28 @@ def test_the_grid_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     outcomes["mlp_tanh fa"] = "rounding grows to 2e-05"
     assert list(fill(path, ["mlp_tanh"], ["dfa", "fa"], 60.0)) == ["mlp_tanh fa: rounding grows to 2e-05"]
     assert load(path) == outcomes
+    outcomes["mlp_tanh fa"] = "refused: No."
+    assert list(fill(path, ["mlp_tanh"], ["dfa", "fa"], 60.0, processor="one", again="rounding")) == [
+        "mlp_tanh fa: refused: No."
+    ]
+    assert processors(path) == ["one"]
 
 
 def test_table() -> None:
     outcomes = {"mlp_tanh dfa": "equal", "mlp_tanh fa": "rounding grows to 2e-05", "mlp_tanh hdfa": "refused: No."}
     lines = table(outcomes).splitlines()
     row = next(line for line in lines if line.startswith("| mlp_tanh |"))
-    assert row.startswith(f"| mlp_tanh | 1 of {len(RULES)} | fa: rounding grows to 2e-05; hdfa: refused (1); bp, ")
+    assert row.startswith("| mlp_tanh | 1 of 3 | fa: rounding grows to 2e-05; hdfa: refused (1) |")
     assert lines[-1] == "1. No."
     assert len(lines) == 2 + len(ZOO) + 2
+
+
+def test_how_much_of_the_grid_has_run() -> None:
+    outcomes = {f"{name} {rule}": "equal" for name in ZOO for rule in RULES[2:]} | {"mlp_tanh " + RULES[1]: "equal"}
+    assert ran(outcomes) == (
+        f"{len(RULES) - 2} of {len(RULES)} rules have run on all {len(ZOO)} models; on some of them {RULES[1]}; "
+        f"on none {RULES[0]}."
+    )
 
 
 def test_numbers_above_one_are_measured_by_the_largest() -> None:
