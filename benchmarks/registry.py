@@ -148,6 +148,7 @@ SCRIPTS = {
     "alignment": Script(("alignment.py",), "angles over the steps of a training are curves"),
     "starts": Script(("starts.py", "--resume"), "angles over the epochs of a training are curves"),
     "step_files": Script(("step_files.py",), f"{_EQUAL}; it stands beside sizes, memory and times"),
+    "file_memory": Script(("file_memory.py",), "it adds a column to the table of step files"),
     "onnx_table": Script(("onnx_table.py",), "sizes of files, with the time of each beside it"),
     "onnx_profile": Script(("onnx_profile.py",), "a profile of one file's operators, each at its fastest"),
     "without_torch": Script(("without_torch.py",), f"{_EQUAL}, and its accuracies hold for any machine"),
