@@ -22,6 +22,7 @@ import functools
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,12 @@ def in_onnxruntime(path: Path) -> Runner:
 @functools.cache
 def set_threads(count: int) -> None:
     """Sets the threads of ExecuTorch, before it loads anything: a program that is loaded holds those of then."""
-    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of Python's own as it is imported
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime
 
+        Runtime.get()
     _unsafe_reset_threadpool(count)
 
 
