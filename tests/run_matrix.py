@@ -141,7 +141,7 @@ def tested(folder: Path, tests: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ALTPROP_CACHE": "off"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:] or "nothing was said"]
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode:
         sys.stderr.write(done.stdout[-20000:] + done.stderr[-2000:])
     # A process that crashed, or that somebody ended, has said nothing of its tests.

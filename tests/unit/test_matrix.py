@@ -60,6 +60,16 @@ def test_a_run_that_crashes_is_said_to_have_stopped(tmp_path: Path) -> None:
     assert MATRIX["tested"](tmp_path, ["tests"]) == ("stopped by itself, code -9", ())
 
 
+def test_names_of_failures_are_whole(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        "#!/bin/sh\necho 'FAILED tests/a.py::test_b[two words] - assert 1 == 2'\necho '1 failed in 2s'\nexit 1\n"
+    )
+    python.chmod(0o755)
+    assert MATRIX["tested"](tmp_path, ["tests"]) == ("1 failed", ("tests/a.py::test_b[two words]",))
+
+
 def test_a_row_of_some_tests_does_not_stand_for_all() -> None:
     some, every = ROW("3.12", "2.13.*", "2.13.0", "some", "130 passed"), ROW("3.12", "2.13.*", "2.13.0", "all", "")
     assert not MATRIX["has"](None, "some")
