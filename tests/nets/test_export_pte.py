@@ -187,7 +187,8 @@ class Scores(nn.Module):
 
 
 def scoring(optimizer: Any) -> Any:
-    return altprop.compile(Scores(), "dfa", example_inputs=torch.randn(2, 3, 4), optimizer=optimizer)
+    loss = nn.CrossEntropyLoss()
+    return altprop.compile(Scores(), "dfa", loss=loss, example_inputs=torch.randn(2, 3, 4), optimizer=optimizer)
 
 
 @needs_executorch
