@@ -20,7 +20,8 @@ import processor_time
 import pytest
 import torch
 from choose import choose_thirds
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import altprop
 
@@ -68,6 +69,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if ROOT / "tests" / "unit" not in item.path.parents:
         warm_up()
+    if item.get_closest_marker("hypothesis") is not None:
+        draw_once()
+
+
+def draw_once() -> None:
+    """Lets Hypothesis read the modules that are new, for constants to draw; no test is charged for that."""
+
+    @settings(max_examples=5, database=None)
+    @given(st.integers())
+    def draw(_: int) -> None:
+        pass
+
+    with processor_time.shared():
+        draw()
 
 
 @functools.cache

@@ -168,7 +168,7 @@ def test_train_with_a_plan_that_was_written_before(run: Command, tmp_path: Path)
     ("words", "reason"),
     [
         (["--lr", "0"], "--lr: input should be greater than 0, not 0.0"),
-        (["--optimizer", "lion"], "--optimizer: input should be 'sgd', 'adam' or 'adamw', not 'lion'"),
+        (["--optimizer", "lion"], "--optimizer: input should be 'sgd', 'adam', 'adamw' or 'muon', not 'lion'"),
         (["--momentum", "0.9"], "momentum and nesterov belong to sgd"),
         (["--data", "my.py:load"], "there is no data set called 'my.py:load'; choose one of digits, mnist, "),
         (["--data", "my.py:load"], "or use data of your own in Python, where altprop.audit(model, train, test) audits"),

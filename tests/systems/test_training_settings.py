@@ -74,7 +74,7 @@ def test_saved_configuration_reads_back(tmp_path: Path) -> None:
         ("lr: -1", r"run.yaml: lr: input should be greater than 0, not -1"),
         ("lr: .nan", r"run.yaml: lr: input should be "),
         ("epochs: many", r"run.yaml: epochs: input should be a valid integer"),
-        ("optimizer: lion", r"run.yaml: optimizer: input should be 'sgd', 'adam' or 'adamw', not 'lion'"),
+        ("optimizer: lion", r"run.yaml: optimizer: input should be 'sgd', 'adam', 'adamw' or 'muon', not 'lion'"),
         ("momentum: 0.9", r"momentum and nesterov belong to sgd"),
         ("{optimizer: sgd, nesterov: true}", r"nesterov needs a momentum"),
         ("- lr", r"run.yaml must hold a mapping, one 'key: value' a line, not a list"),
