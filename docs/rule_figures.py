@@ -8,25 +8,9 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import rule_scores
-
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
-Row = tuple[str, str, str]
-
-
-@functools.cache
-def kept(name: str) -> Any:
-    """What a results file holds; an empty mapping where there is none."""
-    path = RESULTS / name
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def is_of(text: str, rule: str) -> bool:
-    """Whether a text such as "dfa(kind='channel')" is of a rule."""
-    return text == rule or text.startswith(f"{rule}(")
+from rule_scores import RESULTS, Row, is_of, kept
 
 
 @functools.cache

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from altprop.rules.registry import DEFAULT
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 Row = tuple[str, str, str]
-DEFAULT = "reclra(scale=0.1, units='beta')"
 
 
-def kept(name: str) -> dict[str, Any]:
-    """What a results file holds; nothing where there is none."""
+@functools.cache
+def kept(name: str) -> Any:
+    """What a results file holds; an empty mapping where there is none."""
     path = RESULTS / name
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 

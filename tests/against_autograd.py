@@ -9,6 +9,7 @@ import kept
 import torch
 from program_texts import assert_programs_parse_back
 from torch import nn
+from versions import TORCH
 from zoo_cases import BATCH, Case
 
 import altprop
@@ -84,7 +85,7 @@ NORMS_IN_FLOAT32 = {"t5": 1e-7, "llama": 1e-7}
 
 
 ROUNDS_OTHERWISE = {"cells": 1e-15}
-if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11):  # its attention rounds by how its inputs lie in memory
+if TORCH < (2, 11):  # its attention rounds by how its inputs lie in memory
     ROUNDS_OTHERWISE["rotary"] = 1e-15
 
 

@@ -22,6 +22,7 @@ import torch
 from choose import choose_thirds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from versions import TORCH
 
 import altprop
 
@@ -30,7 +31,7 @@ os.environ.setdefault("ALTPROP_VERIFY", "64")  # small programs are checked behi
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-NEWER = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 13)
+NEWER = TORCH > (2, 13)
 DATA_HOMES = {
     "MNIST": "the four idx .gz files in MNIST/raw (torchvision.datasets.MNIST downloads them)",
     "FashionMNIST": "the four idx .gz files in FashionMNIST/raw (github.com/zalandoresearch/fashion-mnist)",

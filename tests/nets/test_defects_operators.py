@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from versions import TORCH
 
 import altprop
 from altprop.compiler.capture.foreign_draws import ForeignDraws
@@ -87,9 +88,8 @@ def test_a_loss_in_chunks_is_taken_at_once() -> None:
     torch.testing.assert_close(found, model.weight.grad, rtol=0, atol=1e-12)
 
 
-SIZES_ARE_NUMBERS = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
 sizes_are_symbols = pytest.mark.skipif(
-    SIZES_ARE_NUMBERS, reason="torch before 2.12 binds these sizes, and steps are right"
+    TORCH < (2, 12), reason="torch before 2.12 binds these sizes, and steps are right"
 )
 
 
