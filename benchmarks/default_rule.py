@@ -109,14 +109,12 @@ def run(task: str, row: str, seed: int, folder: Path | None, epochs: int | None 
 
 
 def feedback_angle(net: altprop.LocalNet, train: Pair) -> float | None:
-    """Mean angle between feedback and weights over connections that have feedback, in degrees; None of none."""
+    """Mean angle between feedback and weights over connections that are not exact, in degrees; None of none."""
     net.train()
     inputs, targets = train
     labels = targets[0] if isinstance(targets, tuple) else targets
-    rows = net.measure(inputs[:LOOKED_AT], labels[:LOOKED_AT]).connections
-    held = {name.partition(":")[0] for name in net.feedback}
-    angles = [row.angle for name, row in rows.items() if name in held and not math.isnan(row.angle)]
-    return round(statistics.mean(angles), 1) if angles else None
+    angle = net.measure(inputs[:LOOKED_AT], labels[:LOOKED_AT]).feedback_angle
+    return None if math.isnan(angle) else round(angle, 1)
 
 
 def table(runs: list[kept_runs.Run]) -> str:

@@ -60,7 +60,8 @@ def look(run: Run) -> dict[str, float | None]:
     Returns:
         Means over batches and hidden regions: `update_angle` between update and gradient, in degrees, and
         `slope`, how fast the loss falls along the update where 1 is the gradient's; `first_angle` of the region that
-        reads the inputs; `feedback_angle` between feedback and what it stands for. None where there is none.
+        reads the inputs; `feedback_angle` between feedback and what it stands for, without exact connections. None
+        where there is none.
     """
     data, net = run.data, run.net
     count = min(BATCHES * BATCH, len(data.train))
@@ -71,13 +72,12 @@ def look(run: Run) -> dict[str, float | None]:
 def summary(net: altprop.LocalNet, found: Sequence[Any]) -> dict[str, float | None]:
     """Means of some measurements; see `look`."""
     hidden = [region.name for region in net.graph.regions if not region.is_output]
-    fed = {name.partition(":")[0] for name in net.feedback}
     rows = [one.regions[name] for one in found for name in hidden if name in one.regions]
     return {
         "update_angle": _mean(row.angle for row in rows),
         "first_angle": _mean(one.regions[hidden[0]].angle for one in found if hidden[0] in one.regions),
         "slope": _mean((row.global_slope for row in rows), 3),
-        "feedback_angle": _mean(row.angle for one in found for name, row in one.connections.items() if name in fed),
+        "feedback_angle": _mean(one.feedback_angle for one in found),
     }
 
 

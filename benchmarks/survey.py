@@ -90,13 +90,12 @@ def look(net: altprop.LocalNet, samples: Samples) -> dict[str, float]:
     found = net.measure(samples.images[:LOOKED_AT], samples.labels[:LOOKED_AT])
     outputs = {region.name for region in net.graph.regions if region.is_output}
     angles = [row.angle for name, row in found.regions.items() if name not in outputs and not math.isnan(row.angle)]
-    feedback = [row.angle for row in found.connections.values() if not math.isnan(row.angle)]
     net.eval()
     return {
         "test": _accuracy(net, samples.test_images, samples.test_labels),
         "train": _accuracy(net, samples.images, samples.labels),
         "angle": round(statistics.mean(angles), 1) if angles else math.nan,
-        "feedback_angle": round(statistics.mean(feedback), 1) if feedback else math.nan,
+        "feedback_angle": round(found.feedback_angle, 1),
     }
 
 

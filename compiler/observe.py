@@ -140,8 +140,11 @@ class _Reader:
     def connection(self, c: Connection) -> ConnectionMeasure:
         own = {p.name: self.feedback[p.name] for p in self.graph.feedback.values() if p.serves(c.name)}
         floating = [tensor for tensor in own.values() if tensor.is_floating_point()]
-        angle = self._direct(c) if c.feedback.kind in DIRECT else self._edge(c, own)
-        return ConnectionMeasure(c.name, c.feedback.kind, angle, float(_joined(floating).norm()))
+        norm = float(_joined(floating).norm())
+        if c.feedback.kind in DIRECT:
+            return ConnectionMeasure(c.name, c.feedback.kind, self._direct(c), norm)
+        angle = self._edge(c, own)
+        return ConnectionMeasure(c.name, c.feedback.kind, 0.0 if angle is None else angle, norm, exact=angle is None)
 
     def _direct(self, c: Connection) -> float:
         """Angle between `z B^T`, the transpose of the projection, and the source's pre-activation."""
@@ -158,17 +161,19 @@ class _Reader:
         (estimate,) = torch.func.vjp(message, torch.zeros_like(h))[1](activity)
         return _mean_angle(estimate.flatten(1), h.flatten(1))
 
-    def _edge(self, c: Connection, own: Tensors) -> float:
-        """Angle between what stands in the weights' place and the weights."""
+    def _edge(self, c: Connection, own: Tensors) -> float | None:
+        """Angle between what stands in the weights' place and the weights; None where nothing else stands there."""
         stands = {p.stands_for: own[p.name] for p in self.graph.feedback.values() if p.name in own}
         places, weights = [], []
         for name in replaced_parameters(self.graph.locals[c.source], self.graph.region(c.target).outputs):
             weight = self.parameters[name]
             noise = self.values.get(Slot("noise", noise_name(c, name)))
-            made = EDGE[c.feedback.kind].substitute(weight, stands.get(name), noise, c.feedback.options)
-            places.append(weight if made is None else made)
+            places.append(EDGE[c.feedback.kind].substitute(weight, stands.get(name), noise, c.feedback.options))
             weights.append(weight)
-        return _angle(_joined(places), _joined(weights)) if weights else 0.0  # an identity, which stands for itself
+        if all(place is None for place in places):
+            return None
+        pairs = zip(places, weights, strict=True)
+        return _angle(_joined([weight if place is None else place for place, weight in pairs]), _joined(weights))
 
 
 def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:

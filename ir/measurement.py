@@ -7,6 +7,7 @@ at the same batch, with the same dropout masks. Angles are in degrees: 0 is the 
 import csv
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,16 @@ class ConnectionMeasure:
             between `z_i B_i^T` and the pre-activation of the source, a sample at a time, averaged (direct
             Kolen-Pollack paper, section 2.5); NaN where the shapes allow neither.
         feedback: norm of the feedback's tensors.
+        exact: whether the error goes back as the forward came, as over an edge without matrices and filters (a shortcut
+            that is added, a norm), or by `transpose` feedback. The angle is then 0 by construction: there is no
+            feedback that could align. `Measurement.feedback_angle` leaves such connections out.
     """
 
     connection: str
     kind: str
     angle: float
     feedback: float
+    exact: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +135,12 @@ class Measurement:
         """Total discrepancy: the sum over regions."""
         return sum(row.discrepancy for row in self.regions.values())
 
+    @property
+    def feedback_angle(self) -> float:
+        """Mean angle of the connections whose feedback is not exact, in degrees; NaN of none."""
+        known = [row.angle for row in self.connections.values() if not row.exact and not math.isnan(row.angle)]
+        return statistics.mean(known) if known else math.nan
+
     def to_csv(self, path: str | Path) -> Path:
         """Writes the regions' table; returns the path."""
         path = Path(path)
@@ -150,8 +161,13 @@ def _cells(rows: Sequence[Any]) -> list[list[Any]]:
     """A head line, and a line a row; without the columns that nothing was measured for."""
     names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
     empty = {name for name in ("ler", "ger") if all(math.isnan(getattr(row, name, 0.0)) for row in rows)}
-    names = [name for name in names if name not in empty]
-    return [names, *([getattr(row, name) for name in names] for row in rows)]
+    names = [name for name in names if name not in empty and name != "exact"]
+    return [names, *([_cell(row, name) for name in names] for row in rows)]
+
+
+def _cell(row: Any, name: str) -> Any:
+    """What a table shows of a row; no number stands where an angle would say that exact feedback has aligned."""
+    return "exact" if name == "angle" and getattr(row, "exact", False) else getattr(row, name)
 
 
 def _table(rows: Sequence[Any]) -> str:

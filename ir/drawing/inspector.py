@@ -169,7 +169,7 @@ def _edges(graph: ErrorGraph, network: Network, measurement: Any) -> Iterator[di
                 "feedback": f"{values['feedback']}, {'learned' if values['learning'] else 'fixed'}",
                 "size": "\n".join(f"{p.part or PLAN.read(p.name).part or p.name} {shape_text(p.shape)}" for p in own),
                 "start": values.get("start", ""),
-                "angle": "" if one is None or _finite(one.angle) is None else f"{one.angle:.1f} degrees",
+                "angle": _angle_text(one),
             }
             edge |= {"feedback": values["feedback"], "learned": values["learning"], "details": details}
         yield edge
@@ -177,6 +177,13 @@ def _edges(graph: ErrorGraph, network: Network, measurement: Any) -> Iterator[di
         for other in movers[1:]:
             ends = {"source": movers[0], "target": other, "kind": "tied"}
             yield {"id": f"tied {parameter} {other}", **ends, "details": {"tied": parameter}}
+
+
+def _angle_text(one: Any) -> str:
+    """The angle of a connection's feedback, where there is one to tell."""
+    if one is None or _finite(one.angle) is None:
+        return ""
+    return "none, the error goes back exactly" if one.exact else f"{one.angle:.1f} degrees"
 
 
 def _passes(graph: ErrorGraph, history: Any) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ def test_defect_17_a_shortcut_is_named_and_measured_as_an_identity(rule):
     assert not any(name.startswith(shortcuts[0]) for name in net.feedback)
     measured = net.measure(x, y)
     assert measured.connections[shortcuts[0]].angle == 0.0
+    assert [name for name, row in measured.connections.items() if row.exact] == shortcuts
     assert not any(math.isnan(one.angle) for one in measured.connections.values())
     assert any(values.get("feedback") == "identity" for *_, values in net.graph.to_networkx().edges(data=True))
 

@@ -177,6 +177,41 @@ def angles(net: altprop.LocalNet, watched: tuple[torch.Tensor, torch.Tensor]) ->
     return {name: row.angle for name, row in net.measure(*watched).connections.items()}
 
 
+class NormBetween(nn.Module):
+    """A layer, a norm and a layer, each with an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(12, 8), nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.norm(torch.tanh(self.first(x)))))
+
+
+@pytest.mark.parametrize("rule", ["fa", "usf", "kp(start='weights')"])
+def test_exact_connections_are_no_aligned_feedback(rule, tmp_path):
+    """Over a norm's scale and shift alone the error goes back exactly: there is nothing that could align."""
+    torch.manual_seed(0)
+    net = compiled(rule, NormBetween(), regions=("norm",))
+    measured = net.measure(*batch())
+    over_norm, over_matrix = measured.connections["norm->first"], measured.connections["last->norm"]
+    assert (over_norm.exact, over_norm.angle, over_norm.feedback) == (True, 0.0, 0.0)
+    assert not over_matrix.exact  # feedback of its own, even where it starts as the weights
+    assert measured.feedback_angle == over_matrix.angle
+    row = next(line.split() for line in str(measured).splitlines() if line.startswith("norm->first"))
+    assert row == ["norm->first", over_norm.kind, "exact", "0"]
+    page = net.graph.draw(tmp_path / "net.html", measurement=measured).read_text("utf-8")
+    assert page.count('"angle": "none, the error goes back exactly"') == 1
+    assert page.count(f'"angle": "{over_matrix.angle:.1f} degrees"') == 1
+
+
+def test_backpropagation_has_no_feedback_that_could_align():
+    torch.manual_seed(0)
+    measured = compiled("bp", Five()).measure(*batch())
+    assert all(row.exact for row in measured.connections.values())
+    assert math.isnan(measured.feedback_angle)
+
+
 def test_prints_and_saves(tmp_path):
     torch.manual_seed(0)
     measured = compiled("dfa", Five()).measure(*batch())

@@ -136,3 +136,10 @@ def test_quartiles_are_quartiles_of_any_number_of_rounds() -> None:
     assert quartiles([4.0, 1.0, 2.0]) == (2.0, 1.5, 3.0)
     assert quartiles([1.0, 2.0, 3.0, 4.0]) == (2.5, 1.75, 3.25)
     assert quartiles([1 / 3], digits=2) == (0.33, 0.33, 0.33)
+
+
+def test_a_ratio_is_ours_over_plain_with_its_quartiles_in_order() -> None:
+    """No pair of figures here can be swapped unseen: ours is not plain, low is not high."""
+    summary = runpy.run_path(str(ROOT / "benchmarks" / "timing.py"))["_summary"]
+    rounds = [(0.002, 0.004), (0.003, 0.004), (0.008, 0.004)]
+    assert summary(rounds) == {"ratio": 0.75, "low": 0.625, "high": 1.375, "ms": 3.0, "plain_ms": 4.0}
