@@ -47,6 +47,7 @@ WORDS = {
     "default@groups@decay=0.5": "decay 0.5",
     "default@groups@decay=0.5@output_decay=0.05": "decay 0.5, of the output layer 0.05",
     "default@groups@decay=0": "no decay",
+    "reclra(scale=0.03, units='beta')@edges@groups@decay=0": "no decay, scale 0.03",
     "default": "one rate for all",
     FROM_WEIGHTS: "from the weights",
     "reclra@direct": "direct, one rate for all",

@@ -30,6 +30,10 @@ from altprop.rules.feedback import DIRECT, Place
 RESULTS = Path(__file__).parent / "results" / "survey.json"
 DATA, BATCH, LOOKED_AT = "fashion-mnist", 64, 512
 MEMORY = "memory"
+# Moments that fit into one table.
+_FEW = 2
+ANGLES = "The update's angle behind so many epochs, in degrees:"
+LEARNED = "The accuracy on the training images behind so many epochs, in per cent:"
 ABOUT_MEMORY = "Launay et al. 2019 (Figure 5): one matrix for all connections of VGG-16, images of 224x224, float32."
 
 
@@ -140,23 +144,36 @@ def memory() -> kept_runs.Run:
 
 
 def table(name: str, runs: list[kept_runs.Run]) -> str:
-    """Returns a study's runs as Markdown: means over seeds, in brackets how far the best and the worst are apart."""
-    study = STUDIES[name]
+    """Returns a study's runs as Markdown: means over seeds, in brackets how far the best and the worst are apart.
+
+    A study of many moments has a second table, of the accuracy on the training images.
+    """
     own = [one for one in runs if one["table"] == name]
+    rows = {row.label: [one["looks"] for one in own if one["row"] == row.label] for row in STUDIES[name].rows}
+    rows = {label: looks for label, looks in rows.items() if looks}
     epochs = [look["epoch"] for look in own[0]["looks"]]
-    wide = len(epochs) > 2
-    heads = [f"update's angle, epoch {epoch}" for epoch in epochs]
-    heads += [f"training accuracy, epoch {epoch}, %" for epoch in epochs] if wide else []
-    lines = [f"| row | seeds | test accuracy, % | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|"]
-    for row in study.rows:
-        looks = [one["looks"] for one in own if one["row"] == row.label]
-        if looks:
-            tests = [one[-1]["test"] for one in looks]
-            spread = f" ({max(tests) - min(tests):.1f})" if len(tests) > 1 else ""
-            cells = [_mean([one[at]["angle"] for one in looks]) for at in range(len(epochs))]
-            cells += [_mean([one[at]["train"] for one in looks]) for at in range(len(epochs))] if wide else []
-            lines.append(f"| {row.label} | {len(looks)} | {statistics.mean(tests):.1f}{spread} | {' | '.join(cells)} |")
+    if len(epochs) <= _FEW:
+        return _moments(rows, [f"update's angle, epoch {epoch}" for epoch in epochs], "angle")
+    heads = [str(epoch) for epoch in epochs]
+    angles, learned = _moments(rows, heads, "angle"), _moments(rows, heads, "train", with_test=False)
+    return f"{ANGLES}\n\n{angles}\n\n{LEARNED}\n\n{learned}"
+
+
+def _moments(rows: dict[str, list[Any]], heads: list[str], what: str, *, with_test: bool = True) -> str:
+    """A line a row, a column a moment; with the number of seeds and the test accuracy in front."""
+    first = ["row", "seeds", "test accuracy, %"] if with_test else ["row"]
+    lines = [f"| {' | '.join([*first, *heads])} |", "|---" * (len(first) + len(heads)) + "|"]
+    for label, looks in rows.items():
+        cells = [_mean([one[at][what] for one in looks]) for at in range(len(heads))]
+        lines.append(f"| {' | '.join([label, *(_tests(looks) if with_test else []), *cells])} |")
     return "\n".join(lines)
+
+
+def _tests(looks: list[Any]) -> list[str]:
+    """How many seeds, and their accuracy on the test images behind training."""
+    tests = [one[-1]["test"] for one in looks]
+    spread = f" ({max(tests) - min(tests):.1f})" if len(tests) > 1 else ""
+    return [str(len(looks)), f"{statistics.mean(tests):.1f}{spread}"]
 
 
 def _mean(values: list[float | None]) -> str:

@@ -48,11 +48,18 @@ DEFAULT = """
 
 `benchmarks/default_rule.py`: eight small tasks, Adam at 1e-3, the same epochs for all. Test accuracy in per cent;
 for texts the loss in nats, where less is better. In brackets, here and below, how far the best and the worst seed are
-apart. All but `bp`, *one rate for all* and *from the weights* take the groups of `net.param_groups()`: under the
-default an output layer that learns ten times as fast, and a decay of 0.4. *No decay* and *decay 0.5* have these groups
-with another decay. *Decay 0.5, of the output layer 0.05* has an output layer that shrinks no faster than all else,
-though it learns ten times as fast. *From the weights* is `start='weights'` along the same edges: E starts as the
-weights and stays the weights, so this is backpropagation's pathway. *Direct* is `plan="direct"`.
+apart.
+
+All but `bp`, *one rate for all* and *from the weights* take the groups of `net.param_groups()`: under the default an
+output layer that learns ten times as fast, and a decay of 0.4.
+
+- *No decay* and *decay 0.5* have these groups with another decay.
+- *Decay 0.5, of the output layer 0.05* has an output layer that shrinks no faster than all else, though it learns ten
+  times as fast.
+- *No decay, scale 0.03* draws the feedback at 0.03 of its usual size, where the default takes 0.1.
+- *From the weights* is `start='weights'` along the same edges. The feedback E starts as the weights and stays the
+  weights, so this is backpropagation's pathway.
+- *Direct* is `plan="direct"`.
 """
 ANGLES = """
 ### Why the default decays

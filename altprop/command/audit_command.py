@@ -19,10 +19,7 @@ from altprop.training.audited import audit_run
 def audit(
     model: options.Model,
     data: Annotated[str | None, typer.Option(help="Data set.", show_default="digits")] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where its files are.", show_default="$ALTPROP_DATA or data"),
-    ] = None,
+    data_dir: options.DataDir = None,
     subset: Annotated[int | None, typer.Option(help="Train on so many samples only.", show_default="all")] = None,
     rule: options.Rule = None,
     plan: options.Plan = None,

@@ -53,6 +53,10 @@ InputType = Annotated[
     typer.Option(metavar="TYPE", help="Type of the inputs: float32, or int64 for token numbers, and so on."),
 ]
 Data = Annotated[str | None, typer.Option(help=f"Take the sample's shape from a data set: {', '.join(data_sets())}.")]
+DataDir = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Where the data sets' files are.", show_default="$ALTPROP_DATA or data"),
+]
 Batch = Annotated[int, typer.Option(min=2, help="Batch of the example inputs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and torch's warnings.")]
 

@@ -38,10 +38,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help=f"Data set: {', '.join(data_sets())}.", show_default="digits")
     ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where the data sets' files are.", show_default="$ALTPROP_DATA or data"),
-    ] = None,
+    data_dir: options.DataDir = None,
     validation: Annotated[
         int | None, typer.Option(help="Samples held out to watch the run.", show_default="the set's own")
     ] = None,

@@ -12,8 +12,10 @@ from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.graph import ErrorGraph
 from altprop.ir.reading import operator_name
 from altprop.ir.region import Region
+from altprop.ir.walks import ancestors
 
-# What people call an operator. What is not here (shapes, sums, copies) is left out, but for activations.
+# What people call an operator. What is not here (shapes, sums, copies) is left out, but for activations, means and
+# joins, which are named where they are more than a part of another thing.
 _WORDS = {
     "addmm": "linear",
     "mm": "linear",
@@ -46,6 +48,10 @@ _ACTIVATIONS = frozenset(
     ]
 )
 _MOST = 6
+# Where `aten.convolution` is told that it is transposed.
+_TRANSPOSED = 6
+# What a normalization that is written by hand does with its means.
+_NORMALIZES = frozenset(["sub", "rsub", "sqrt", "rsqrt", "pow"])
 
 
 def what_it_does(captured: CapturedGraph, region: Region) -> str:
@@ -77,12 +83,31 @@ def _word(node: fx.Node) -> str:
         return ""
     if name in ("bmm", "matmul", "baddbmm"):
         return "product"
+    if name == "mean":
+        return "" if _is_of_a_norm(node) else "mean"
+    if name == "cat":
+        return "cat" if _joins(node) else ""
     return _WORDS.get(name) or _RECURRENT.get(name, "")
 
 
 def _takes_apart(node: fx.Node) -> bool:
     """Whether a node only takes one result of an operator that has several."""
     return node.target is operator.getitem
+
+
+def _is_of_a_norm(mean: fx.Node) -> bool:
+    """Whether a mean is what a normalization subtracts or divides by, behind a small number that is added."""
+    near = {operator_name(user): user for user in mean.users}
+    behind = {operator_name(user) for user in near["add"].users} if "add" in near else set()
+    return not _NORMALIZES.isdisjoint(near.keys() | behind)
+
+
+def _joins(cat: fx.Node) -> bool:
+    """Whether the parts are made of different things: not so where a value is rotated, or padded with itself."""
+    made_of = [
+        {node for node in ancestors([part]) if node.op == "placeholder"} for part in dict.fromkeys(cat.all_input_nodes)
+    ]
+    return any(one != made_of[0] for one in made_of)
 
 
 def _convolution(node: fx.Node) -> str:
@@ -92,7 +117,8 @@ def _convolution(node: fx.Node) -> str:
     groups = node.args[-1] if isinstance(node.args[-1], int) else 1
     kernel = "x".join(str(int(size)) for size in weight.shape[2:])
     depthwise = "depthwise " if groups > 1 and groups == weight.shape[0] else ""
-    return f"{depthwise}conv {kernel}"
+    transposed = "transposed " if len(node.args) > _TRANSPOSED and node.args[_TRANSPOSED] is True else ""
+    return f"{depthwise}{transposed}conv {kernel}"
 
 
 def ties(graph: ErrorGraph) -> dict[str, list[str]]:

@@ -188,6 +188,61 @@ def test_words_say_what_a_region_does() -> None:
     assert words == ["conv 3x3, batch norm, relu, max pool", "depthwise conv 1x3, gelu", "linear"]
 
 
+class Joined(nn.Module):
+    """A small U-Net: what goes up is joined with what was there before, and a mean leads to the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.up, self.last = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(8, 4, 3, padding=1)
+        self.scores = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.first(x).relu()
+        up = self.up(self.down(nn.functional.max_pool2d(first, 2)).relu())
+        return self.scores(self.last(torch.cat([up, first], 1)).relu().mean((2, 3)))
+
+
+class ByHand(nn.Module):
+    """A norm that is written by hand, and a value that is rotated: their means and joins are parts of these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        x = x - x.mean(-1, keepdim=True)
+        half, other = x.chunk(2, -1)
+        return self.last(torch.cat([-other, half], -1))
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (
+            Joined(),
+            torch.randn(2, 1, 4, 4),
+            [
+                "conv 3x3, relu, max pool",
+                "conv 3x3, relu",
+                "transposed conv 2x2, cat",
+                "conv 3x3, relu, mean",
+                "linear",
+            ],
+        ),
+        (ByHand(), torch.randn(2, 4), ["linear", "linear"]),
+    ],
+)
+def test_joins_means_and_transposed_convolutions_are_named(
+    model: nn.Module, inputs: torch.Tensor, words: list[str]
+) -> None:
+    graph = altprop.examine(model, (inputs,)).graph
+    assert graph is not None
+    assert [what_it_does(graph.captured, region) for region in graph.regions] == words
+
+
 class Reader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +256,7 @@ def test_a_recurrent_layer_is_called_by_its_name() -> None:
     """Its product with the inputs is a part of it."""
     graph = altprop.examine(Reader(), (torch.randn(2, 3, 3),)).graph
     assert graph is not None
-    assert [what_it_does(graph.captured, region) for region in graph.regions] == ["GRU", "linear"]
+    assert [what_it_does(graph.captured, region) for region in graph.regions] == ["GRU, mean", "linear"]
 
 
 def test_a_picture_says_what_regions_do_and_what_is_tied(net: altprop.LocalNet, tmp_path: Path) -> None:

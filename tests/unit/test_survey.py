@@ -42,3 +42,15 @@ def test_a_table_has_means_and_how_far_the_seeds_are_apart():
     looks += [[{"epoch": 1, "test": 50.0, "train": 60.0, "angle": 4.0}, {"epoch": 5, "test": 74.0, "angle": None}]]
     lines = survey.table("binary feedback", [run | {"looks": one} for one in looks]).splitlines()
     assert lines[-1] == "| bp, SGD at 0.001 | 2 | 72.0 (4.0) | 2 |  |"
+
+
+def test_many_moments_make_two_tables():
+    """One of all columns scrolled sideways on the site."""
+    looks = [{"epoch": epoch, "test": 50.0, "train": 60.0 + epoch, "angle": 90.0 - epoch} for epoch in (0, 1, 2)]
+    label = next(iter(STUDIES["align, then memorise"].rows)).label
+    run = {"table": "align, then memorise", "row": label, "looks": looks}
+    angles, learned = survey.table("align, then memorise", [run]).split(survey.LEARNED)
+    assert "| row | seeds | test accuracy, % | 0 | 1 | 2 |" in angles
+    assert f"| {label} | 1 | 50.0 | 90 | 89 | 88 |" in angles
+    assert "| row | 0 | 1 | 2 |" in learned
+    assert f"| {label} | 60 | 61 | 62 |" in learned
