@@ -57,9 +57,10 @@ def inspect(
     if after is not None:
         results.print(_after(net.history, after))
         return
+    schedule = None if devices is None else net.schedule(devices, microbatches=microbatches)
+    measured = None if batch is None else net.measure(*batch)
     table = net.explain()
     results.print(f"{net.graph}\n\n{table}")
-    measured = None if batch is None else net.measure(*batch)
     if measured is not None:
         results.print(f"\n{measured}")
     if draw is not None:
@@ -67,7 +68,6 @@ def inspect(
         note(f"drawn to {draw}")
     if html is not None:
         page = html.with_suffix(".html")
-        schedule = None if devices is None else net.schedule(devices, microbatches=microbatches)
         net.graph.draw(page, history=net.history, measurement=measured, schedule=schedule)
         note(f"drawn to {page}")
     if explain is not None:

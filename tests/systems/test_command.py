@@ -15,7 +15,6 @@ import torch
 import altprop
 from altprop import rules
 from altprop.command import main
-from altprop.command.options import parse_pairs, parse_shape, parse_widths
 from altprop.data import DataError
 from altprop.training import load_checkpoint
 
@@ -303,20 +302,6 @@ def test_inspect_draws_and_writes(run: Command, tmp_path: Path) -> None:
     assert "drawn to net.svg" in done.err
 
 
-def test_inspect_measures_and_places_beside_the_page(run: Command, tmp_path: Path) -> None:
-    wanted = ["--data", "digits", "--measure", "--devices", "2", "--microbatches", "2", "--html", "net.html"]
-    done = run.succeeds("inspect", "convnet", *wanted)
-    assert "total discrepancy" in done.out
-    page = (tmp_path / "net.html").read_text()
-    data = json.loads(page.partition('id="altprop-data">')[2].partition("</script>")[0])
-    assert data["measured"]
-    assert all(node["angle"] is not None for node in data["nodes"] if node["kind"] == "region")
-    assert "device 1" in data["schedule"]
-    plain = run.succeeds("inspect", "convnet", "--data", "digits", "--html", "plain.html")
-    assert "total discrepancy" not in plain.out
-    assert '"schedule": ""' in (tmp_path / "plain.html").read_text()
-
-
 def test_inspect_shows_the_passes(run: Command) -> None:
     names = run.succeeds("inspect", "net.py:Net", "--input-shape", "64", "--after", "?").out.split()
     assert names[0] == "capture"
@@ -340,20 +325,6 @@ def test_inspect_takes_token_numbers(run: Command) -> None:
         (["mlp", "--data", "my.py:load"], "or say by --input-shape what shape a sample of your own data has"),
         (["mlp", "--input-type", "float99"], "there is no input type 'float99'"),
         (["net.py:Net", "--input-shape", "63"], "hidden"),
-        (["mlp", "--measure"], "name a data set, such as --data digits"),
-        (["mlp", "--measure", "--data", "imagenet"], "there is no data set called 'imagenet'"),
-        (
-            ["mlp", "--measure", "--data", "mnist", "--data-dir", "nowhere"],
-            "or name another data folder with --data-dir",
-        ),
-        (["mlp", "--measure", "--data", "digits", "--input-shape", "64"], "samples are 1,8,8: leave --input-shape out"),
-        (["mlp", "--measure", "--data", "digits", "--input-type", "float64"], "are float32: leave --input-type out"),
-        (["mlp", "--devices", "2"], "name the page by --html FILE, or print the schedule with 'altprop schedule'"),
-        (["mlp", "--microbatches", "2"], "say by --devices for how many devices"),
-        (
-            ["mlp", "--data", "digits", "--devices", "2", "--microbatches", "7", "--html", "net.html"],
-            "a batch of 64 cannot be cut into 7 micro-batches",
-        ),
     ],
 )
 def test_inspect_refuses_in_one_sentence(run: Command, words: list[str], reason: str) -> None:
@@ -404,13 +375,6 @@ def test_examine_of_a_model_that_does_not_compile(run: Command) -> None:
     assert done.status == 1
     assert "I do not want to" in done.out
     assert done.err == "altprop: net.py:Failing does not compile; the report says why\n"
-
-
-def test_widths_shapes_and_pairs() -> None:
-    assert parse_widths("2x256, 10") == [256, 256, 10]
-    assert parse_shape("3x32,32") == (3, 32, 32)
-    assert parse_shape("scalar") == ()
-    assert parse_pairs(["a=3", "b=true", "c=x=y", "d=[1, 2]"]) == {"a": 3, "b": True, "c": "x=y", "d": [1, 2]}
 
 
 @pytest.mark.full

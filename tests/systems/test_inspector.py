@@ -35,7 +35,9 @@ VISIT = """<script>(() => {
   at("colour").value = "angle"; at("colour").dispatchEvent(new Event("change"));
   seen.fills = cy.nodes(".region").map((node) => node.data("fill"));
   seen.key = at("key").textContent;
+  seen.past = cy.edges(".far").map((edge) => [edge.source().id(), edge.target().id()]);
   at("fold").click();
+  seen.blocks = cy.nodes(".block").map((node) => node.data("fill"));
   seen.folded = [count("region"), count("block"), count("error")];
   at("fold").click();
   at("pass").value = 0; at("pass").dispatchEvent(new Event("input"));
@@ -177,6 +179,16 @@ def test_sizes_have_no_box_and_the_batch_is_called_n() -> None:
 def test_regions_are_coloured_by_angle(seen: dict[str, Any]) -> None:
     assert all(fill.startswith("hsl(") for fill in seen["fills"])
     assert len(set(seen["fills"])) > 1
+
+
+def test_a_folded_block_has_a_colour_too(seen: dict[str, Any]) -> None:
+    assert len(seen["blocks"]) == 2
+    assert all(fill.startswith("hsl(") for fill in seen["blocks"])
+
+
+def test_a_value_that_goes_past_a_box_bends_around_it(seen: dict[str, Any]) -> None:
+    """A straight arrow would lie behind the box."""
+    assert seen["past"] == [["first", "blocks.0.two"], ["blocks.0.two", "blocks.1.two"]]
 
 
 def test_words_say_what_a_region_does() -> None:

@@ -32,6 +32,10 @@
     return node.frozen ? "#f3f4f6" : "#eef3fb";
   };
 
+  // A folded block has the colour of the mean of what is in it.
+  const known = (inside, what) => inside.map((node) => node[what]).filter((value) => value !== null);
+  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+
   function foldedNodes() {
     const made = [];
     for (const block of state.folded) {
@@ -40,7 +44,7 @@
       const width = Math.max(...inside.map((node) => node.width), 8 * block.length + 30);
       const sub = `${inside.length} regions`;
       const details = { block, regions: inside.map((node) => `${node.id}: ${node.sub}`).join("\n") };
-      const base = { block, angle: null, size: null, y: inside[0].y, details };
+      const base = { block, angle: mean(known(inside, "angle")), size: mean(known(inside, "size")), y: inside[0].y, details };
       made.push({ ...base, id: `block ${block}`, kind: "block", label: block, sub, x, width });
       const errors = data.nodes.filter((node) => node.kind === "error" && node.block === block);
       if (errors.length) {
@@ -106,13 +110,15 @@
       const plain = stage() < 4;
       const colour = edge.kind === "skip-error" && !plain ? data.colours[edge.feedback] : undefined;
       const span = Math.abs(place(shown, source) - place(shown, target)) / ROW;
-      // The middle of a curve stands half as far off as its control point: errors to the right, ties to the left.
+      // The middle of a curve stands half as far off as its control point: errors to the right, ties to the left, and
+      // values that go past a box too.
       const widest = Math.max(...shown.map((node) => node.width));
-      const bend = edge.kind === "tied" ? -widest - 160 : 26 + 34 * span ** 0.72;
+      const far = edge.kind === "forward" && span > 1;
+      const bend = edge.kind === "tied" ? -widest - 160 : far ? -widest - 20 * span : 26 + 34 * span ** 0.72;
       const up = place(shown, target) < place(shown, source) ? 1 : -1;
       made.push({
         data: { ...edge, source, target, colour: colour || "#4a5568", bend: bend * up, fixed: !plain && !edge.learned },
-        classes: edge.kind,
+        classes: far ? "forward far" : edge.kind,
       });
     }
     return made;
