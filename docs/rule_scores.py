@@ -100,12 +100,13 @@ def default_rule(rule: str) -> Iterator[Row]:
 
 
 def starts(rule: str) -> Iterator[Row]:
-    """Accuracies of a small convolutional net behind its last epoch, by `benchmarks/starts.py`."""
-    found = scores(kept("starts.json").get("runs", []), "row", "epochs", score=lambda run: run["accuracies"][-1])
-    for (row, epochs), values in found.items():
+    """Accuracies of two small nets behind their last epoch, by `benchmarks/starts.py`."""
+    runs = [{"task": "a small convnet", **run} for run in kept("starts.json").get("runs", [])]
+    found = scores(runs, "task", "row", "epochs", score=lambda run: run["accuracies"][-1])
+    for (task, row, epochs), values in found.items():
         if is_of(row, rule):
-            what = f"accuracy on digits, {epochs} epochs: [starts of a small convnet](../evidence.md#starts)"
-            yield what + option(row, rule), told(values), beside(rule, found.get(("bp", epochs)))
+            what = f"accuracy on digits, {epochs} epochs: [starts of {task}](../evidence.md#starts)"
+            yield what + option(row, rule), told(values), beside(rule, found.get((task, "bp", epochs)))
 
 
 def audits(rule: str) -> Iterator[Row]:
