@@ -90,6 +90,7 @@ class NetState(NetViews):
 
         Raises:
             CompileError: the checkpoint has feedback or optimizer state, and nothing is compiled yet.
+            RuntimeError: names or shapes differ; says first whose state it is.
         """
         extra = [k for k in state_dict if STATE_DICT.read(k).kind in _MADE_BY_CAPTURE and k != "state.step"]
         if self.compilations.first is None and extra:
@@ -97,4 +98,29 @@ class NetState(NetViews):
                 "the checkpoint holds feedback or optimizer state, which exists only after capture: "
                 "pass example_inputs= to altprop.compile."
             )
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self._whose(state_dict)}{error}") from error
+
+    def _whose(self, state_dict: Mapping[str, Any]) -> str:
+        """Says whose state a state is that does not fit; empty where that cannot be told."""
+        if self.model.state_dict().keys() == state_dict.keys():
+            return "this is the state of the model alone: net.model.load_state_dict takes it.\n"
+        if _kind(state_dict, "feedback") != _kind(self.state_dict(), "feedback"):
+            return (
+                "this is the state of a net with other connections: compile with the plan that it was saved with, or "
+                "load the model's part, the keys that begin with 'model.', without that beginning, by "
+                "net.model.load_state_dict.\n"
+            )
+        if _kind(state_dict, "state") != _kind(self.state_dict(), "state"):
+            return (
+                "this is the state of a net with another optimizer inside, or with none: compile with the one that it "
+                "was saved with, or say strict=False, which leaves the optimizer's state here as it is.\n"
+            )
+        return ""
+
+
+def _kind(state: Mapping[str, Any], kind: str) -> set[str]:
+    """The keys of one kind."""
+    return {key for key in state if STATE_DICT.read(key).kind == kind}

@@ -1,5 +1,6 @@
 """From a configuration to a model, an optimizer, and a compiled net."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,11 @@ def build_net(config: RunConfig, model: nn.Module, example: Tensor) -> altprop.L
         config: the run's configuration.
         model: on the run's device already.
         example: a batch of inputs on the same device.
+
+    Raises:
+        TrainingError: the model wants more than one input.
     """
+    _check_inputs(config.model, model)
     return altprop.compile(
         model,
         rule=known_rule(config.rule),
@@ -63,6 +68,22 @@ def build_net(config: RunConfig, model: nn.Module, example: Tensor) -> altprop.L
         backend=config.backend,
         seed=config.seed,
     )
+
+
+def _check_inputs(name: str, model: nn.Module) -> None:
+    """Refuse a model that cannot run on one input."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [
+        one.name
+        for one in inspect.signature(model.forward).parameters.values()
+        if one.kind in kinds and one.default is one.empty
+    ]
+    if len(wanted) > 1:
+        inputs = ", ".join(wanted)
+        raise TrainingError(
+            f"{name} wants {len(wanted)} inputs ({inputs}), and the data sets here have one; with data of your own, in "
+            f"Python, a loop of net.step(({inputs}), target) trains it, and altprop.audit audits it"
+        )
 
 
 def check_outputs(net: nn.Module, example: Tensor, classes: int) -> None:

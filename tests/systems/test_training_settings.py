@@ -153,6 +153,16 @@ def test_model_with_too_few_outputs(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_model_with_two_inputs(tmp_path: Path) -> None:
+    """It was told to give --input-shape twice, which `altprop train` does not have."""
+    (tmp_path / "model.py").write_text(
+        "import torch\nclass Two(torch.nn.Module):\n    def forward(self, left, right, scale=2): return left + right"
+    )
+    with pytest.raises(TrainingError, match=r"wants 2 inputs \(left, right\), .* net.step\(\(left, right\), target\)"):
+        train(config_of(model=f"{tmp_path / 'model.py'}:Two"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_device_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="device 'abacus' cannot be used here"):
         train(config_of(device="abacus"), tmp_path)
