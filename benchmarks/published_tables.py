@@ -139,10 +139,10 @@ TABLES: dict[str, Table] = {
         55000,
         DEEP,
         TABLE_1,
-        found="The paper does not print how its net is wired. Here errors come straight from the output, but for "
-        "the rows called chain, where each region hears from the next. With rectified units that made the difference: "
-        "in a chain, and for the thirty epochs of the paper, they come to its errors. Rows of two epochs say little of "
-        "what thirty reach.",
+        found="The paper does not print how its net is wired. Here errors come straight from the output. Only in the "
+        "rows called chain does each region hear from the next. For rectified units that made the difference: in a "
+        "chain, and after the thirty epochs of the paper, their errors are those of the paper. Rows of two epochs say "
+        "little about what thirty reach.",
     ),
     "rec-LRA, Figure 2": Table(
         f"{PAPER}, Figure 2: 784 - 8 x 256 - 10, sigmoid and tanh",
@@ -170,8 +170,8 @@ TABLES: dict[str, Table] = {
         RESNET,
         tuple(row for row in RESIDUAL if row.label in ("bp", "default", "dkp", "modular")),
         moments=(0, 1, 5, 15, 30),
-        found="The default begins with random feedback, and is eight tenths of a point behind `bp` here, where it was "
-        "one and a half behind it for ten epochs. Its errors go from layer to layer, as those of `bp` do. Rules of "
+        found="The default begins with random feedback. After thirty epochs it is eight tenths of a point behind `bp`; "
+        "after ten it was one and a half behind. Its errors go from layer to layer, as those of `bp` do. Rules of "
         "parallel updates were not trained as long yet.",
         curves="curves_thirty.svg",
     ),

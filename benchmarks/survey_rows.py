@@ -124,8 +124,8 @@ STUDIES: Mapping[str, Study] = {
         "Crafton et al. 2019 (Figure 2 of the survey): the rank of feedback matters more than how sparse it is. "
         "Columns of dense feedback are drawn, or some of their numbers alone, or as a product of thin matrices.",
         _sparse(),
-        found="So it is here. With one number of ten, feedback is within about a point of dense. With a rank of "
-        "1 the net learns little, with 2 it stays far behind, and with 10, which is all that ten outputs "
+        found="The same was found here. With one number of ten, feedback is within about a point of dense. With a rank "
+        "of 1 the net learns little, with 2 it stays far behind, and with 10, which is all that ten outputs "
         "allow, it is within a point.",
     ),
     "binary feedback": Study(
@@ -138,8 +138,8 @@ STUDIES: Mapping[str, Study] = {
         "Crafton et al. 2019 and Han and Yoo 2019 (Figures 6 and 7): DFA on the fully connected layers, over "
         "convolutions that are held or that learn by backpropagation. Theirs on MNIST: 99.1 % by either.",
         _head(),
-        found="Over convolutions that backpropagation taught, DFA comes near backpropagation; for all layers it "
-        "does not. Over convolutions as they were drawn both are alike.",
+        found="Over convolutions that backpropagation taught, DFA comes near backpropagation; by DFA on all layers "
+        "the net does not. Over convolutions that stay as they were drawn, both end alike.",
     ),
     "modules": Study(
         "Han et al. 2020 (Figure 8): DFA inside modules, the exact gradient between them; eight hidden layers.",
@@ -150,16 +150,16 @@ STUDIES: Mapping[str, Study] = {
     "hybrid": Study(
         "Han et al. 2020 (Algorithm 1): a step is backpropagation's with probability p; eight hidden layers.",
         _hybrid(),
-        found="Theirs lifts DFA to backpropagation on deep convolutional nets. Here it has nothing to lift: DFA "
-        "is ahead of backpropagation, and all mixtures end below DFA, some seeds far below.",
+        found="On their deep convolutional nets the mixture lifts DFA to what backpropagation reaches. Here there is "
+        "nothing to lift: DFA is ahead of backpropagation, and all mixtures end below DFA, some seeds far below.",
     ),
     "activation, norm, optimizer": Study(
         "Launay et al. 2019 (section 2.3): batch norm does not help alignment, leaky ReLU with a slope of -0.5 and "
         "tanh do; dropout should be small; Adam rather than SGD.",
         _practice(),
         found="As they say, tanh aligns best, much dropout hurts alignment, batch norm hurts that of tanh, and "
-        "Adam is far better than SGD where rectified units have no norm. Other than they say, the leaky "
-        "unit needs a norm as relu does, and with a norm of either kind all units learn about alike.",
+        "Adam is far better than SGD where rectified units have no norm. Unlike in their study, the leaky "
+        "unit needs a norm as relu does. With a norm of either kind all units learn about alike.",
     ),
     "align, then memorise": Study(
         "Refinetti et al. 2020 (section 2.2.1): weights first align with the feedback, and then the net fits the data. "
@@ -171,8 +171,8 @@ STUDIES: Mapping[str, Study] = {
         ),
         moments=(0, 1, 2, 5, 10, 20, 40),
         samples=2000,
-        found="So it is here in part. In the first epochs angles fall while backpropagation is far ahead, and "
-        "then DFA fits the training data as well; but angles go on falling to the end. Of labels by "
-        "chance hardly anything is fitted before angles fall.",
+        found="Here this is so in part. In the first epochs angles fall while backpropagation is far ahead, and "
+        "then DFA fits the training data as well. But angles go on falling to the end. Hardly any of the labels "
+        "by chance are fitted before angles fall.",
     ),
 }

@@ -46,7 +46,7 @@ def coarseness(regions: Any) -> str:
     """Says how a run was cut, where it was not layer by layer."""
     if regions == "block":
         return ", one signal a block"
-    return f", one region for each {' and '.join(regions)}" if isinstance(regions, list) else ""
+    return f", one region a module `{'`, `'.join(regions)}`" if isinstance(regions, list) else ""
 
 
 def main() -> None:

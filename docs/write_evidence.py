@@ -37,18 +37,20 @@ from survey_rows import STUDIES  # noqa: E402
 
 HEAD = """# Evidence
 
-What the rules reach, beside what was published. `docs/write_evidence.py` writes this page from
-`benchmarks/results`, and `make tables` says what a full run would take. A cell is the mean over seeds; where there
-are more than one, brackets have their number, and how far the best and the worst are apart. Runs are as long as the
-tables say. Most are far shorter than those of the papers, so figures stand beside each other to show order, not to
-be equal.
+This page says what the rules reach, beside what was published. `docs/write_evidence.py` writes it from
+`benchmarks/results`, and `make tables` says what it would take to train everything anew.
+
+A cell is the mean over seeds. Brackets say how far the best and the worst seed are apart. Where two numbers stand in
+them, the first is the number of seeds.
+
+Runs are as long as the tables say. Most are far shorter than those of the papers. So look at the order of the figures:
+they cannot be equal to the published ones.
 """
 DEFAULT = """
 ## The default, beside backpropagation
 
 `benchmarks/default_rule.py`: eight small tasks, Adam at 1e-3, the same epochs for all. Test accuracy in per cent;
-for texts the loss in nats, where less is better. In brackets, here and below, how far the best and the worst seed are
-apart.
+for texts the loss in nats, where less is better.
 
 All but `bp`, *one rate for all* and *from the weights* take the groups of `net.param_groups()`: under the default an
 output layer that learns ten times as fast, and a decay of 0.4.
@@ -64,31 +66,31 @@ output layer that learns ten times as fast, and a decay of 0.4.
 ANGLES = """
 ### Why the default decays
 
-The mean angle between feedback and weights behind training, in degrees. E gets the updates of the weights, so `W = W0 +
-dW` where `E = 0.1 E0 + dW`. In a short training the weights move little from where they started, and of `W0` nothing
-is in E. A decay of W and E takes `W0` away, and E comes nearer to W everywhere.
+The table has the mean angle between feedback and weights behind training, in degrees. E gets the updates of the
+weights. So after some steps `W = W0 + dW` and `E = 0.1 E0 + dW`. In a short training `dW` is small beside `W0`, and E
+has nothing of `W0`. A decay of both takes `W0` away, and E comes nearer to W wherever both were measured.
 
 That is not the whole of it. Where the output layer shrinks no faster than the rest, the angles are nearly as small, and
-the transformer gains little: most of its gain comes of an output layer that is held small. Why that helps was not found
-out. On the MLP the default is two points behind `bp` without a decay, and the larger the decay, the further. So it is
-no larger than the transformer wants.
+yet the transformer gains little. Most of its gain comes from an output layer that is kept small. Why that helps was not
+found out. On the MLP the default is two points behind `bp` without a decay, and further behind with a larger one. So
+the default's decay is only as large as the transformer needs.
 
-The SE-ResNet had another trouble, and has it under `bp` too: from one epoch to the next its accuracy swings by several
-points, as the running averages of its batch norms lag behind what the batches have. With the decay its seeds are closer
-together. Without it, on the LSTM, the default was better than with it, and still is better than `bp`.
+The SE-ResNet has another trouble, under `bp` too: from one epoch to the next its accuracy swings by several points,
+since the running averages of its batch norms lag behind the batches. With the decay its seeds are closer together. On
+the LSTM the default is better without the decay; with it, it is still better than `bp`.
 """
 NORMS = """
 ## Norms in front of layers
 
 `tests/run_norms.py`: the transformer of the first table by Adam at 1e-3 inside the program, one epoch, three seeds; the
 loss in nats, its mean and its lowest and highest. A norm in front of a layer belongs to that layer's region. It learns
-from sums over the batch, which spares it the layer's input gradient ([how](rules.md)). Beside that stand the same cut
-with that input gradient, which was the way before, and another cut, where each norm is a region by itself and hears
+from sums over the batch, which spares it the layer's input gradient ([how](rules.md)). Two other ways stand beside it:
+the same cut with that input gradient, as it was before, and a cut in which each norm is a region by itself and hears
 messages of its own.
 
-Both ways of the first cut are one equation. They differ by rounding, and rounding moves a training of a thousand steps
-in the second or third figure behind the point. As regions by themselves norms learn as well under the default; under
-`dfa` they end a little lower. That is five more regions, which each hear the output.
+The two ways of the first cut are one equation. They differ by rounding, which changes the second or third figure behind
+the point after a thousand steps. As regions by themselves, norms learn as well under the default. Under `dfa` the net
+then ends at a little lower loss: it has five more regions that hear the output.
 """
 STARTS = """
 ## Starts
@@ -109,8 +111,8 @@ AUDITS = """
 
 `benchmarks/audits.py`: [audits](audit.md) of the rules, each with the optimizer and the first rate of its recipe:
 twelve epochs of the digits with the small convolutional net, three of 10,000 images of Fashion-MNIST with the MLP, one
-seed. A net that fails the shallow head is less than a point better than one layer from the inputs to the outputs. On
-10,000 images of Fashion-MNIST three epochs are too few for any of these nets to be that, `bp` included.
+seed. A net fails the check *shallow head* if it is less than a point better than one layer from the inputs to the
+outputs. On 10,000 images of Fashion-MNIST three epochs are too few for any of these nets to pass it, `bp` included.
 """
 KEPT = """The rows of [residual nets](#residual-nets), behind all their epochs. The controls are two rows of that table,
 each at the one rate that stands there. Where gradients are gone by the end of training, an audit looks at an earlier
@@ -142,11 +144,11 @@ WIRINGS = """
 how fast: nothing here ran on several devices. A figure of 1.5 means one and a half times as many steps a second as
 backpropagation's pipeline 1F1B, at the same batch, each with the number of micro-batches that suits it best.
 
-What one would want is a wiring that is half as fast again as 1F1B and within ten points of `bp`. None of these is.
+One would like a wiring that is one and a half times as fast as 1F1B, and within ten points of `bp`. There is none here.
 `dkp` is fast enough, and 27 points behind. `modular` comes nearest in accuracy of those that are faster than 1F1B: it
-is 12 points behind, and a fifth faster. Wirings between blocks stay further behind than either. Their ends hear of the
-output, but by feedback that does not know what lies between. Feedback from the end of the next block (`ends='next'`)
-was tried for three epochs; it is in the table of settings.
+is 12 points behind, and a fifth faster. Wirings between blocks stay further behind than either: the blocks' ends
+hear the output, but over feedback that does not know what lies between. Feedback from the end of the next block
+(`ends='next'`) was tried for three epochs; it is in the table of settings.
 """
 
 
@@ -231,8 +233,13 @@ def tables() -> list[str]:
     for name, table in TABLES.items():
         own = [run for run in runs if run["table"] == name]
         if own:
-            made += [f"\n## {name}\n\n{table.source}.\n", _table(table, own), *_more(table, own)]
+            made += [f"\n## {_heading(name)}\n\n{table.source}.\n", _table(table, own), *_more(table, own)]
     return made
+
+
+def _heading(name: str) -> str:
+    """A name as a heading; names such as rec-LRA stay as they are."""
+    return name.capitalize() if name.islower() else name
 
 
 def _more(table: Table, runs: list[dict[str, Any]]) -> list[str]:
