@@ -93,14 +93,20 @@ class Schedule:
         lowered = dataclasses.replace(other._lowered, schedule=self.programs)
         return Schedule(self.programs, other.costs, lowered, other._net, other._mesh)
 
-    def simulate(self, machine: Machine | CostModel | None = None) -> Timeline:
+    def simulate(self, machine: Machine | CostModel | None = None, steps: int = 1) -> Timeline:
         """Predicts a step: time, busy and idle devices, bytes moved, peak memory, critical path.
 
         Args:
             machine: another machine or cost model than the schedule was made with.
+            steps: how many steps in a row. A device begins the next step when its own part of this one is done, so
+                where nothing comes back from later devices, a step takes less time than one alone.
+                `Timeline.step_seconds` is the time of one of them.
+
+        Raises:
+            ScheduleError: `steps` is below 1.
         """
         costs = CostModel.on(machine, self.programs.devices) if isinstance(machine, Machine) else machine
-        return simulate(self.programs, costs or self.costs)
+        return simulate(self.programs, costs or self.costs, steps)
 
     def to_perfetto(self, path: str | Path) -> Path:
         """Writes the simulated step as a trace that ui.perfetto.dev opens. Returns the path."""
@@ -238,6 +244,7 @@ def make_schedule(
     placement: Mapping[str, int] | None = None,
     machine: Machine | CostModel | str | Path | None = None,
     order: str = "list",
+    steps: int = 1,
 ) -> Schedule:
     """Makes a schedule of a compiled net; see `LocalNet.schedule`."""
     if isinstance(devices, str | torch.device):
@@ -256,7 +263,8 @@ def make_schedule(
         lowering = make_lowering(
             net, options, microbatches=microbatches, join=join, batch=batch, target=target, tuning=tuning
         )
-        lowered = lowering.schedule(names, costs, order=get_order(order), placement=placement, name=order)
+        found = get_order(order)
+        lowered = lowering.schedule(names, costs, order=found, placement=placement, name=order, steps=steps)
     if net.graph.captured.is_dynamic:
         facts.refuse("a schedule cuts batches to pieces of any size", ScheduleError)
     return Schedule(lowered.schedule, costs, lowered, net, wanted.mesh)

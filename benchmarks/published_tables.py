@@ -87,6 +87,8 @@ FIGURE_2 = tuple(
     for label, rule in (("bp", {"rule": "bp"}), ("reclra", {"rule": "reclra"}), ("default", EDGES))
 )
 SLOW, USUAL = {"lr": 0.0015}, {"lr": 0.003}
+BLOCKS = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]
+ENDS = {f"{block}.conv2": "local_loss(beta=0.0)" for block in BLOCKS[:-1]}
 RESIDUAL = (
     Row("bp", {"rule": "bp"} | SLOW, {"cifar10": 5.94}),
     Row("default", EDGES | SLOW, {"cifar10": 6.42}),
@@ -102,6 +104,8 @@ RESIDUAL = (
     Row("wm", {"rule": "wm", "lr": 0.001}, {"cifar10": 7.04}),
     Row("dkp", {"rule": "dkp(kind='channel')"} | USUAL),
     Row("modular", {"rule": "modular", "lr": 0.002}),
+    Row("classifiers at block ends", {"rule": ENDS | {"*": "bp"}} | SLOW),
+    Row("classifiers at block ends, modular", {"rule": ENDS | {"*": "modular"}, "lr": 0.002}),
     Row("output layer alone", {"rule": {"fc": "bp", "*": "frozen"}, "lr": 0.01}),
     Row("shallow head", {"rule": "bp", "model": f"{MODELS}:Shallow"} | SLOW),
 )
@@ -116,6 +120,8 @@ def _sought() -> tuple[Row, ...]:
         "blocks": ((0.003, 1),),
         "blocks, edges inside": ((0.003, 1), (0.003, 3)),
         "blocks, edges inside, ends next": ((0.0015, 1), (0.004, 1)),
+        "classifiers at block ends": ((0.0015, 1),),
+        "classifiers at block ends, modular": ((0.002, 1),),
     }
     rows = {row.label: row for row in RESIDUAL}
     sought = [

@@ -5,7 +5,8 @@
 
 Accuracies are those that `published.py` kept of ResNet-20 on CIFAR-10, at equal epochs. Step times are simulated, of a
 batch of the same size: backpropagation in its pipeline 1F1B, the wirings in our list order, and each with the number of
-micro-batches that suits it best. So a step more to the right has the same batch behind it, not a smaller one.
+micro-batches that suits it best. So a step more to the right has the same batch behind it, not a smaller one. Each time
+is a share of eight steps in a row, as training has them: a device that nothing comes back to goes on with the next one.
 """
 
 import argparse
@@ -29,12 +30,13 @@ PICTURE = ROOT / "docs" / "wirings.svg"
 TABLE = "residual nets"
 DEVICES = (4, 8)
 MICROBATCHES = (1, 2, 4, 8, 16)
+STEPS = 8
 LONE = ("output layer alone", "shallow head")
 """Rows that are controls, not wirings."""
 
 
 def step_seconds(row: Row, machine: altprop.Machine) -> dict[int, float]:
-    """Seconds of a simulated step for each number of devices, the best over micro-batches."""
+    """Seconds of one of some simulated steps for each number of devices, the best over micro-batches."""
     torch.manual_seed(0)
     batch = TABLES[TABLE].settings["batch_size"]
     plan = {"plan": row.settings["plan"]} if "plan" in row.settings else {}
@@ -48,9 +50,9 @@ def step_seconds(row: Row, machine: altprop.Machine) -> dict[int, float]:
     order = "1f1b" if row.settings["rule"] == "bp" else "list"
     return {
         devices: min(
-            net.schedule(devices=devices, microbatches=count, batch=batch, machine=machine, order=order)
-            .simulate()
-            .makespan
+            net.schedule(devices=devices, microbatches=count, batch=batch, machine=machine, order=order, steps=STEPS)
+            .simulate(steps=STEPS)
+            .step_seconds
             for count in MICROBATCHES
         )
         for devices in DEVICES
@@ -123,13 +125,16 @@ def main() -> None:
         print(f"{len(wanted)} wirings simulated, each on {len(DEVICES)} numbers of devices; nothing is trained")
         return
     held = kept_runs.whole(args.out) if args.row else {}
-    if held and held["machine"] != vars(machine):
-        raise SystemExit(f"{args.out} holds times of another machine: leave out --row, or give --out another file.")
+    if held and (held["machine"], held.get("steps")) != (vars(machine), STEPS):
+        raise SystemExit(
+            f"{args.out} holds times of another machine, or of other steps: leave out --row, or give another --out."
+        )
     seconds = held.get("seconds", {}) | {
         row.label: {str(count): made for count, made in step_seconds(row, machine).items()}
         for row in track(wanted, description="simulating", transient=True)
     }
-    results = {"machine": vars(machine), "batch": TABLES[TABLE].settings["batch_size"], "seconds": seconds}
+    batch = TABLES[TABLE].settings["batch_size"]
+    results = {"machine": vars(machine), "batch": batch, "steps": STEPS, "seconds": seconds}
     for label, own in seconds.items():
         speeds = [f"{seconds['bp'][count] / own[count]:.2f} on {count} devices" for count in own]
         print(f"{label}: {', '.join(speeds)}")

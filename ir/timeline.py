@@ -44,7 +44,7 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """What a step of a schedule looks like on the clock.
+    """What a step of a schedule, or several in a row, look like on the clock.
 
     Attributes:
         name: name of the schedule's order.
@@ -54,6 +54,7 @@ class Timeline:
         peak: most bytes that each device holds at once, parameters included.
         resident: bytes of parameters, feedback and optimizer state on each device.
         critical: tasks and transfers of the longest chain, each waiting for the one before it.
+        steps: how many steps are in a row.
     """
 
     name: str
@@ -63,11 +64,17 @@ class Timeline:
     peak: tuple[int, ...]
     resident: tuple[int, ...]
     critical: tuple[str, ...] = ()
+    steps: int = 1
 
     @property
     def makespan(self) -> float:
         """Seconds from the first task to the last."""
         return max((event.end for event in self.events), default=0.0)
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds that a step takes, on average over the steps in a row."""
+        return self.makespan / self.steps
 
     @property
     def busy(self) -> tuple[float, ...]:
@@ -142,7 +149,9 @@ class Timeline:
         return path
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {_milliseconds(self.makespan)} a step, {_size(self.bytes)} moved between devices"]
+        several = f", {self.steps} in a row" if self.steps > 1 else ""
+        moved = f"{_size(self.bytes // self.steps)} moved between devices"
+        lines = [f"{self.name}: {_milliseconds(self.step_seconds)} a step{several}, {moved}"]
         for device, name in enumerate(self.devices):
             share = 100 * self.busy[device] / self.makespan if self.makespan else 0.0
             lines.append(

@@ -81,7 +81,7 @@ class NetViews(InCheckpoints):
                 `placement=`, the device of each region, by name, where stages of equal work are not wanted;
                 `machine=`, an `altprop.Machine`, the file of one, or what `measure` of another schedule of this net
                 found; `order=`, "list", or a known order of pipelines to compare with: "naive", "gpipe", "1f1b",
-                "zero-bubble".
+                "zero-bubble"; `steps=`, how many steps in a row the placement is chosen for, 1 unless it is given.
 
         Returns:
             An `altprop.Schedule`.

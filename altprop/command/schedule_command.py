@@ -26,6 +26,7 @@ def schedule(
     microbatches: Annotated[int, typer.Option("--microbatches", "-m", min=1, help="Micro-batches of a step.")] = 1,
     join: Annotated[int, typer.Option(min=1, help="Micro-batches that one update may serve, where that pays.")] = 1,
     order: Annotated[str, typer.Option(help=f"Order of the tasks: {', '.join(ORDERS)}.")] = "list",
+    steps: Annotated[int, typer.Option(min=1, help="Simulate so many steps in a row, and choose for them.")] = 1,
     machine: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A machine's numbers; 'altprop bench --calibrate' writes them.")
     ] = None,
@@ -48,10 +49,12 @@ def schedule(
         raise CommandError(f"{chart}: a chart ends in one of {', '.join(CHARTS)}")
     optimizer = altprop.optim.SGD(momentum=0.9)
     net = choice.compile(plan, devices=devices, optimizer=optimizer)
-    made: altprop.Schedule = net.schedule(microbatches=microbatches, join=join, machine=machine, order=order)
+    made: altprop.Schedule = net.schedule(
+        microbatches=microbatches, join=join, machine=machine, order=order, steps=steps
+    )
     if plan == "auto":
         results.print(f"{net.graph.weighed}\n")
-    timeline = made.simulate()
+    timeline = made.simulate(steps=steps)
     results.print(f"{timeline.grid()}\n\n{timeline}")
     for path, write in ((output, made.save), (trace, timeline.to_perfetto), (chart, timeline.draw)):
         if path is not None:

@@ -122,6 +122,7 @@ class Lowering:
         order: Order = by_list,
         placement: Mapping[str, int] | None = None,
         name: str = "list",
+        steps: int = 1,
     ) -> Lowered:
         """Places, orders, adds transfers, and verifies.
 
@@ -132,6 +133,7 @@ class Lowering:
             placement: device of each region; None tries contiguous stages of equal work, and of equal work and
                 wait, and takes what ends first.
             name: name of the order.
+            steps: what ends first is told by so many steps in a row.
 
         Raises:
             ScheduleError: the result breaks a law.
@@ -139,7 +141,7 @@ class Lowering:
         costs = costs or CostModel()
         tried = [dict(placement)] if placement else place_regions(self.graph, self.tasks, devices, costs)
         found = [self._programs(regions, devices, costs, order, name) for regions in tried]
-        made, placed = found[0] if len(found) == 1 else min(found, key=lambda one: _seconds(one[0], costs))
+        made, placed = found[0] if len(found) == 1 else min(found, key=lambda one: _seconds(one[0], costs, steps))
         verify_schedule(made)
         return Lowered(made, self._on_devices(placed, devices), self.mean, self.target)
 
@@ -184,6 +186,6 @@ class Lowering:
             raise ScheduleError(f'placement: region "{far[0]}" is on device {regions[far[0]]}; there are {devices}.')
 
 
-def _seconds(made: DevicePrograms, costs: CostModel) -> float:
-    """How long a step takes, to a precision that rounding does not reach."""
-    return float(f"{simulate(made, costs).makespan:.9g}")
+def _seconds(made: DevicePrograms, costs: CostModel, steps: int) -> float:
+    """How long some steps take, to a precision that rounding does not reach."""
+    return float(f"{simulate(made, costs, steps).makespan:.9g}")

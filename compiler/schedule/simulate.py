@@ -7,6 +7,7 @@ the link is free; links carry one value at a time in each direction between two 
 from collections.abc import Mapping
 
 from altprop.compiler.schedule.cost_model import CostModel
+from altprop.ir.errors import ScheduleError
 from altprop.ir.schedule import DevicePrograms, Task, is_given, is_resident
 from altprop.ir.schedule_walk import walk
 from altprop.ir.timeline import Event, Timeline, Transfer
@@ -14,17 +15,22 @@ from altprop.ir.timeline import Event, Timeline, Transfer
 Cause = tuple[str, int]
 
 
-def simulate(schedule: DevicePrograms, costs: CostModel | None = None) -> Timeline:
-    """Predicts a step.
+def simulate(schedule: DevicePrograms, costs: CostModel | None = None, steps: int = 1) -> Timeline:
+    """Predicts a step, or several in a row.
+
+    Between steps devices do not wait for each other: each begins the next step when its own part of this one is done.
 
     Args:
         schedule: the programs.
         costs: seconds of tasks and transfers.
+        steps: how many steps in a row. Peak memory is that of devices that are all in the same step.
 
     Raises:
-        ScheduleError: the programs wait for each other.
+        ScheduleError: the programs wait for each other, or there is no step.
     """
-    return _Simulator(schedule, costs or CostModel()).run()
+    if steps < 1:
+        raise ScheduleError(f"steps={steps}: simulate one step or more.")
+    return _Simulator(schedule, costs or CostModel()).run(steps)
 
 
 class _Simulator:
@@ -40,13 +46,17 @@ class _Simulator:
         self.steps: list[tuple[str, Cause | None, float]] = []
         self.memory = _Memory(schedule)
 
-    def run(self) -> Timeline:
-        for device, task in walk(self.schedule):
-            if task.kind == "SEND":
-                self._send(device, task)
-            elif task.kind != "FREE":
-                self._work(device, task)
-            self.memory.do(device, task)
+    def run(self, count: int) -> Timeline:
+        for step in range(count):
+            # A value of this step has the name of one of the step before.
+            self.arrives.clear()
+            for device, task in walk(self.schedule):
+                if task.kind == "SEND":
+                    self._send(device, task)
+                elif task.kind != "FREE":
+                    self._work(device, task)
+                if step == 0:
+                    self.memory.do(device, task)
         return Timeline(
             name=self.schedule.name,
             devices=self.schedule.devices,
@@ -55,6 +65,7 @@ class _Simulator:
             peak=tuple(self.memory.peak),
             resident=tuple(self.memory.resident),
             critical=self._critical(),
+            steps=count,
         )
 
     def _busy(self, device: int, task: Task, start: float, cause: Cause | None) -> float:

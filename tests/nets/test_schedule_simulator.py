@@ -55,6 +55,28 @@ def test_clock_by_hand() -> None:
     assert named == ["F a mb 0 on 0", "x@0 from 0 to 1", "F b mb 0 on 1"]
 
 
+def test_steps_in_a_row_by_hand() -> None:
+    """The first device takes 4 a step and never waits; the second takes 7, and its first value comes at 6."""
+    timeline = simulate(by_hand(), CLOCK, steps=3)
+    assert timeline.makespan == 6 + 5 + 7 + 7, "`F c`, which reads nothing, begins while the first value is under way"
+    assert timeline.step_seconds == timeline.makespan / 3
+    assert timeline.busy == (3 * 4, 3 * 7)
+    assert [(t.start, t.end) for t in timeline.transfers] == [(3, 6), (7, 10), (11, 14)]
+    assert timeline.peak == simulate(by_hand(), CLOCK).peak
+    with pytest.raises(ScheduleError, match=r"steps=0: simulate one step or more."):
+        simulate(by_hand(), CLOCK, steps=0)
+
+
+def test_local_losses_wait_for_nothing_between_steps() -> None:
+    """Nothing comes back to an earlier device, so the busiest one always works; under `bp` it waits for errors."""
+    waits = {}
+    for rule in ("local_loss(beta=0.0)", "bp"):
+        timeline = net_of("nine", rule).schedule(devices=3, batch=12, machine=MACHINE, steps=8).simulate(steps=8)
+        waits[rule] = min(timeline.idle) / timeline.makespan
+    assert waits["local_loss(beta=0.0)"] < 0.01
+    assert waits["bp"] > 0.3
+
+
 def test_a_faster_device_is_faster() -> None:
     fast = CostModel(CLOCK.machine, speeds={1: 5.0})
     assert simulate(by_hand(), fast).makespan == 3 + 3 + 1

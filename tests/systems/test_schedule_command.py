@@ -32,6 +32,11 @@ def test_schedule_says_what_auto_weighed(capsys: pytest.CaptureFixture[str]) -> 
     assert "chosen: " in shown
 
 
+def test_schedule_of_several_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", *SMALL, "--rule", "local_loss(beta=0.0)", "--devices", "2", "--steps", "4"]) == 0
+    assert " a step, 4 in a row, " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
