@@ -150,6 +150,10 @@ One would like a wiring that is one and a half times as fast as 1F1B, and within
 is 12 points behind, and a third faster. Wirings between blocks stay further behind than either: the blocks' ends
 hear the output, but over feedback that does not know what lies between. Feedback from the end of the next block
 (`ends='next'`) was tried for three epochs; it is in the table of settings.
+
+So were classifiers at the ends of blocks, by `local_loss(beta=0.0)`: then nothing comes back from later blocks. With
+backpropagation inside a block, four devices are 1.27 times as fast as 1F1B, eight 1.34. With `modular` inside a block
+it is 1.52 and 1.69. After three epochs the first is 9 points behind `bp`, the second 15.
 """
 
 
