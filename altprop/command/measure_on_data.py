@@ -30,6 +30,11 @@ def first_batch(choice: Choice, folder: str | None) -> tuple[Tensor, Tensor]:
 def _check_samples(choice: Choice, shape: tuple[int, ...]) -> None:
     """Refuse inputs that are not those of the data set."""
     asked = [parse_shape(text) for text in choice.input_shape or []]
+    if len(asked) > 1:
+        raise CommandError(
+            f"--measure takes its inputs from --data {choice.data}, which has one for each sample; a model of "
+            f"{len(asked)} inputs is measured in Python, by net.measure((first, second), target)"
+        )
     if asked and asked != [shape]:
         raise CommandError(
             f"--measure takes its inputs from --data {choice.data}, whose samples are {','.join(map(str, shape))}: "

@@ -52,6 +52,10 @@ def test_without_them_the_page_has_neither(folder: Path, capsys: pytest.CaptureF
         (["--measure", "--data", "imagenet"], "there is no data set called 'imagenet'"),
         (["--measure", "--data", "mnist", "--data-dir", "nowhere"], "or name another data folder with --data-dir"),
         (["--measure", *DIGITS, "--input-shape", "64"], "whose samples are 1,8,8: leave --input-shape out"),
+        (
+            ["--measure", *DIGITS, "--input-shape", "4", "--input-shape", "4"],
+            "a model of 2 inputs is measured in Python",
+        ),
         (["--measure", *DIGITS, "--input-type", "float64"], "which are float32: leave --input-type out"),
         (["--devices", "2"], "name the page by --html FILE, or print the schedule with 'altprop schedule'"),
         (["--microbatches", "2"], "say by --devices for how many devices"),
