@@ -22,6 +22,7 @@ from altprop.ir.values import ValueName
 from altprop.passes.derive.local_products import replaced_parameters
 from altprop.passes.derive.update_inputs import noise_name
 from altprop.passes.flattening.builder import FlatBuilder
+from altprop.passes.flattening.silence import refuse_silence
 from altprop.passes.flattening.step_program import complete, evaluated
 from altprop.rules.feedback import DIRECT, EDGE, as_heard
 
@@ -72,6 +73,18 @@ class Observer:
             builder = evaluated(self.graph, self.loss, self.target)
             self._observe(builder, "activity")
             return builder.finish("probe")
+
+    def unheard(self, silent: frozenset[str]) -> str:
+        """Says which region would learn nothing where no gradient comes at some outputs; empty if none.
+
+        Args:
+            silent: names of these outputs.
+        """
+        try:
+            refuse_silence(self.graph, silent)
+        except CompileError as error:
+            return str(error)
+        return ""
 
     def _observe(self, builder: FlatBuilder, *kinds: str) -> None:
         for region in self.graph.regions:

@@ -31,6 +31,9 @@ class Measures(Protocol):
     def probe(self) -> Program:
         """Returns forward and loss alone, with the activities."""
 
+    def unheard(self, silent: frozenset[str]) -> str:
+        """Says which region would learn nothing where no gradient comes at some outputs; empty if none."""
+
     def measure(
         self,
         values: Mapping[Slot, torch.Tensor],

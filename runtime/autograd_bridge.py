@@ -15,6 +15,7 @@ from altprop.ir.torch_private import times_written
 from altprop.runtime.executor import Executor
 
 Remember = Callable[[Sequence[Slot], Sequence[Any]], None]
+Unheard = Callable[[frozenset[str]], None]
 Scale = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
@@ -29,6 +30,7 @@ class LocalFunction(torch.autograd.Function):
         given: dict[Slot, Any],
         scale: Scale,
         remember: Remember,
+        unheard: Unheard,
         names: Sequence[Slot],
         *moved: Any,
     ) -> tuple[Any, ...]:
@@ -41,6 +43,7 @@ class LocalFunction(torch.autograd.Function):
             given: values of the slots that change from call to call.
             scale: finds the scale of the loss, from an output and the gradient there.
             remember: takes what the update returns beside that, for who learns from it later.
+            unheard: is told the outputs at which no gradient came, if there are any.
             names: slots of the directions that the update returns.
             moved: the parameters that it moves, in the order of `names`.
         """
@@ -53,7 +56,7 @@ class LocalFunction(torch.autograd.Function):
         ctx.slots = [slot for slot, value in kept.items() if isinstance(value, torch.Tensor)]
         ctx.others = {slot: value for slot, value in kept.items() if not isinstance(value, torch.Tensor)}
         ctx.save_for_backward(*(kept[slot] for slot in ctx.slots))
-        ctx.update, ctx.names, ctx.remember = update, names, remember
+        ctx.update, ctx.names, ctx.remember, ctx.unheard = update, names, remember, unheard
         ctx.scale = scale if LOSS_SCALE in update.program.inputs else None
         floating = next(value for value in outputs if value.is_floating_point())
         ctx.output = None if ctx.scale is None else (floating.detach(), times_written(floating))
@@ -75,6 +78,9 @@ class LocalFunction(torch.autograd.Function):
                 "a local program has no derivative of a derivative: call backward without create_graph=True, or write "
                 "a penalty on gradients another way."
             )
+        silent = _silent(ctx.outputs, cotangents)
+        if silent:
+            ctx.unheard(silent)
         given = dict(zip(ctx.slots, ctx.saved_tensors, strict=True)) | ctx.others
         for (slot, shape, dtype, device), cotangent in zip(ctx.outputs, cotangents, strict=True):
             value = torch.zeros(shape, dtype=dtype, device=device) if cotangent is None else cotangent
@@ -84,7 +90,15 @@ class LocalFunction(torch.autograd.Function):
         args = [given[slot] for slot in ctx.update.program.inputs]
         made = dict(zip(ctx.update.outputs, ctx.update.call(args), strict=True))
         ctx.remember(tuple(made), tuple(made.values()))
-        return (None, None, None, None, None, None, *(made.get(name) for name in ctx.names))
+        return (*(None,) * 7, *(made.get(name) for name in ctx.names))
+
+
+def _silent(outputs: Sequence[Any], cotangents: Sequence[Any]) -> frozenset[str]:
+    """Names of the outputs at which no gradient came."""
+    pairs = [
+        (slot.name, g) for (slot, _, dtype, _), g in zip(outputs, cotangents, strict=True) if dtype.is_floating_point
+    ]
+    return frozenset(name for name, _ in pairs) - {name for name, g in pairs if g is not None}
 
 
 def _watched(ctx: Any, given: dict[Slot, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:

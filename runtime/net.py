@@ -109,7 +109,7 @@ class LocalNet(NetState):
         with _uncast(call.device_type), blamed:
             scale = functools.partial(self._loss_scale.find, variant.compiled.observer.loss)
             given, remember = self._given(variant, call), self.lessons.remember
-            values = LocalFunction.apply(forward, update, given, scale, remember, moved, *tensors)
+            values = LocalFunction.apply(forward, update, given, scale, remember, variant.tell_unheard, moved, *tensors)
         self.diverging.look(variant.remedy, values[0])
         return variant.structure(values)
 

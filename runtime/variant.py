@@ -1,5 +1,6 @@
 """Programs for one form of inputs, and the calls that they fit."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ class Variant:
         self._counted: Turns | None = None
         self._bindings = Bindings(model, feedback, state, graph.captured.constants, self._session)
         self._executors: dict[str, Executor] = {}
+        self._unheard: set[frozenset[str]] = set()
         self._inputs = [Slot("input", name) for name in graph.captured.inputs]
         self.noise = noise_forms(graph)
         self.remedy = remedy_in(graph)
@@ -70,6 +72,15 @@ class Variant:
         self._target_rows = [line_in_batch(value.shape[0]) if value.dim() else (0, 0) for value in targets or ()]
         self._target_key = None if targets is None else self._key_of(targets)
         self.least_batch = least_batch(graph.captured.graph)
+
+    def tell_unheard(self, silent: frozenset[str]) -> None:
+        """Warns once of a region that learns nothing from a backward that brings no gradient to some outputs."""
+        if silent in self._unheard:
+            return
+        self._unheard.add(silent)
+        said = self.compiled.observer.unheard(silent)
+        if said:
+            warnings.warn(f"this backward brings no gradient to some of the model's outputs: {said}", stacklevel=2)
 
     def bind(
         self, model: nn.Module, feedback: FeedbackStore, state: OptimizerState, session: "MakeSession"

@@ -11,8 +11,9 @@ from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.passes.flattening.builder import LOSS_TASK, TARGET_TASK, FlatBuilder
 from altprop.passes.flattening.reduction import Reduction
+from altprop.passes.flattening.silence import refuse_silence
 from altprop.passes.flattening.target import add_targets, check_targets
-from altprop.passes.flattening.traced_loss import TracedLoss, add_loss, refuse_silence, trace_loss
+from altprop.passes.flattening.traced_loss import TracedLoss, add_loss, trace_loss
 from altprop.passes.flattening.update_order import UpdateOrder
 
 

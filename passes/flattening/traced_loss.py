@@ -9,7 +9,6 @@ from torch import fx
 from altprop.ir.captured_graph import CapturedGraph
 from altprop.ir.distributions import unchecked_distributions
 from altprop.ir.errors import CompileError
-from altprop.ir.graph import ErrorGraph
 from altprop.ir.loss import Loss
 from altprop.ir.operators import is_fill
 from altprop.ir.program import Slot
@@ -23,8 +22,8 @@ from altprop.ir.torch_private import (
 from altprop.ir.tracing import trace
 from altprop.passes.flattening.builder import FlatBuilder, aten, contiguous_fake
 from altprop.passes.flattening.reduction import Reduction
+from altprop.passes.flattening.silence import is_floating
 from altprop.passes.flattening.target import add_target_inputs
-from altprop.rules.feedback import DIRECT, as_heard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +54,8 @@ def trace_loss(captured: CapturedGraph, loss: Loss, target: Any) -> TracedLoss:
     Raises:
         CompileError: the loss cannot be differentiated, does not return a scalar, or does not fit.
     """
-    names = [name for name in captured.outputs if name and _floating(captured, name)]
-    others = [name for name in dict.fromkeys(captured.outputs) if name and not _floating(captured, name)]
+    names = [name for name in captured.outputs if name and is_floating(captured, name)]
+    others = [name for name in dict.fromkeys(captured.outputs) if name and not is_floating(captured, name)]
     _refuse_misfit(captured, loss, names, target)
     leaves, spec = pytree.tree_flatten(target)
     module = _trace(captured, loss, names, others, leaves, spec)
@@ -89,41 +88,6 @@ def add_loss(builder: FlatBuilder, traced: TracedLoss, target: Any, reduction: R
         if count is not None:
             per_sample = builder.call(aten.mul.Tensor, per_sample, count, value=per_sample.meta["val"])
         builder.values[("loss_gradient", name)] = per_sample
-
-
-def refuse_silence(graph: ErrorGraph, silent: frozenset[str]) -> None:
-    """Refuses a region that would send the error of an output that the loss does not read, in place of another error.
-
-    The other is that of an output that the loss reads, or the error that the region itself hears of; a region of which
-    nothing is asked may send its nothing, as autograd does.
-    """
-    connections = graph.connections
-    deaf: dict[str, str] = {}
-    for c in connections:
-        source = graph.region(c.source)
-        floating = [name for name in source.model_outputs if _floating(graph.captured, name)]
-        sent = floating if as_heard(source, c.feedback.options).ends_in_activation else floating[:1]
-        if not (c.feedback.kind in DIRECT and floating and silent.issuperset(sent)):
-            continue
-        if set(floating) - silent:
-            raise CompileError(
-                f'region "{source.name}" returns {len(floating)} values, and would send the error of {floating[0]}, '
-                f"{_REMEDY}"
-            )
-        if any(other.target == c.source for other in connections):
-            deaf[c.target] = c.source
-    for target, source_name in deaf.items():
-        if {c.source for c in connections if c.target == target} == {source_name}:
-            raise CompileError(
-                f'region "{target}" hears from "{source_name}" alone, which would send the error of what the model '
-                f"returns of it, {_REMEDY}"
-            )
-
-
-_REMEDY = (
-    "which the loss does not read: have the model return what the loss reads alone, or use a rule that follows the "
-    "forward's edges, such as fa."
-)
 
 
 _BY_VALUES = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
@@ -218,7 +182,3 @@ def _structure(captured: CapturedGraph, values: dict[str, torch.Tensor], outputs
         return pytree.tree_unflatten(outputs, captured.out_spec)
     leaves = [values[name] if name else captured.constant_outputs[index] for index, name in enumerate(captured.outputs)]
     return pytree.tree_unflatten(leaves, captured.out_spec)
-
-
-def _floating(captured: CapturedGraph, name: str) -> bool:
-    return bool(captured.value(name).is_floating_point())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from cutting import cut
 from torch import nn
+from torch.nn import functional
 from zoo import ZOO
 from zoo_architectures import ARCHITECTURES
 from zoo_cases import BATCH
@@ -136,6 +137,74 @@ def test_an_output_that_the_loss_does_not_read_silences_no_region(rule: str) -> 
         return
     net.backward(inputs, torch.zeros(4))
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+class FeaturesFirst(Memory):
+    """The same, with the features in front of the scores."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, memory = super().forward(x)
+        return memory, scores
+
+
+def test_a_loss_of_ones_own_that_silences_a_region_is_told_once() -> None:
+    """Before the backward nobody knows which outputs it reads, so it is said there."""
+    x, target = torch.randn(4, 5), torch.randint(3, (4,))
+    net = kept.compile(FeaturesFirst(), "lra_e", example_inputs=(x,))
+    with pytest.warns(UserWarning, match=r'no gradient to some .*: region "one" hears from "two" alone'):
+        functional.cross_entropy(net(x)[1], target).backward()
+    assert not net.model.one.weight.grad.any()
+    functional.cross_entropy(net(x)[1], target).backward()  # warnings are errors here
+    features, scores = net(x)
+    (functional.cross_entropy(scores, target) + features.square().mean()).backward()
+    assert net.model.one.weight.grad.any()
+
+
+class Aside(nn.Module):
+    """Two heads; a layer stands in front of the second alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.aside, self.first, self.second = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.tanh(self.trunk(x))
+        return self.first(z), self.second(torch.tanh(self.aside(z)))
+
+
+def aside(rule: str, plan: str | None, loss: Callable[..., torch.Tensor]) -> altprop.LocalNet:
+    torch.manual_seed(0)
+    net = kept.compile(Aside(), rule, plan=plan, example_inputs=(torch.zeros(6, 4),), loss=loss)
+    net.backward(torch.randn(6, 4), torch.zeros(6))
+    return net
+
+
+def of_both(out: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    return (out[0] + out[1]).square().mean()
+
+
+def of_the_first(out: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    return out[0].square().mean()
+
+
+@pytest.mark.parametrize(("rule", "plan"), [("modular", None), ("dfa", "blocks"), ("reclra", "edges"), ("fa", None)])
+def test_all_learn_where_the_loss_reads_both_heads(rule: str, plan: str | None) -> None:
+    assert all(p.grad.any() for p in aside(rule, plan, of_both).model.parameters())
+
+
+def test_a_region_that_hears_from_mute_ones_alone_is_refused() -> None:
+    """`modular` puts trunk and aside into one module, whose end leads to the second head alone."""
+    with pytest.raises(
+        altprop.CompileError, match=r'"trunk" hears from "aside" alone, and the loss reads nothing that'
+    ):
+        aside("modular", None, of_the_first)
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "reclra", "dfa"])
+def test_what_the_loss_does_not_read_may_learn_nothing(rule: str) -> None:
+    model = aside(rule, None, of_the_first).model
+    silent = {name for name, p in model.named_parameters() if not p.grad.any()}
+    assert silent == {f"{layer}.{part}" for layer in ("aside", "second") for part in ("weight", "bias")}
 
 
 def test_the_error_of_what_the_loss_reads_is_sent() -> None:
