@@ -18,10 +18,12 @@ def known_rule(text: Any) -> Any:
         text: `"my_rule.py:MyRule(beta=0.1)"`; a mapping from globs to such texts; whatever else is returned as it is.
 
     Raises:
-        ModelError: there is no such file, it fails, or it has no such rule.
+        ModelError: there is no such file, it fails, or it has no such rule; or a file is named without a rule.
     """
     if isinstance(text, dict):
         return {glob: known_rule(one) for glob, one in text.items()}
+    if isinstance(text, str) and text.endswith((".py", ".py:")):
+        raise ModelError(f"name the rule's class too: {text.rstrip(':')}:Name")
     match = _FORM.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return text

@@ -43,7 +43,7 @@ _WORDS = {
 _RECURRENT = {"gru_steps": "GRU", "lstm_steps": "LSTM", "onednn_lstm": "LSTM", "rnn_steps": "recurrent"}
 _ACTIVATIONS = frozenset(
     [
-        *("relu", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "hardswish"),
+        *("relu", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "glu", "silu", "mish", "softplus", "hardswish"),
         *("tanh", "hardtanh", "sigmoid", "hardsigmoid", "sin", "sign", "softmax", "log_softmax"),
     ]
 )

@@ -77,6 +77,8 @@ def test_a_rule_from_a_file_trains_resumes_and_is_shown(folder: Path, capsys: py
     ("rule", "reason"),
     [
         ("none.py:Signs", "there is no rule file none.py"),
+        ("my_rule.py", "name the rule's class too: my_rule.py:Name"),
+        ("my_rule.py:", "name the rule's class too: my_rule.py:Name"),
         ("my_rule.py:Other", "my_rule.py has no rule 'Other'; it has Signs"),
     ],
 )

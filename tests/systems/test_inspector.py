@@ -244,6 +244,11 @@ class ByHand(nn.Module):
                 "linear",
             ],
         ),
+        (
+            nn.Sequential(nn.Conv1d(2, 4, 1), nn.GLU(1), nn.Flatten(), nn.Linear(6, 2)),
+            torch.randn(2, 2, 3),
+            ["conv 1, glu", "linear"],
+        ),
         (ByHand(), torch.randn(2, 4), ["linear", "linear"]),
     ],
 )
