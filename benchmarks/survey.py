@@ -1,4 +1,6 @@
-"""The studies that the direct feedback alignment survey reports, run anew on Fashion-MNIST: accuracies and angles.
+"""The studies that the direct feedback alignment survey reports, run anew on Fashion-MNIST, and one of Muon.
+
+A study has accuracies and angles.
 
 Each run is a line of --out, which no shorter run replaces. `docs/write_evidence.py` puts them into `docs/evidence.md`.
 
@@ -59,7 +61,10 @@ class Samples:
 
 
 def optimizer_of(row: Row) -> altprop.optim.Optimizer:
-    """The row's optimizer."""
+    """The row's optimizer; Muon at a rate as Adam's, and without a decay, as Adam has none."""
+    if row.optimizer == "muon":
+        none = {"weight_decay": 0.0, "rest_weight_decay": 0.0}
+        return altprop.optim.Muon(lr=row.lr, adjust_lr_fn="match_rms_adamw", **none)
     return altprop.optim.Adam(lr=row.lr) if row.optimizer == "adam" else altprop.optim.SGD(lr=row.lr, momentum=0.9)
 
 

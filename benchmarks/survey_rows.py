@@ -1,4 +1,4 @@
-"""The rows of the studies that the direct feedback alignment survey reports, and what it says of them."""
+"""The rows of the studies: those that the direct feedback alignment survey reports, and one of Muon."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ class Row:
         rule: as for `altprop.compile`.
         plan: the same.
         model: makes the model.
-        optimizer: "adam" or "sgd", with a momentum of 0.9.
+        optimizer: "adam", "sgd" with a momentum of 0.9, or "muon".
         lr: its rate.
         taught: epochs in which backpropagation teaches the whole model first; the fully connected layers begin anew.
         chance: whether the labels of the training images are drawn at random.
@@ -118,6 +118,25 @@ def _practice() -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _muon() -> tuple[Row, ...]:
+    """Each rule by Adam and by Muon: dense layers without a norm and with one, and convolutions."""
+    nets = {
+        "dense, no norm": dense,
+        "dense, layer norm": partial(dense, norm="layer norm"),
+        "convolutions": convolutional,
+    }
+    rules = {
+        **{"bp": ("bp", None), "fa": ("fa", None), "dfa": ("dfa", None)},
+        **{"reclra": ("reclra(scale=0.1, units='beta')", "edges"), "reclra, direct": ("reclra", "direct")},
+    }
+    return tuple(
+        Row(f"{name}; {net}; {optimizer}", rule, plan, model, optimizer)
+        for net, model in nets.items()
+        for name, (rule, plan) in rules.items()
+        for optimizer in ("adam", "muon")
+    )
+
+
 _BP, _DFA = ("by bp", "bp"), ("by dfa", "dfa(kind='dense')")
 STUDIES: Mapping[str, Study] = {
     "sparsity and rank": Study(
@@ -174,5 +193,13 @@ STUDIES: Mapping[str, Study] = {
         found="Here this is so in part. In the first epochs angles fall while backpropagation is far ahead, and "
         "then DFA fits the training data as well. But angles go on falling to the end. Hardly any of the labels "
         "by chance are fitted before angles fall.",
+    ),
+    "Muon": Study(
+        "No figure of the survey: Jordan's optimizer of 2024, which evens out the singular values of an update, beside "
+        "Adam under some rules. Both at 1e-3, and neither decays; `reclra` is along edges, like the default but for its decay and its output layer's rate.",
+        _muon(),
+        found="Here Muon ends ahead of Adam under every rule and on every net, by 1.3 to 3.8 points. That is not "
+        "because updates lie nearer to the gradient: under fixed feedback and dense layers they lie further from it. "
+        "These are five epochs at one rate, which was not sought for either.",
     ),
 }

@@ -121,10 +121,10 @@ moment; a kept run has none, and so `gradient floor` may fail.
 SURVEY = """
 ## Studies of direct feedback alignment
 
-`benchmarks/survey.py`: what the survey of direct feedback alignment reports, run anew. The data are {samples:,} images
-of Fashion-MNIST, the net 784 - 3 x 128 - 10 with tanh and the optimizer Adam at 1e-3, in batches of 64, unless a row or
-a heading says otherwise. In brackets how far the best and the worst seed are apart. Angles, in degrees, are between
-updates and the true gradient, the mean over hidden regions that learn.
+`benchmarks/survey.py`: what the survey of direct feedback alignment reports, run anew, and Muon beside Adam. The data
+are {samples:,} images of Fashion-MNIST, the net 784 - 3 x 128 - 10 with tanh and the optimizer Adam at 1e-3, in batches
+of 64, unless a row or a heading says otherwise. In brackets how far the best and the worst seed are apart. Angles, in
+degrees, are between updates and the true gradient, the mean over hidden regions that learn.
 """
 MOMENTS = """
 What `net.measure` finds on 512 training images (`benchmarks/moments.py`): the mean over hidden layers, in degrees, of

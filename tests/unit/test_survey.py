@@ -24,6 +24,16 @@ def test_every_row_is_a_run(name):
         assert row.model()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_muon_is_compared_at_a_rate_as_adams_without_a_decay():
+    rows = STUDIES["Muon"].rows
+    found = {row.optimizer: survey.optimizer_of(row) for row in rows}
+    assert set(found) == {"adam", "muon"}
+    assert [row.optimizer for row in rows] == ["adam", "muon"] * (len(rows) // 2)
+    muon = found["muon"]
+    assert (muon.lr, muon.adjust_lr_fn) == (found["adam"].lr, "match_rms_adamw")
+    assert muon.weight_decay == muon.rest_weight_decay == found["adam"].weight_decay == 0
+
+
 def test_a_taught_net_keeps_its_convolutions_and_draws_its_head_anew():
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(64, 1, 28, 28, generator=generator)
