@@ -196,7 +196,8 @@ STUDIES: Mapping[str, Study] = {
     ),
     "Muon": Study(
         "No figure of the survey: Jordan's optimizer of 2024, which evens out the singular values of an update, beside "
-        "Adam under some rules. Both at 1e-3, and neither decays; `reclra` is along edges, like the default but for its decay and its output layer's rate.",
+        "Adam under some rules. Both at 1e-3, and neither decays; `reclra` is along edges, like the default but for "
+        "its decay and its output layer's rate.",
         _muon(),
         found="Here Muon ends ahead of Adam under every rule and on every net, by 1.3 to 3.8 points. That is not "
         "because updates lie nearer to the gradient: under fixed feedback and dense layers they lie further from it. "
