@@ -1,4 +1,4 @@
-"""Eight small tasks that a default must learn: data, a model of each kind, and how a trained net is scored.
+"""Nine small tasks: data, a model of each kind, and how a trained net is scored. A default must learn eight of them.
 
 Each model is written for backpropagation and knows nothing of local learning. Scores are test accuracy in per cent, or
 held-out loss in nats a character.
@@ -173,6 +173,31 @@ class SqueezeNet(nn.Module):
         return self.head(self.blocks(torch.relu(self.norm(self.stem(x)))).mean((2, 3)))
 
 
+class Mixer(nn.Module):
+    """Patches of 2x2 pixels, six blocks of a depthwise and a pointwise convolution (ConvMixer: Trockman 2022)."""
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(1, channels, 2, stride=2), nn.GELU(), nn.BatchNorm2d(channels))
+        self.depthwise = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 5, padding=2, groups=channels), nn.GELU(), nn.BatchNorm2d(channels)
+            )
+            for _ in range(6)
+        )
+        self.pointwise = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, channels, 1), nn.GELU(), nn.BatchNorm2d(channels)) for _ in range(6)
+        )
+        self.head = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 1, 8, 8) to (N, 10)."""
+        z = self.patches(x)
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+            z = pointwise(z + depthwise(z))
+        return self.head(z.mean((2, 3)))
+
+
 class Encoder(nn.Module):
     """Two layers of attention and feed-forward, the norms in front."""
 
@@ -241,6 +266,8 @@ TASKS: dict[str, Task] = {
     "digits, two heads": Task(TwoHeaded, two_headed, 12),
     "digits, SE-ResNet": Task(SqueezeNet, images("digits"), 12),
     "digits, ViT": Task(VisionTransformer, images("digits"), 24),
+    # Thirteen convolutions in a row, of which six are depthwise: what random feedback is slow to learn.
+    "digits, ConvMixer": Task(Mixer, images("digits"), 12),
     "Fashion-MNIST, MLP": Task(mlp, images("fashion-mnist"), 3, batch=100),
     "Fashion-MNIST, two convolutions": Task(two_convolutions, images("fashion-mnist", 10000), 3),
     "Shakespeare, transformer": Task(Transformer, shakespeare(32000), 1, batch=32, nats=True),
