@@ -8,6 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import audits
 import kept_audits
 import published
 from published_tables import Row, Table
@@ -63,3 +64,17 @@ def test_there_is_no_verdict_before_the_controls_have_run_as_long(kept):
             "shallow head": passed,
         }
     assert kept_audits.judged(found, [run | {"test_error": 89.5}, *controls])["verdict"] == "FAIL"
+
+
+def test_rows_of_table_1_are_the_mlp_with_the_activation_that_they_name() -> None:
+    torch.manual_seed(0)
+    usual = audits.mlp().state_dict()
+    for row in audits.ROWS_OF_TABLE_1:
+        activation = row.partition("; ")[2]
+        assert activation in ("", *audits.ACTIVATIONS)
+        torch.manual_seed(0)
+        model = audits.model_of(audits.TABLE_1, activation)
+        kinds = {type(layer).__name__ for layer in model} - {"Flatten", "Linear"}
+        assert {kind.lower() for kind in kinds} == {activation or "tanh"}
+        assert all(torch.equal(value, usual[name]) for name, value in model.state_dict().items())
+        assert audits.rows_of(audits.TABLE_1) == audits.ROWS_OF_TABLE_1
