@@ -118,8 +118,8 @@ twelve epochs of the digits with the small convolutional net, three of 10,000 im
 seed. Rows of [rec-LRA's Table 1](#rec-lra-table-1) have the same MLP and four epochs of all images of Fashion-MNIST. A
 net fails the check *shallow head* if it is less than a point better than one layer from the inputs to the outputs. On
 10,000 images of Fashion-MNIST three epochs are too few for any of these nets to pass it, `bp` included, and four epochs
-of all images are too few for `bp`. Controls learn by a row's own recipe: under the decay of the default the shallow head
-comes to 76.9 there, under that of `bp` to 84.2, which the default does not pass.
+of all images are too few for `bp`. Controls learn by a row's own recipe: under the decay of the default the shallow
+head comes to 76.9 there, under that of `bp` to 84.2, which the default does not pass.
 """
 KEPT = """The rows of [residual nets](#residual-nets), behind all their epochs. The controls are two rows of that table,
 each at the one rate that stands there. Where gradients are gone by the end of training, an audit looks at an earlier
