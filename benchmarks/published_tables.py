@@ -148,8 +148,8 @@ TABLES: dict[str, Table] = {
         found="The paper does not print how its net is wired. Here errors come straight from the output. Only in the "
         "rows called chain does each region hear from the next. For rectified units that made the difference: in a "
         "chain, and after the thirty epochs of the paper, their errors are those of the paper. Rows of thirty epochs "
-        "are by one seed. Of them `fa` and `tp` stay behind the paper; on MNIST `bp` and the chain do too, by less. All "
-        "others are below its errors. Rows of two epochs say little about what thirty reach.",
+        "are by one seed. Of them `fa` and `tp` stay behind the paper. On MNIST `bp` and the chain do too, by less. "
+        "All others are below its errors. Rows of two epochs say little about what thirty reach.",
     ),
     "rec-LRA, Figure 2": Table(
         f"{PAPER}, Figure 2: 784 - 8 x 256 - 10, sigmoid and tanh",
@@ -178,8 +178,8 @@ TABLES: dict[str, Table] = {
         tuple(row for row in RESIDUAL if row.label in ("bp", "default", "dkp", "modular")),
         moments=(0, 1, 5, 15, 30),
         found="The default begins with random feedback. After thirty epochs its two seeds are half a point and eight "
-        "tenths behind the one of `bp`; after ten it was one and a half behind. Its errors go from layer to layer, as those of `bp` do. Rules of "
-        "parallel updates were not trained as long yet.",
+        "tenths behind the one seed of `bp`; after ten it was one and a half behind. Its errors go from layer to "
+        "layer, as those of `bp` do. Rules of parallel updates were not trained as long yet.",
         curves="curves_thirty.svg",
     ),
     "residual nets, measured": Table(
