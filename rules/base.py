@@ -76,7 +76,7 @@ class Rule:
     """
 
     about: ClassVar[About] = About(equation="e = phi'(h) * d")
-    wiring: ClassVar[Wiring] = Wiring(proportional=True)
+    wiring: ClassVar[Wiring] = Wiring(proportional=True, keeps_zero=True)
 
     @property
     def moves_feedback(self) -> bool:
@@ -202,9 +202,12 @@ def _wiring(cls: type[Rule], bases: Sequence[type[Rule]]) -> Wiring:
     inherited = join([base.wiring for base in bases])
     wiring = cls.wiring if "wiring" in cls.__dict__ else inherited.but()
     wiring = dataclasses.replace(wiring, **said_by(cls, WIRING))
-    if wiring.proportional is not None:
-        return wiring
-    return dataclasses.replace(wiring, proportional=inherited.proportional and _FUNCTIONS.isdisjoint(cls.__dict__))
+    grows, keeps = wiring.proportional, wiring.keeps_zero
+    if grows is None:
+        grows = inherited.proportional and _FUNCTIONS.isdisjoint(cls.__dict__)
+    if keeps is None:
+        keeps = grows or (inherited.keeps_zero and {"signal", "error"}.isdisjoint(cls.__dict__))
+    return dataclasses.replace(wiring, proportional=grows, keeps_zero=keeps)
 
 
 def add_up(messages: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -131,6 +131,7 @@ class RecursiveLRA(Starting):
     )
     wiring: ClassVar[Wiring] = Starting.wiring.but(
         reads_derivative=False,
+        keeps_zero=True,
         feedback=_synapses,
         inner=_inner,
         follows_weights=_follows,

@@ -110,6 +110,8 @@ class Wiring:
             Where they are not, a program behind a loss of the user's own divides that loss's scale out of the errors,
             and multiplies the updates by it. None: as the rule's base, unless the rule overrides one of the functions;
             then it is taken not to be so.
+        keeps_zero: whether errors of zero at all that a region hears from make its own error zero. None: as the rule's
+            base, unless the rule overrides `signal` or `error`; then it is taken not to be so.
         averaged: whether the loss's mean is taken of what `update` returns; not where that is a step as it stands, and
             no sum over samples.
         unscaled: whether the rule's options add what is the same whatever the loss, such as a weight decay, of (rule).
@@ -140,6 +142,7 @@ class Wiring:
     draws_noise: bool = False
     reads_derivative: bool = True
     proportional: bool | None = None
+    keeps_zero: bool | None = None
     averaged: bool = True
     unscaled: Callable[[Any], bool] = _never
     follows_weights: Callable[[Any], bool] = _never
@@ -157,9 +160,10 @@ class Wiring:
     def but(self, **changes: Any) -> "Wiring":
         """Returns the same with some fields replaced.
 
-        `proportional` follows from a rule's own functions, so it is not taken over: it is what is given, or unsaid.
+        `proportional` and `keeps_zero` follow from a rule's own functions, so they are not taken over: they are what is
+        given, or unsaid.
         """
-        return dataclasses.replace(self, **{"proportional": None, **changes})
+        return dataclasses.replace(self, **{"proportional": None, "keeps_zero": None, **changes})
 
 
 def join(wirings: Sequence[Wiring]) -> Wiring:

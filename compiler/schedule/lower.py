@@ -136,8 +136,10 @@ class Lowering:
             steps: what ends first is told by so many steps in a row.
 
         Raises:
-            ScheduleError: the result breaks a law.
+            ScheduleError: the result breaks a law, or there is no step.
         """
+        if steps < 1:
+            raise ScheduleError(f"steps={steps}: choose a placement for one step or more.")
         costs = costs or CostModel()
         tried = [dict(placement)] if placement else place_regions(self.graph, self.tasks, devices, costs)
         found = [self._programs(regions, devices, costs, order, name) for regions in tried]

@@ -48,14 +48,12 @@ class _Simulator:
 
     def run(self, count: int) -> Timeline:
         for step in range(count):
-            # A value of this step has the name of one of the step before.
-            self.arrives.clear()
             for device, task in walk(self.schedule):
                 if task.kind == "SEND":
                     self._send(device, task)
                 elif task.kind != "FREE":
                     self._work(device, task)
-                if step == 0:
+                if step == 0:  # what a step leaves, such as its loss, the next one's takes the place of
                     self.memory.do(device, task)
         return Timeline(
             name=self.schedule.name,

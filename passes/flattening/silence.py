@@ -13,7 +13,6 @@ from altprop.ir.plan import Connection
 from altprop.ir.region import forward_edges
 from altprop.rules.base import Rule
 from altprop.rules.feedback import DIRECT, as_heard
-from altprop.rules.wiring import is_proportional
 
 _REMEDY = (
     "which the loss does not read: have the model return what the loss reads alone, or use a rule that follows the "
@@ -112,6 +111,4 @@ def _follows_errors(rule: Rule | None) -> bool:
     """Whether a region that hears of errors of zero alone has an error of zero, as far as that can be told."""
     if rule is None or rule.wiring.phases(rule) or rule.wiring.alone or rule.wiring.silent:
         return False
-    adds_up = type(rule).signal is Rule.signal
-    known = type(rule).__module__.startswith("altprop.") or type(rule).error is Rule.error
-    return is_proportional(rule) or (adds_up and known)
+    return bool(rule.wiring.keeps_zero)

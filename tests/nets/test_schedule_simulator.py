@@ -65,14 +65,18 @@ def test_steps_in_a_row_by_hand() -> None:
     assert timeline.peak == simulate(by_hand(), CLOCK).peak
     with pytest.raises(ScheduleError, match=r"steps=0: simulate one step or more."):
         simulate(by_hand(), CLOCK, steps=0)
+    with pytest.raises(ScheduleError, match=r"steps=0: choose a placement for one step or more."):
+        net_of("nine", "bp").schedule(devices=2, batch=12, steps=0)
 
 
 def test_local_losses_wait_for_nothing_between_steps() -> None:
     """Nothing comes back to an earlier device, so the busiest one always works; under `bp` it waits for errors."""
     waits = {}
     for rule in ("local_loss(beta=0.0)", "bp"):
-        timeline = net_of("nine", rule).schedule(devices=3, batch=12, machine=MACHINE, steps=8).simulate(steps=8)
+        made = net_of("nine", rule).schedule(devices=3, batch=12, machine=MACHINE, steps=8)
+        timeline = made.simulate(steps=8)
         waits[rule] = min(timeline.idle) / timeline.makespan
+        assert timeline.peak == made.simulate().peak, "what a step leaves is counted once"
     assert waits["local_loss(beta=0.0)"] < 0.01
     assert waits["bp"] > 0.3
 

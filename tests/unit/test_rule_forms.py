@@ -136,6 +136,9 @@ def test_a_rule_without_an_equation_does_not_print_that_of_its_base() -> None:
     assert equation_of(get("reclra(beta=0.5)")) == "e = z - phi(h - 0.5 d)"
     assert not is_proportional(Odd())
     assert is_proportional(Plain())
+    # What an `error` of one's own makes of zero is not known; ours, which rules are built on, says so.
+    kept = [rule.wiring.keeps_zero for rule in (Odd(), Plain(), get("reclra"), get("lra_e"))]
+    assert kept == [False, True, True, True]
 
 
 def test_something_else_in_their_place_is_one_sentence() -> None:
