@@ -25,6 +25,7 @@ from altprop.ir.reading import (
     input_name,
     main_operator,
     operator_name,
+    operator_names,
     readings,
     shape_of,
     shape_text,
@@ -123,7 +124,7 @@ def _remarks(graph: ErrorGraph, region: Region) -> Iterator[str]:
     if region.learner:
         yield f"learner {region.learner}"
     if region.tail:
-        yield "then " + ", ".join(operator_name(graph.captured.node(name)) for name in region.tail)
+        yield "then " + ", ".join(operator_names(graph.captured, region.tail))
     if region.block:
         yield f"in block {region.block}"
     if region.is_output:

@@ -1,6 +1,6 @@
 """What a region reads, seen through the preamble, and how sizes and operators are written for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -74,6 +74,13 @@ def operator_name(node: fx.Node) -> str:
     return _plain_name(node).strip("_").removesuffix("_functional").removesuffix("_legit")
 
 
+def operator_names(captured: CapturedGraph, names: Iterable[str]) -> list[str]:
+    """Returns the names of some operators; one that returns several values stands there once."""
+    nodes = [captured.node(name) for name in names]
+    taken = [node for node in nodes if _plain_name(node) == "getitem" and node.args[0] in nodes]
+    return [operator_name(node) for node in nodes if node not in taken]
+
+
 def _plain_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
@@ -87,7 +94,7 @@ def main_operator(node: fx.Node) -> fx.Node:
 
 def activation_text(captured: CapturedGraph, region: Region) -> str:
     """Returns an activation as text: "tanh(h)", "h" for the identity, "phi(h) by ..." for several."""
-    names = [operator_name(captured.node(name)) for name in region.phi]
+    names = operator_names(captured, region.phi)
     if not names:
         return "h"
     return f"{names[0]}(h)" if len(names) == 1 else f"phi(h) by {', '.join(names)}"
