@@ -15,7 +15,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "default_rule.json"
 FROM_WEIGHTS = "reclra(beta=0.01, units='beta', start='weights')@edges"
 DECAY, OUTPUT_DECAY = "decay=", "output_decay="
+SCALES = {
+    "default@groups": "0.1, the default",
+    "reclra(scale=0.3, units='beta')@edges@groups": "0.3",
+    "reclra(units='beta')@edges@groups": "1",
+}
+"""Rows in which the feedback of the default starts larger, and by how much of its usual size."""
 ROWS = (
     "bp",
     "default@groups",
@@ -120,9 +126,19 @@ def feedback_angle(net: altprop.LocalNet, train: Pair) -> float | None:
 
 def table(runs: list[kept_runs.Run]) -> str:
     """Returns the runs as Markdown: a line a task, a column a row, each beside what backpropagation has."""
-    found = {one["row"] for one in runs}
+    found = {one["row"] for one in runs} - {row for row in SCALES if row not in ROWS}
     rows = [row for row in dict.fromkeys([*ROWS, *sorted(found)]) if row in found]
-    names = " | ".join(WORDS.get(row, f"`{row}`") for row in rows)
+    return _lines(runs, rows)
+
+
+def scales(runs: list[kept_runs.Run]) -> str:
+    """Returns the runs in which the feedback starts larger, as `table` does."""
+    return _lines(runs, ["bp", *SCALES], SCALES)
+
+
+def _lines(runs: list[kept_runs.Run], rows: list[str], words: Mapping[str, str] = WORDS) -> str:
+    """A line a task, a column a row."""
+    names = " | ".join(words.get(row, f"`{row}`") for row in rows)
     lines = [f"| task | epochs | {names} |", "|---" * (len(rows) + 2) + "|"]
     for task, chosen in TASKS.items():
         own = [one for one in runs if one["task"] == task]
@@ -136,7 +152,9 @@ def angles(runs: list[kept_runs.Run]) -> str:
     """Returns the mean angle between feedback and weights behind training as Markdown, where runs have it."""
     known = [one for one in runs if "feedback_angle" in one]
     rows = [
-        row for row in dict.fromkeys([*ROWS, *(one["row"] for one in known)]) if any(one["row"] == row for one in known)
+        row
+        for row in dict.fromkeys([*ROWS, *(one["row"] for one in known)])
+        if (row in ROWS or row not in SCALES) and any(one["row"] == row for one in known)
     ]
     names = " | ".join(WORDS.get(row, f"`{row}`") for row in rows)
     lines = [f"| task | {names} |", "|---" * (len(rows) + 1) + "|"]

@@ -172,7 +172,7 @@ class RecursiveLRA(Starting):
 
     def error(self, local: Local, d: torch.Tensor) -> torch.Tensor:
         """Eq. 2 to 4: what the discrepancy between activity and target is most sensitive to."""
-        v = local.z - local.phi(torch.sub(local.h, d, alpha=self.beta))
+        v = local.phi_change(d, self.beta)
         if self.units == "beta":
             v = v / self.beta
         e = v if self.p == self.q == 2 else self._derivative(v)

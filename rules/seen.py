@@ -42,6 +42,18 @@ class Local(Protocol):
             h: a pre-activation other than the region's own.
         """
 
+    def phi_change(self, d: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """Returns `z - phi(h - scale * d)`: by how much the activity falls where the pre-activation does.
+
+        A small change is the difference of two numbers that are nearly the same, and is lost in their rounding. So it
+        is not computed as it is written for relu and the identity, which need no such difference, and in half
+        precision, where the difference is taken in float32.
+
+        Args:
+            d: the change of the pre-activation, of its shape.
+            scale: multiplies it.
+        """
+
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
         """The region's parameters, by name."""

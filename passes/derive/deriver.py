@@ -81,6 +81,7 @@ class Deriver:
         count = None if self._rule.wiring.averaged else self._count()
         moved = {p: g if count is None else g * count for p, g in moved.items()}
         moved |= {p: g for p, g in replaced.items() if p in local.parameters}
+        moved = _in_types_of(moved, local.parameters)
         results += [(("gradient", name, p), g) for p, g in moved.items()]
         if self._region.learner:
             results += self._lesson(local, values, e)
@@ -88,10 +89,12 @@ class Deriver:
             if connection.connection.feedback.learning:
                 moved = self._rule.feedback_update(local, connection, d, e)
                 moved |= {n: g for n, g in replaced.items() if n in connection.feedback}
+                moved = _in_types_of(moved, connection.feedback)
                 results += [(("feedback_gradient", n), g) for n, g in moved.items()]
         if local.auxiliary:
             moved = self._rule.auxiliary_update(local, incoming, d, e)
             moved |= {n: g for n, g in replaced.items() if n in local.auxiliary}
+            moved = _in_types_of(moved, local.auxiliary)
             results += [(("feedback_gradient", f"{name}:{n}"), g) for n, g in moved.items()]
         return results
 
@@ -174,3 +177,8 @@ class Deriver:
                 if any(node.op == "call_function" for node in module.graph.nodes):
                     found[value] = module
         return found
+
+
+def _in_types_of(directions: Mapping[str, torch.Tensor], moved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Directions in the types of what they move, which under autocast is of full precision."""
+    return {name: g.to(moved[name].dtype) if name in moved else g for name, g in directions.items()}

@@ -23,6 +23,7 @@ from altprop.passes.derive.names_read import NameWatch
 from altprop.passes.derive.run_again import run_again
 from altprop.passes.derive.trace_loop import loop
 
+_FULL_BYTES = 4
 Step = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
 
 
@@ -238,6 +239,19 @@ class TracedLocal:
         start = self._captured.node(self._region.preactivation)
         activity: torch.Tensor = run_nodes(nodes, {start: h})[self._captured.node(self._region.activity)]
         return activity
+
+    def phi_change(self, d: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """How far the activity falls where the pre-activation falls by `scale * d`."""
+        operators = [self._captured.node(name).target for name in self._region.phi]
+        if not operators:
+            return d * scale
+        if operators == [torch.ops.aten.relu.default]:
+            # Below zero z - h says how far; no further than down to zero.
+            return torch.minimum(self.z, torch.add(self.z - self.h, d, alpha=scale))
+        if self.h.element_size() < _FULL_BYTES:
+            wide = self.h.float()
+            return (self.phi(wide) - self.phi(torch.sub(wide, d.float(), alpha=scale))).to(self.h.dtype)
+        return self.z - self.phi(torch.sub(self.h, d, alpha=scale))
 
     def phi_vjp(self, d: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
         """Takes an error at the activity to the pre-activation."""

@@ -41,7 +41,12 @@ _GRAD_INPUT: dict[Any, Any] = {
     aten.gelu_backward.default: aten.gelu_backward.grad_input,
 }
 
-_OUT: dict[Any, Any] = {aten.sub.Tensor: aten.sub.out, aten.add.Tensor: aten.add.out, aten.mul.Tensor: aten.mul.out}
+_OUT: dict[Any, Any] = {
+    aten.sub.Tensor: aten.sub.out,
+    aten.add.Tensor: aten.add.out,
+    aten.mul.Tensor: aten.mul.out,
+    aten.minimum.default: aten.minimum.out,
+}
 
 
 class ReuseMemory(TuningPass):

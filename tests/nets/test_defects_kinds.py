@@ -56,7 +56,7 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyLinear(6), nn.Tanh(), nn.Linear(6, 3))
 
 
-@pytest.mark.filterwarnings("ignore:.*(torch.jit|Lazy).*:DeprecationWarning", "ignore:Lazy modules:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(torch.jit|Lazy)", "ignore:Lazy modules:UserWarning")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
