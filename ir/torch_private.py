@@ -253,6 +253,38 @@ def without_order_noted(is_ours: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
+def sizes_computed() -> Iterator[None]:
+    """Within, a tracer computes a size that it has not met from those that it has, such as `2 * s0` from `s0`.
+
+    From torch 2.10 on tracers do so by themselves. torch 2.9 knows a size by the object alone, and refuses others.
+    """
+    tracers: Any = proxy_tensor
+    if hasattr(tracers, "_build_proxy_for_sym_expr"):
+        yield
+        return
+    find = tracers.get_proxy_slot
+
+    def found(size: Any, tracer: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(size, torch.SymInt) and size not in tracer.symnode_tracker:
+            _compute_size(size.node.expr, tracer.sympy_expr_tracker)
+        return find(size, tracer, *rest, **options)
+
+    tracers.get_proxy_slot = found
+    try:
+        yield
+    finally:
+        tracers.get_proxy_slot = find
+
+
+def _compute_size(size: Any, known: dict[Any, Any]) -> None:
+    """Adds a size to those that are known, if all that it is made of are."""
+    if size not in known and size.free_symbols and known.keys() >= size.free_symbols:
+        parts = {symbol: known[symbol].force() for symbol in size.free_symbols}
+        made = sympy_interp(PythonReferenceAnalysis, parts, size)
+        known[size] = proxy_tensor.Thunk(lambda: made)
+
+
+@contextmanager
 def listen_to_autograd_functions(hear: Callable[[type], None]) -> Iterator[None]:
     """Lets `hear` know of each `torch.autograd.Function` before it is applied, however it is spelled.
 
@@ -340,6 +372,7 @@ __all__ = [  # noqa: RUF022 - in the order of the reasons
     "set_grad_enabled",
     "set_mkldnn_enabled",
     "setup_of",
+    "sizes_computed",
     "split_decompositions",
     "suggest_memory_format",
     "sympy_functions",

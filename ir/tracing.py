@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx, nn
 
 from altprop.ir.alone import compiles_here
-from altprop.ir.torch_private import Patcher, make_fx
+from altprop.ir.torch_private import Patcher, make_fx, sizes_computed
 
 
 def trace(function: Callable[..., Any], fakes: Sequence[Any], table: Mapping[Any, Any] | None = None) -> fx.GraphModule:
@@ -24,7 +24,7 @@ def trace(function: Callable[..., Any], fakes: Sequence[Any], table: Mapping[Any
         table: decompositions, by operator.
     """
     tracing = make_fx(function, tracing_mode="real", decomposition_table=table)
-    with _unpatched_modules():
+    with _unpatched_modules(), sizes_computed():
         return tracing(*fakes)
 
 

@@ -168,6 +168,15 @@ def unordered() -> bool:
     return len(noted) == 3 and all(note.memory_format is None for note in noted)
 
 
+def doubled() -> bool:
+    """A trace computes a size that was made outside of it, of one that it has met."""
+    x = of_size()
+    size = 2 * x.shape[0]
+    with private.sizes_computed():
+        graph = private.make_fx(lambda given: given.new_zeros(size), tracing_mode="real")(x).graph
+    return any("mul" in str(node.target) for node in graph.nodes)
+
+
 def viewed() -> bool:
     mode, x = fakes()
     with private.in_kernel_invocation_manager(mode):
@@ -318,6 +327,7 @@ MEANINGS: dict[str, Callable[[], object]] = {
     "suggest_memory_format": lambda: (
         private.suggest_memory_format(torch.zeros(1, 2, 3, 3).to(memory_format=LAYOUT)) == LAYOUT
     ),
+    "sizes_computed": doubled,
     "sympy_functions": interpreted,
     "sympy_interp": interpreted,
     "times_written": lambda: private.times_written(torch.ones(1).add_(1)) == 1,
