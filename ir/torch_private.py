@@ -266,7 +266,7 @@ def sizes_computed() -> Iterator[None]:
 
     def found(size: Any, tracer: Any, *rest: Any, **options: Any) -> Any:
         if isinstance(size, torch.SymInt) and size not in tracer.symnode_tracker:
-            _compute_size(size.node.expr, tracer.sympy_expr_tracker)
+            _compute_size(size.node.expr, tracer.sympy_expr_tracker, tracers.Thunk)
         return find(size, tracer, *rest, **options)
 
     tracers.get_proxy_slot = found
@@ -276,12 +276,12 @@ def sizes_computed() -> Iterator[None]:
         tracers.get_proxy_slot = find
 
 
-def _compute_size(size: Any, known: dict[Any, Any]) -> None:
+def _compute_size(size: Any, known: dict[Any, Any], later: Callable[..., Any]) -> None:
     """Adds a size to those that are known, if all that it is made of are."""
     if size not in known and size.free_symbols and known.keys() >= size.free_symbols:
         parts = {symbol: known[symbol].force() for symbol in size.free_symbols}
         made = sympy_interp(PythonReferenceAnalysis, parts, size)
-        known[size] = proxy_tensor.Thunk(lambda: made)
+        known[size] = later(lambda: made)
 
 
 @contextmanager
