@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils import checkpoint
+from versions import TORCH
 
 import altprop
 
@@ -191,6 +192,7 @@ def by_path(path: str) -> altprop.LocalNet:
     return altprop.compile(ByPath(path), "dfa", example_inputs=(torch.randn(4, 6),))
 
 
+@pytest.mark.skipif(TORCH < (2, 10), reason="torch 2.9 crashes itself where a forward assigns to what is in `.data`")
 def test_what_passes_by_the_tracer_is_named() -> None:
     with pytest.raises(altprop.CompileError, match=r"ByPath cannot be captured: forward reads or assigns `\.data`"):
         by_path("data")
