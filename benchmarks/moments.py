@@ -91,12 +91,14 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     epochs = ", ".join(str(one["epoch"]) for one in runs[0]["looks"])
     heads = ("update and gradient", "the same, first layer", "slope along the update", "feedback and weights")
     lines = [f"| row | {' | '.join(f'{head}; epochs {epochs}' for head in heads)} |", "|---" * (len(heads) + 1) + "|"]
+    names = [run["row"] for run in runs]
     for run in runs:
+        seed = f", seed {run['seed']}" if names.count(run["row"]) > 1 else ""
         cells = [
             ", ".join("-" if one[name] is None else f"{one[name]:{form}}" for one in run["looks"])
             for name, form in (("update_angle", ".0f"), ("first_angle", ".0f"), ("slope", ".2f"))
         ]
         known = [one["feedback_angle"] for one in run["looks"]]
         cells.append("" if None in known else ", ".join(f"{angle:.0f}" for angle in known))
-        lines.append(f"| `{run['row']}` | {' | '.join(cells)} |")
+        lines.append(f"| `{run['row']}`{seed} | {' | '.join(cells)} |")
     return "\n".join(lines)

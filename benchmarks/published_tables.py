@@ -177,9 +177,9 @@ TABLES: dict[str, Table] = {
         RESNET,
         tuple(row for row in RESIDUAL if row.label in ("bp", "default", "dkp", "modular")),
         moments=(0, 1, 5, 15, 30),
-        found="The default begins with random feedback. After thirty epochs its two seeds are half a point and eight "
-        "tenths behind the one seed of `bp`; after ten it was one and a half behind. Its errors go from layer to "
-        "layer, as those of `bp` do. Rules of parallel updates were not trained as long yet.",
+        found="The default begins with random feedback. After thirty epochs the mean of its two seeds is half a "
+        "point behind that of `bp`; after ten it was one and a half behind. Its errors go from layer to layer, as "
+        "those of `bp` do. Rules of parallel updates were not trained as long yet.",
         curves="curves_thirty.svg",
     ),
     "residual nets, measured": Table(
