@@ -47,7 +47,8 @@ def test_results_overwrite_what_nothing_reads_any_more() -> None:
         e = aten.sin(d): float32 (N, 3)
         g = aten.threshold_backward(e, z, 0): float32 (N, 3)
         a = aten.sub.Tensor(d, g): float32 (N, 3)
-        give output a = a
+        m = aten.minimum(x, a): float32 (N, 3)
+        give output m = m
     """
     expected = """
         h = aten.sin(x): float32 (N, 3)
@@ -55,9 +56,10 @@ def test_results_overwrite_what_nothing_reads_any_more() -> None:
         e = aten.sin(d): float32 (N, 3)
         g = aten.threshold_backward.grad_input(e, z, 0, grad_input=e): float32 (N, 3)
         a = aten.sub.out(d, g, out=g): float32 (N, 3)
-        give output a = a
+        m = aten.minimum.out(x, a, out=a): float32 (N, 3)
+        give output m = m
     """
-    assert tuned(lines, reuse_memory) == (3, block(expected))
+    assert tuned(lines, reuse_memory) == (4, block(expected))
 
 
 @pytest.mark.parametrize(
