@@ -33,6 +33,9 @@ from altprop.rules.feedback import (
     width,
 )
 
+IDENTITY = Feedback(Identity.name)
+"""What stands on an edge that passes no weights."""
+
 
 @dataclasses.dataclass(frozen=True)
 class InsertFeedback(Pass):
@@ -129,7 +132,7 @@ def _as_identity(connection: Connection, graph: ErrorGraph) -> Connection:
             f'connection {connection.name}: the edge passes weights, so it is no identity; use "forward" for own '
             f'copies of them, or "{EdgeKind.name}" for the weights themselves.'
         )
-    return connection if weighs else dataclasses.replace(connection, feedback=Feedback(Identity.name))
+    return connection if weighs else dataclasses.replace(connection, feedback=IDENTITY)
 
 
 def _check_start(where: str, options: Mapping[str, Any], kind: DirectKind | EdgeKind) -> None:

@@ -1,8 +1,8 @@
 """What of a derived graph is kept in a file, and how a graph is made of it again.
 
-A *record* is a JSON document: the feedback parameters, what each update moves and which noise it wants, how programs
-take turns, and the names of the programs and of the passes. The updates and the local graphs themselves are not in it:
-who asks for them has the passes run.
+A *record* is a JSON document: the feedback parameters, which connections pass no weights, what each update moves and
+which noise it wants, how programs take turns, and the names of the programs and of the passes. The updates and the
+local graphs themselves are not in it: who asks for them has the passes run.
 """
 
 import dataclasses
@@ -14,9 +14,11 @@ from typing import Any
 from altprop.ir.alternate import Alternation
 from altprop.ir.fakes import Fakes, format_fake
 from altprop.ir.graph import ErrorGraph, FeedbackParameter
+from altprop.ir.plan import Connection
 from altprop.ir.size_text import TextError
 from altprop.ir.starts import Start
 from altprop.ir.updates import LocalUpdate, UpdateOnDemand
+from altprop.passes.insert_feedback import IDENTITY
 
 _TUPLES = ("shape", "shared")
 _FEEDBACK = {field.name for field in dataclasses.fields(FeedbackParameter)}
@@ -37,6 +39,7 @@ class Record:
         programs: names of the programs that can be made.
         stages: names of the passes that ran behind the wiring.
         others: names of the feedback parameters that only the programs of other rules read.
+        identities: names of the connections over edges without weights.
     """
 
     feedback: Mapping[str, FeedbackParameter]
@@ -45,6 +48,7 @@ class Record:
     programs: tuple[str, ...]
     stages: tuple[str, ...]
     others: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Returns the record as JSON.
@@ -60,6 +64,7 @@ class Record:
             "programs": self.programs,
             "stages": self.stages,
             "others": self.others,
+            "identities": self.identities,
         }
         try:
             text = json.dumps(document, allow_nan=False)
@@ -68,6 +73,11 @@ class Record:
         if parse_record(text) != self:
             raise RecordError("feedback has settings that would read back otherwise")
         return text
+
+    def connections(self, wired: ErrorGraph) -> tuple[Connection, ...]:
+        """Returns the connections of the derived graph, of those of the wired one."""
+        none = {*self.identities}
+        return tuple(dataclasses.replace(c, feedback=IDENTITY) if c.name in none else c for c in wired.connections)
 
     def updates_on_demand(
         self, fakes: Fakes, derive: Callable[[], Mapping[str, LocalUpdate]]
@@ -110,7 +120,8 @@ def record_of(graph: ErrorGraph, own: ErrorGraph, stages: tuple[str, ...]) -> Re
     except TextError as error:
         raise RecordError(str(error)) from error
     others = tuple(name for name in graph.feedback if name not in own.feedback)
-    return Record(graph.feedback, updates, graph.alternation, tuple(graph.programs), stages, others)
+    identities = tuple(c.name for c in graph.connections if c.feedback == IDENTITY)
+    return Record(graph.feedback, updates, graph.alternation, tuple(graph.programs), stages, others, identities)
 
 
 def _update(update: LocalUpdate) -> dict[str, Any]:
@@ -139,6 +150,7 @@ def parse_record(text: str) -> Record:
             tuple(map(str, document["programs"])),
             tuple(map(str, document["stages"])),
             tuple(map(str, document["others"])),
+            tuple(map(str, document["identities"])),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{type(error).__name__}: {error}") from error

@@ -126,6 +126,7 @@ class Store:
         except TextError as error:
             raise RecordError(str(error)) from error
         regions = {region.name: _of(derive, region.name) for region in wired.regions}
+        wired = wired.replace(connections=record.connections(wired))
         graph = wired.gain(Linearized(OnDemand(regions))).gain(Fed(record.feedback)).gain(Updated(updates))
         programs = self.programs(record.programs, derive)
         return graph.replace(made=Programs(programs, self._optimizer, record.alternation))

@@ -100,6 +100,32 @@ def test_what_is_in_no_file_is_derived_when_it_is_asked_for() -> None:
     assert str(second.schedule(devices=2)) == str(first.schedule(devices=2))
 
 
+def test_a_shortcut_passes_no_weights_from_files_either() -> None:
+    def residual() -> tuple[altprop.LocalNet, bool]:
+        torch.manual_seed(0)
+        found = altprop.compile(Shortcut(), example_inputs=(ROWS,))
+        return found, derives(found)
+
+    (first, _), (second, again) = residual(), residual()
+    assert not again
+    assert second.graph.connections == first.graph.connections
+    assert {c.feedback.kind for c in second.graph.connections} == {"forward", "identity"}
+
+
+class Shortcut(nn.Module):
+    """Four layers; what the first made is added to what the third makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ROWS.shape[1]
+        self.one, self.two, self.three = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.tanh(self.one(x))
+        return self.out(torch.tanh(z + self.three(torch.tanh(self.two(z)))))
+
+
 def test_programs_are_kept_as_they_are_made(folder: Path) -> None:
     net = compiled(mlp())
     (entry,) = folder.iterdir()

@@ -134,7 +134,7 @@
     { selector: "node[width]", style: { width: "data(width)" } },
     { selector: "node[fill]", style: { "background-color": "data(fill)" } },
     { selector: ".band", style: { label: "data(label)", "background-color": "#f6f7f9", "border-color": "#d5dae3",
-      "text-valign": "top", "text-halign": "left", "font-size": 10, color: "#5a6272", padding: 6 } },
+      "text-valign": "top", "text-halign": "right", "font-size": 10, color: "#5a6272", padding: 6 } },
     { selector: ".block", style: { "border-style": "double", "border-width": 4 } },
     { selector: "node[?output]", style: { "border-width": 2.5 } },
     { selector: "node[?frozen]", style: { "border-color": "#9aa3b2" } },
