@@ -99,7 +99,8 @@ def installed(python: str, torch: str, folder: Path, downloads: Path | None) -> 
     """Makes an environment, and returns the version of torch in it; empty where it cannot be installed."""
     subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
     within = folder / "bin" / "python"
-    wanted = [f"torch=={torch}", f"{ROOT}[dev,examples,onnx]"]
+    # A new environment of an older Python has a setuptools that cannot build the package.
+    wanted = [f"torch=={torch}", f"{ROOT}[dev,examples,onnx]", "setuptools>=77", "wheel"]
     done = subprocess.run([*installer(within, downloads), *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stderr[-2000:])

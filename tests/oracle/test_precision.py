@@ -10,6 +10,8 @@ from torch import nn
 import altprop
 
 DEFAULT = "reclra(scale=0.1, units='beta')@edges"
+TYPES = (torch.float32, torch.bfloat16)
+NOISY = {"wm", "tp", "dtp", "ddtp"}
 NEAR = 0.95
 """Cosine between two updates, from which on they count as the same but for rounding."""
 
@@ -26,6 +28,12 @@ class Net(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z = self.phi(self.norm(self.conv(x))).flatten(1)
         return self.out(self.phi(self.hidden(self.linear(z))))
+
+
+def noise_is_the_same() -> bool:
+    """Whether normal numbers of one seed are the same in both types; in older torches they are not."""
+    drawn = [torch.randn(64, dtype=dtype, generator=torch.Generator().manual_seed(0)).float() for dtype in TYPES]
+    return float((drawn[0] - drawn[1]).abs().max()) < 0.1
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +72,8 @@ CASES = [
 @pytest.mark.third
 @pytest.mark.parametrize(("rule", "activation"), CASES)
 def test_autocast_moves_everything_the_same_way(rule: str, activation: type[nn.Module]) -> None:
+    if rule in NOISY and not noise_is_the_same():
+        pytest.skip("its noise is not the same in bfloat16")
     full, half = moved(rule, activation, half=False), moved(rule, activation, half=True)
     assert full.keys() == half.keys()
     assert [g.dtype for g in half.values()] == [torch.float32] * len(half), "gradients have their parameters' type"
